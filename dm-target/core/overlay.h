@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * An ordered map of disjoint extents in memory: what has changed since the
+ * last checkpoint.  A HOLE entry says "unmapped", which hides what lies below;
+ * no entry says "look below".
+ *
+ * Units: 4 KiB blocks.  Locking: the caller's; readers may run beside readers.
+ * Nothing here blocks: entries come from vd_ov_entry_new(), which is called
+ * before a lock is taken and before data is submitted (I12).
+ */
+#ifndef VD_OVERLAY_H
+#define VD_OVERLAY_H
+
+#include "host.h"
+
+struct vd_ext {
+	vd_vblk_t v;
+	uint64_t len;
+	vd_pblk_t p;          /* DATA only */
+	uint64_t birth;       /* epoch in which it was mapped */
+	enum vd_ext_kind kind;/* HOLE, DATA, ZERO; BASE never stored */
+};
+
+struct vd_ov_entry; /* one extent */
+struct vd_ov {
+	const struct vd_host *host;
+	uint64_t count;       /* entries */
+	uint64_t bytes;       /* of memory */
+	uint32_t rand;
+	unsigned levels;
+	struct vd_ov_entry *head;
+};
+
+int vd_ov_init(struct vd_ov *ov, const struct vd_host *host) __must_check; /* -ENOMEM */
+void vd_ov_fini(struct vd_ov *ov); /* frees all entries */
+bool vd_ov_empty(const struct vd_ov *ov);
+
+/* An entry for later insertion. `how` as of the host's alloc; NULL: no memory. */
+struct vd_ov_entry *vd_ov_entry_new(const struct vd_host *host, int how);
+void vd_ov_entry_free(const struct vd_host *host, struct vd_ov_entry *e);
+
+/* The extent that covers v, clipped to begin at v and whole at its end: true.
+ * None: false, and out->v = v, out->len = distance to the next entry (or to VD_VBLK_END). */
+bool vd_ov_find(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
+/* First entry that ends after v, unclipped. False: none. For walking in order. */
+bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
+
+/*
+ * Puts e over whatever is in its range, joining it with neighbours that
+ * continue it (same kind; DATA: physically contiguous and sum of length within
+ * VD_EXTENT_LEN_MAX); the joined extent keeps the oldest birth (I1) — but
+ * joining is skipped when one birth is <= `cut` and the other > `cut` (cut: the
+ * volume's last snapshot), so that an own extent is never demoted.
+ * Uses up spare[0..1] as needed (a split of one extent needs the second) and
+ * sets what it took to NULL.  Both must be given.  Cannot fail.
+ * `displaced` is called for each DATA piece that e hid (may be NULL).
+ */
+typedef void (*vd_ov_displaced_fn)(void *arg, const struct vd_ext *piece);
+void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_entry *spare[2],
+		  vd_ov_displaced_fn displaced, void *arg);
+
+/* Empties `from` into the initialised empty `to` (both stay valid). */
+void vd_ov_move(struct vd_ov *to, struct vd_ov *from);
+
+#endif

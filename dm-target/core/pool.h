@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * The pool as the engine's own files see it.  vd.h is what others see.
+ *
+ * Locks, taken in this order (never the other way round):
+ *
+ *   ckpt_lock   mutex     a checkpoint; counts, trees, dirty nodes
+ *   meta_lock   mutex     names, records, open volumes: create, delete, snapshot …
+ *   seal        rwlock    read: a change of any overlay; write: a cut through all of them
+ *   vol->map    rwlock    a volume's overlay and layers
+ *   vol->win    spin      a volume's allocation windows
+ *   space, journal and cache locks: inner, their files' own
+ *
+ * ckpt_lock is held across I/O; meta_lock is too (records are durable on return)
+ * but a checkpoint takes it only for the moment of its cut, so that snapshots do
+ * not wait for a fold.
+ */
+#ifndef VD_POOL_H
+#define VD_POOL_H
+
+#include "vd.h"
+#include "node.h"
+#include "overlay.h"
+#include "space.h"
+#include "tree.h"
+#include "journal.h"
+
+struct vd_member {
+	uint8_t uuid[16];
+	uint64_t blocks;
+	bool missing; /* host answers -ENODEV, or its superblock is older than the pool's */
+};
+
+struct vd_pool {
+	struct vd_host host;
+	unsigned flags;               /* enum vd_open_flags */
+	vd_atomic_t mode;             /* enum vd_pool_mode; only ever set by vd_pool_set_mode() */
+	uint64_t id;                  /* first eight bytes of the uuid, as in every node */
+	struct vd_disk_super *super;  /* last durable superblock; ckpt_lock */
+	struct vd_disk_holder self;
+	unsigned nmembers;            /* grows only; read anywhere */
+	struct vd_member member[VD_MEMBERS_MAX];
+
+	struct vd_mutex ckpt_lock;
+	uint64_t ckpt_gen;            /* generation of the running checkpoint, or of the next */
+	struct vd_root space_root;    /* as of the running checkpoint; ckpt_lock for changes */
+	struct vd_root volumes_root;
+	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add */
+
+	struct vd_cache *cache;
+	struct vd_space *space;
+	struct vd_journal *journal;
+	struct vd_volumes *volumes;   /* volume.c */
+};
+
+static inline void *vd_alloc(struct vd_pool *pool, size_t size)
+{
+	return pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
+}
+static inline void *vd_zalloc(struct vd_pool *pool, size_t size)
+{
+	void *p = vd_alloc(pool, size);
+	if (p)
+		memset(p, 0, size);
+	return p;
+}
+static inline void vd_free(struct vd_pool *pool, void *p)
+{
+	if (p)
+		pool->host.free(pool->host.ctx, p);
+}
+static inline void vd_log(struct vd_pool *pool, int level, const char *msg, uint64_t a, uint64_t b)
+{
+	pool->host.log(pool->host.ctx, level, msg, a, b);
+}
+static inline enum vd_pool_mode vd_pool_mode(const struct vd_pool *pool)
+{
+	return (enum vd_pool_mode)vd_atomic_read(&pool->mode);
+}
+static inline bool vd_pool_writable(const struct vd_pool *pool)
+{
+	return vd_pool_mode(pool) < VD_MODE_READONLY;
+}
+/* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
+void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);
+/* Asks the host to call vd_pool_work(). Class N. */
+void vd_pool_kick(struct vd_pool *pool);
+/* A checkpoint is wanted soon (journal half full, overlay large, space short); kicks. Class N. */
+void vd_pool_want_checkpoint(struct vd_pool *pool);
+bool vd_pblk_valid(const struct vd_pool *pool, vd_pblk_t p, uint64_t len); /* within a member, past its system blocks */
+
+#endif

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * Space: which blocks are in use, and by how many.
+ *
+ * Two things are kept a block:
+ *   count   how many tree entries refer to it.  Durable, changed only by a
+ *           checkpoint (under ckpt_lock), so that it is cut at the checkpoint's
+ *           sequence and replay is exactly once (I7).
+ *   busy    one bit, in memory: not to be allocated.  Set when reserved or
+ *           allocated, or while count > 0; cleared when the block is free *and*
+ *           the record that freed it, or the checkpoint, is durable *and* all
+ *           I/O translated before has ended (D6).
+ * A group's counts and busy bits are loaded at first use (I17) and dropped again
+ * when they say the same and memory is short.  Groups absent from the space tree
+ * are free throughout; blocks 0-15 of each member, the journal, and what lies
+ * past a member's end are never free: vd_space_format() gives the first two
+ * count 1, and the last is known from the member table.
+ *
+ * Free space for the data of volumes ends at pool->reserve_blocks: the rest is
+ * for metadata (D4, D10).
+ */
+#ifndef VD_SPACE_H
+#define VD_SPACE_H
+
+#include "node.h"
+
+struct vd_space; /* pool->space */
+
+int vd_space_init(struct vd_pool *pool) __must_check;
+void vd_space_fini(struct vd_pool *pool);
+
+/* ---- counts: ckpt_lock held, class B --------------------------------- */
+int vd_space_inc(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check; /* -EOVERFLOW above 2^31-1 */
+/* Blocks whose count falls to 0 become free when this checkpoint is durable and
+ * I/O has drained: collected, see vd_space_checkpointed(). -EUCLEAN: count was 0. */
+int vd_space_dec(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check;
+int vd_space_count(struct vd_pool *pool, vd_pblk_t p, uint32_t *count) __must_check;
+/* Length of the run of equal count that starts at p (bounded by len and by p's group). For check. */
+int vd_space_run(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint32_t *count, uint64_t *run) __must_check;
+
+/* Blocks for a metadata node, count 1 each: *a, and *b on another member when the
+ * pool has two (else VD_PBLK_NONE). From runs kept apart from data, so that a
+ * checkpoint writes sequentially; may use the reserve. -ENOSPC. */
+int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b) __must_check;
+/* One reference on the node less; at 0 both copies are freed and it is forgotten. *left = references left. */
+int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t *left) __must_check;
+
+/* Last step of folding: puts all changed groups into the space tree until nothing
+ * changes any more (writing a page or a node of the space tree changes counts
+ * itself; each page and node moves at most once a checkpoint, so it ends). */
+int vd_space_fold(struct vd_pool *pool) __must_check;
+/* The superblock of this checkpoint is durable: what it freed may be released after the next drain. */
+void vd_space_checkpointed(struct vd_pool *pool);
+
+/* ---- data: no ckpt_lock ---------------------------------------------- */
+/* Reserves up to `want` (1..1024) contiguous blocks, near `goal` (VD_PBLK_NONE:
+ * anywhere; exactly at goal when it is free).  Class N: uses groups in memory
+ * only; -EWOULDBLOCK: call vd_space_refill(); Tries for the whole length, then
+ * the longest run found at hand, in any loaded group. */
+int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+/* Class B: loads groups with free blocks. -ENOSPC: no block is free above the
+ * reserve (the caller then tries a checkpoint, or fails). */
+int vd_space_refill(struct vd_pool *pool) __must_check;
+/* Gives back blocks that were reserved and never used by any durable record or I/O. Class N. */
+void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len);
+/* A block that left an overlay by record `seq` before it was ever folded: free when
+ * seq is durable and I/O has drained. Class N (never fails: may leak until the next
+ * opening when memory is out). */
+void vd_space_release(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint64_t seq);
+/* Replay: the overlay holds these blocks. -EUCLEAN: in use already. Class B. */
+int vd_space_claim(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check;
+/* Called after the drain of I/O that began before the call to vd_space_seal():
+ * hands back what was sealed. */
+void vd_space_seal(struct vd_pool *pool);     /* takes what is releasable by now (durable) */
+void vd_space_drained(struct vd_pool *pool);  /* makes it free */
+bool vd_space_pending(struct vd_pool *pool);  /* anything that a checkpoint, commit or drain would free */
+
+uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve included */
+/* Formatting: system blocks and journal of a member, count 1. Also for a member added live. ckpt_lock. */
+int vd_space_format(struct vd_pool *pool, unsigned member) __must_check;
+
+#endif

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * Copy-on-write trees.  Index nodes (126 entries) over pages; a page is a leaf
+ * of extents, a part of a group's counts, or a volume's record.  Changing calls
+ * work on a private root under ckpt_lock: a node of an earlier checkpoint, or
+ * one with more than one reference, is copied before it is changed; copying a
+ * shared node adds a reference to each of its children.  No node is changed
+ * that a durable root reaches.
+ *
+ * Class B, but for look-ups with VD_NODE_NOWAIT.
+ */
+#ifndef VD_TREE_H
+#define VD_TREE_H
+
+#include "node.h"
+#include "overlay.h"
+
+struct vd_root { struct vd_ptr ptr; uint8_t height; }; /* ptr.gen 0: empty */
+static inline bool vd_root_same(const struct vd_root *a, const struct vd_root *b)
+{
+	return a->ptr.gen == b->ptr.gen && (!a->ptr.gen || a->ptr.a == b->ptr.a);
+}
+void vd_root_get(struct vd_root *to, const struct vd_disk_root *from);
+void vd_root_put(struct vd_disk_root *to, const struct vd_root *from);
+
+/* ---- trees of pages by exact key (space, volumes) --------------------- */
+struct vd_slot { uint64_t key; struct vd_ptr ptr; uint32_t aux; }; /* ptr.gen 0 allowed as a value: ptr.a carries data */
+/* The entry with the smallest key >= key (and, with min_aux > 0, aux >= 1). -ENODATA: none. */
+int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key, bool with_aux, unsigned flags, struct vd_slot *out) __must_check;
+/* Adds or replaces an entry; the old page's blocks are the caller's to drop. */
+int vd_ptree_set(struct vd_pool *pool, struct vd_root *root, enum vd_node_kind kind, const struct vd_slot *slot) __must_check;
+int vd_ptree_del(struct vd_pool *pool, struct vd_root *root, uint64_t key) __must_check; /* -ENODATA */
+
+/* ---- trees of extents (mappings, and the name index) ------------------ */
+enum { VD_TREE_NOREF = 1 /* what the extents point to is not counted (name index) */ };
+/* As vd_ov_find: what covers v: DATA or ZERO clipped to begin at v, or HOLE with the
+ * length that is known to be unmapped (at least 1; up to VD_VBLK_END). */
+int vd_tree_find(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
+/*
+ * Replaces [e->v, e->v + e->len) by e (HOLE: removes).  Consumes the caller's
+ * reference on the old root and gives one on the new.  Counts: DATA blocks of e
+ * +1 (the overlay's hold passes to the tree), displaced DATA blocks -1 where the
+ * page is not shared any more.  *mapped changes by the DATA blocks gained or lost.
+ */
+int vd_tree_set(struct vd_pool *pool, struct vd_root *root, uint32_t owner, const struct vd_ext *e, unsigned flags, int64_t *mapped) __must_check;
+/* Frees from the top of the key range down, at most about `budget` pages: *left
+ * is the key below which the tree still is; 0: it is empty (root->ptr.gen 0). */
+int vd_tree_trim(struct vd_pool *pool, struct vd_root *root, uint32_t owner, unsigned budget, vd_vblk_t *left) __must_check;
+/* One more reference on the root (snapshots); one less on a root that others hold too (*left > 0) . */
+int vd_tree_hold(struct vd_pool *pool, const struct vd_root *root) __must_check;
+int vd_tree_release(struct vd_pool *pool, const struct vd_root *root, uint32_t *left) __must_check;
+
+/* Counts DATA blocks in [v, v+len). */
+int vd_tree_mapped(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, uint64_t len, uint64_t *mapped) __must_check;
+
+/*
+ * Walks nodes top-down in key order.  fn sees each node with its level (pages 0)
+ * and the key range its parent gives it; it answers 0 to go on, 1 to leave this
+ * subtree out, negative to stop.  A node that cannot be read is shown with n =
+ * NULL, its ptr and err; then 0 or 1 go on.  Depth and ranges are verified.
+ */
+struct vd_visit { struct vd_ptr ptr; struct vd_node *n; unsigned level; uint64_t lo, hi; int err; const struct vd_slot *slot; /* uniform entries of the space tree: n NULL, err 0 */ };
+int vd_tree_walk(struct vd_pool *pool, const struct vd_root *root, enum vd_node_kind page_kind, int (*fn)(void *arg, const struct vd_visit *v), void *arg) __must_check;
+
+/* For comparing two trees: the length from v, at least 1, over which both reach
+ * the same node (shared), or 0 when their pages at v differ. */
+int vd_tree_common(struct vd_pool *pool, const struct vd_root *x, const struct vd_root *y, vd_vblk_t v, uint64_t *len) __must_check;
+
+/* Decoding of a page of extents; i < count of the page's head. -EUCLEAN. */
+int vd_extents_get(const struct vd_disk_extents *d, unsigned i, struct vd_ext *out) __must_check;
+/* Structure of a node after reading: entries in order, in range, kinds known. -EUCLEAN. */
+int vd_node_verify(const struct vd_node *n) __must_check;
+
+#endif
