@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The userspace host of the engine, and what libvol's own files share.
+ *
+ * Members are regular files or block devices.  A pool has one owner on this
+ * host: block devices are opened O_EXCL, files are flock()ed.  Member I/O is
+ * buffered; flush is fdatasync().
+ */
+#ifndef VOL_HOST_H
+#define VOL_HOST_H
+
+#include "../dm-target/core/vd.h"
+#include "vol.h"
+
+#include <stdarg.h>
+#include <sys/types.h>
+
+struct vol_host;   /* members and worker of one open pool */
+struct vol_server; /* ctl.c */
+
+/* ---- the pool handle, for files of libvol ------------------------------ */
+
+/* The engine's pool; NULL when requests go to a server. */
+struct vd_pool *vol_pool_engine(struct vol_pool *pool);
+struct vol_host *vol_pool_host(struct vol_pool *pool);
+
+/* Who this process is: machine id, boot id, host name, pid, now. `purpose` NULL:
+ * as set by vol_set_purpose(). */
+void vol_holder_self(struct vd_disk_holder *who, const char *purpose);
+/* The holder cannot be running any more: same host and another boot, or same boot and its pid is gone. */
+bool vol_holder_stale(const struct vd_disk_holder *who);
+/* {"host":…, "boot":…, "hostname":…, "purpose":…, "pid":…, "since":ns} and back. -EINVAL. */
+struct json_object *vol_holder_to_json(const struct vd_disk_holder *who);
+int vol_holder_from_json(struct json_object *o, struct vd_disk_holder *who) __must_check;
+/* "vdcreate, pid 17, on host7 since 2026-11-21T10:15:30Z" */
+void vol_holder_text(const struct vd_disk_holder *who, char *buf, size_t size);
+
+/* An error's text; answers `r`, so that `return vol_fail(…)` reads well.  pool
+ * NULL: the thread's. */
+int vol_fail(struct vol_pool *pool, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* strerror in words that fit after "cannot …: ", with this project's codes told. */
+const char *vol_strerror(int r);
+void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+bool vol_interrupted(void);
+const char *vol_config_dir(void);
+const char *vol_runtime_dir(void);
+/* Makes the runtime directory (0700) when it is not there. */
+int vol_runtime_dir_make(void) __must_check;
+/* ISO 8601 UTC, to the second; buf of 32 bytes. */
+void vol_time_text(uint64_t ns, char *buf, size_t size);
+
+/* ---- members ----------------------------------------------------------- */
+
+enum vol_lock { VOL_LOCK_NONE, VOL_LOCK_SHARED, VOL_LOCK_EXCLUSIVE };
+/* Opens a member, read-only unless the lock is EXCLUSIVE.  -EBUSY: another has it;
+ * *pid is who, or 0 when that cannot be found out.  *sector: what it takes. */
+struct vol_member_geometry { uint64_t bytes; uint32_t sector; bool is_file; };
+int vol_member_open(const char *path, enum vol_lock lock, int *fd, struct vol_member_geometry *geo, pid_t *pid) __must_check;
+
+/* A host without members. */
+int vol_host_new(struct vol_host **out) __must_check;
+/* Closes the members; the worker must have been stopped. */
+void vol_host_free(struct vol_host *h);
+/* Puts an open member at `index`; the fd and lock become the host's. */
+int vol_host_set_member(struct vol_host *h, unsigned index, int fd, const char *path, bool is_file) __must_check;
+void vol_host_drop_member(struct vol_host *h, unsigned index);
+/* fd of a member, or -1: missing. For data I/O; any thread. */
+int vol_host_fd(const struct vol_host *h, unsigned member);
+const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: missing */
+void vol_host_set_identity(struct vol_host *h, const uint8_t uuid[16], const char *name, bool readonly);
+const struct vd_host *vol_host_vd(struct vol_host *h);
+/* The worker calls vd_pool_work() when kicked and about once a second. */
+int vol_host_start_worker(struct vol_host *h, struct vd_pool *pool) __must_check;
+void vol_host_stop_worker(struct vol_host *h);
+
+/* ---- devices file ------------------------------------------------------ */
+
+int vol_devices_remember(const char *const *path, unsigned n) __must_check;
+int vol_devices_forget(const char *const *path, unsigned n) __must_check;
+/* Anything foreign on it: as vol_probe(), on an open fd.  With `wipe`: removes what was found. */
+int vol_probe_fd(int fd, const char *path, bool wipe, char **what) __must_check;
+
+/* ---- requests ---------------------------------------------------------- */
+
+/* Executes one request on the engine in this process; what vol_call() and the
+ * control socket both end in.  Thread-safe for one pool.  `err` gets the text. */
+struct vol_errbuf { char text[1024]; };
+struct vol_request {
+	struct vol_pool *pool;
+	struct json_object *args;
+	vol_part_fn part; /* may be NULL */
+	void *arg;
+	struct vol_server *server; /* NULL: offline */
+	struct vol_errbuf err;
+};
+int vol_execute(struct vol_request *rq, struct json_object **result) __must_check;
+
+/* ---- control socket: server (ctl.c) ------------------------------------ */
+
+/*
+ * The process that serves data owns the pool (vol_pool_open with VOL_OFFLINE)
+ * and starts the control socket on it, $VD_RUNTIME_DIR/UUID.ctl, with a
+ * symbolic link NAME.ctl.  One thread a connection; only root and the own uid
+ * may connect.
+ */
+struct vol_server_hooks {
+	void *arg;
+	const char *nbd_socket; /* told by "ping" and "pool-info"; may be NULL; copied */
+	/* Clients that have volumes open. May be NULL: 0. */
+	unsigned (*connections)(void *arg);
+	/* "stop-if-unused" found no open pointer of this host and no connection: end
+	 * the process soon, in order.  Must not wait for the calling thread.  May be
+	 * NULL: -EOPNOTSUPP. */
+	void (*stop)(void *arg);
+};
+int vol_server_start(struct vol_pool *pool, const struct vol_server_hooks *hooks, struct vol_server **out) __must_check;
+/* Ends running requests, closes connections, joins the threads, removes the socket. */
+void vol_server_stop(struct vol_server *server);
+/* Path of the control socket of a pool, whether or not a server is there. */
+void vol_ctl_path(const uint8_t uuid[16], char *buf, size_t size);
+
+/* Client half, used by vol_pool_open() and vol_call(). */
+struct vol_client;
+int vol_client_connect(const char *file, struct vol_client **out) __must_check; /* "UUID.ctl" or "NAME.ctl"; -ENOENT: no server */
+void vol_client_close(struct vol_client *c);
+int vol_client_call(struct vol_client *c, struct json_object *request, vol_part_fn part, void *arg,
+		    struct json_object **result, struct vol_errbuf *err) __must_check;
+
+#endif
