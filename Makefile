@@ -1,0 +1,271 @@
+# vd: plain make, nothing generated.  `make help` lists the targets.
+#
+#   FLAVOUR=         (none) optimised · asan: address,undefined · tsan: thread
+#   V=1              show commands
+#   VD_TEST_SCALE=N  per cent of each model, crash and fuzz test's own budget
+#
+# Objects mirror the tree under $(B): build/ or build/$(FLAVOUR)/.  A test says
+# what it is linked from in its first line, `/* link: a.c b/c.c */`; without
+# that line it gets the whole of libvol and of the engine, and the other .c
+# files of its directory.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PREFIX ?= /usr
+SYSCONFDIR ?= /etc
+MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
+LIBDIR ?= $(PREFIX)/lib/$(MULTIARCH)
+NBDKIT_PLUGINDIR ?= $(LIBDIR)/nbdkit/plugins
+FLAVOUR ?=
+B := build$(if $(FLAVOUR),/$(FLAVOUR))
+Q := $(if $(V),,@)
+say = @$(if $(V),true,printf '  %-6s %s\n' $(1) $(2))
+
+CC := gcc
+WARN := -Wall -Wextra -Werror -Wmissing-prototypes -Wstrict-prototypes -Wvla
+CFLAGS ?= -O2 -g
+BASE_CFLAGS := -std=gnu11 -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 $(WARN) -fPIC -pthread
+ENGINE_CFLAGS := -fno-strict-aliasing -Wframe-larger-than=1024
+ifeq ($(FLAVOUR),asan)
+SAN := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+else ifeq ($(FLAVOUR),tsan)
+SAN := -fsanitize=thread -fno-omit-frame-pointer
+else ifneq ($(FLAVOUR),)
+$(error FLAVOUR is empty, asan or tsan)
+endif
+# The sanitisers' own redzones make frames larger and spoil flow warnings.
+ifneq ($(SAN),)
+ENGINE_CFLAGS := -fno-strict-aliasing
+BASE_CFLAGS += -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-stringop-truncation -Wno-format-truncation
+endif
+INCLUDES := -I. -Idm-target/core -Ilibvol
+ALL_CFLAGS = $(BASE_CFLAGS) $(INCLUDES) $(CFLAGS) $(SAN)
+ALL_LDFLAGS = $(LDFLAGS) $(SAN) -pthread -Wl,--as-needed
+LIBS := -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
+CMD_LIBS := -lpopt
+
+ENGINE_SRC := $(wildcard dm-target/core/*.c)
+PLUGIN_SRC := $(wildcard libvol/nbdkit-*.c)
+LIBVOL_SRC := $(filter-out $(PLUGIN_SRC),$(wildcard libvol/*.c))
+CMD_COMMON := $(wildcard cmd/common*.c)
+CMDS := $(patsubst cmd/%.c,%,$(filter-out $(CMD_COMMON),$(wildcard cmd/vd*.c)))
+comma := ,
+obj = $(patsubst %.c,$(B)/%.o,$(1))
+ENGINE_OBJ := $(call obj,$(ENGINE_SRC))
+LIBVOL_OBJ := $(call obj,$(LIBVOL_SRC))
+VERSION_SCRIPT := $(addprefix -Wl$(comma)--version-script=,$(wildcard libvol/libvol.map))
+
+# libvol/nbdkit-plugin.c is the server; any other nbdkit-X.c is nbdkit-vdX-plugin.
+plugin_name = $(patsubst nbdkit-%,nbdkit-vd%-plugin,$(filter-out nbdkit-plugin,$(1)))$(if $(filter nbdkit-plugin,$(1)),nbdkit-vd-plugin)
+PLUGINS := $(foreach s,$(PLUGIN_SRC),$(call plugin_name,$(basename $(notdir $(s)))))
+
+.PHONY: all help deps check check-unit check-model check-crash check-cmd check-asan check-tsan \
+	check-static soak fuzz-smoke bench-engine demo install uninstall clean libs cmds plugins
+.DEFAULT_GOAL := all
+
+all: libs cmds plugins
+libs: $(B)/libvol.a $(B)/libvol.so
+cmds: $(addprefix $(B)/,$(CMDS))
+plugins: $(patsubst %,$(B)/%.so,$(PLUGINS))
+
+help:
+	@echo 'make            libraries, commands and nbdkit plugins, in build/'
+	@echo 'make deps       install the Debian packages that are missing (root)'
+	@echo 'make demo       the main job, shown end to end (root)'
+	@echo 'make check      every test; ends in one line "N passed, N failed" (root)'
+	@echo 'make check-unit | check-model | check-crash | check-cmd | check-static'
+	@echo 'make check-asan | check-tsan | fuzz-smoke'
+	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
+	@echo 'make bench-engine        the speed table of tests/bench/README.md'
+	@echo 'make install DESTDIR= PREFIX=/usr'
+
+# ---- what must be installed ----------------------------------------------
+
+DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uuid-dev \
+	libudev-dev libdevmapper-dev libisal-dev nbdkit-plugin-dev libnbd-dev
+DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
+DEB_TEST := libcmocka-dev bats fio qemu-utils clang libclang-rt-14-dev llvm mandoc binutils
+DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
+DEPS_STAMP := build/.deps-$(shell echo $(DEB_ALL) | cksum | cut -d' ' -f1)
+
+deps: $(DEPS_STAMP)
+$(DEPS_STAMP):
+	@mkdir -p build; missing=; \
+	for p in $(DEB_ALL); do \
+		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
+	done; \
+	if [ -n "$$missing" ]; then \
+		echo "installing:$$missing"; \
+		if [ $$(id -u) != 0 ]; then \
+			echo "these packages are missing; run 'sudo make deps', or: sudo apt-get install$$missing" >&2; exit 1; \
+		fi; \
+		apt-get update -qq >build/deps.log 2>&1 && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >>build/deps.log 2>&1 || \
+			{ tail -20 build/deps.log >&2; echo "could not install:$$missing (see build/deps.log)" >&2; exit 1; }; \
+	fi; touch $@
+
+# A build on a machine that lacks the headers installs them first (as root) or says what to install.
+$(ENGINE_OBJ) $(LIBVOL_OBJ): | $(DEPS_STAMP)
+
+# ---- build ---------------------------------------------------------------
+
+$(B)/dm-target/core/%.o: dm-target/core/%.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) $(ENGINE_CFLAGS) $($(notdir $*)_CFLAGS) -MMD -MP -c -o $@ $<
+$(B)/%.o: %.c | $(DEPS_STAMP)
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(B)/libvol.a: $(ENGINE_OBJ) $(LIBVOL_OBJ)
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && ar crs $@ $^
+$(B)/libvol.so: $(ENGINE_OBJ) $(LIBVOL_OBJ) $(wildcard libvol/libvol.map)
+	$(call say,LD,$@)
+	$(Q)$(CC) -shared -Wl,-soname,libvol.so.1 $(ALL_LDFLAGS) $(VERSION_SCRIPT) \
+		-o $@ $(ENGINE_OBJ) $(LIBVOL_OBJ) $(LIBS)
+
+# Commands carry the library: one file each, nothing to find at run time.
+$(addprefix $(B)/,$(CMDS)): $(B)/%: $(B)/cmd/%.o $(call obj,$(CMD_COMMON)) $(B)/libvol.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) $(CMD_LIBS)
+
+define plugin_rule
+$(B)/$(2).so: $(B)/$(1:.c=.o) $(B)/libvol.a
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) -shared $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS) -lnbd
+endef
+$(foreach s,$(PLUGIN_SRC),$(eval $(call plugin_rule,$(s),$(call plugin_name,$(basename $(notdir $(s)))))))
+
+# ---- tests ---------------------------------------------------------------
+
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+MODEL_SRC := $(wildcard tests/model/test_*.c)
+BENCH_SRC := $(wildcard tests/bench/bench_*.c)
+tests_of = $(patsubst %.c,$(B)/%,$(1))
+# Objects a test is linked from: its own list, or its directory's helpers and everything.
+link_of = $(shell sed -n '1s@^/\* *link:\(.*\)\*/.*@\1@p' $(1))
+helpers_of = $(filter-out $(dir $(1))test_% $(dir $(1))bench_%,$(wildcard $(dir $(1))*.c))
+define test_rule
+$(B)/$(1:.c=): $(B)/$(1:.c=.o) $(if $(call link_of,$(1)),$(call obj,$(call link_of,$(1))),$(call obj,$(call helpers_of,$(1))) $(B)/libvol.a) | $(DEPS_STAMP)
+	$$(call say,LD,$$@)
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o %.a,$$^) $$(LIBS) -lcmocka -lnbd -lm
+endef
+$(foreach t,$(UNIT_SRC) $(MODEL_SRC) $(BENCH_SRC),$(eval $(call test_rule,$(t))))
+
+# Names carry the kind: test_crash*.c are crash tests, *concurrent* and *thread*
+# are what ThreadSanitizer runs.
+CRASH_SRC := $(wildcard tests/model/test_crash*.c)
+PURE_MODEL_SRC := $(filter-out $(CRASH_SRC),$(MODEL_SRC))
+THREAD_SRC := $(foreach s,$(UNIT_SRC) $(MODEL_SRC),$(if $(or $(findstring concurrent,$(s)),$(findstring thread,$(s))),$(s)))
+RUN := tests/run.sh
+
+define run_programs
+	@$(MAKE) --no-print-directory FLAVOUR=$(1) build-tests SRC="$(2)"
+	@$(RUN) $(3) $(patsubst %.c,build/$(if $(1),$(1)/)%,$(2))
+endef
+.PHONY: build-tests
+build-tests: $(call tests_of,$(SRC))
+
+check-unit: ; $(call run_programs,,$(UNIT_SRC),unit)
+check-model: ; $(call run_programs,,$(PURE_MODEL_SRC),model)
+check-crash: ; $(call run_programs,,$(CRASH_SRC),crash)
+check-asan: ; +$(call run_programs,asan,$(UNIT_SRC) $(MODEL_SRC),asan)
+check-tsan: ; +$(call run_programs,tsan,$(THREAD_SRC),tsan)
+check-asan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
+check-tsan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
+check-cmd: all ; @$(RUN) cmd $(wildcard tests/cmd/*.bats)
+
+# Sub-suites in one list, so that one of them failing does not hide the others.
+CHECKS := check-static check-unit check-model check-crash fuzz-smoke check-asan check-tsan check-cmd
+check: deps
+	@rm -rf build/results; mkdir -p build/results; \
+	$(MAKE) --no-print-directory -j2 all; built=$$?; \
+	[ $$built = 0 ] || echo "not ok build" >build/results/build.tap; \
+	for t in $(CHECKS); do \
+		echo "== $$t"; $(MAKE) --no-print-directory -j2 $$t || [ -s build/results/$${t#check-}.tap ] || \
+			echo "not ok $$t: did not finish" >build/results/$${t#check-}.tap; \
+	done; $(RUN) --total
+
+soak: SECONDS_ := $(or $(SECONDS),3600)
+soak:
+	@$(MAKE) --no-print-directory build-tests SRC="$(MODEL_SRC)"
+	@VD_SOAK_SECONDS=$(SECONDS_) $(RUN) soak $(call tests_of,$(MODEL_SRC))
+
+# ---- fuzzing: tests/fuzz/fuzz_X.c, corpus in tests/fuzz/corpus/X ----------
+
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ_HELP := $(filter-out $(FUZZ_SRC),$(wildcard tests/fuzz/*.c))
+FUZZ_SECONDS ?= 15
+FUZZ_CFLAGS := -std=gnu11 -D_GNU_SOURCE -O1 -g -Wall -fno-strict-aliasing -fno-omit-frame-pointer -pthread $(INCLUDES) \
+	-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined
+fuzz_obj = $(patsubst %.c,build/fuzz/%.o,$(1))
+build/fuzz/%.o: %.c | $(DEPS_STAMP)
+	$(call say,CLANG,$<)
+	@mkdir -p $(@D)
+	$(Q)clang $(FUZZ_CFLAGS) -MMD -MP -c -o $@ $<
+$(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC)): build/fuzz/%: build/fuzz/tests/fuzz/%.o \
+		$(call fuzz_obj,$(FUZZ_HELP) $(ENGINE_SRC) $(LIBVOL_SRC))
+	$(call say,LD,$@)
+	$(Q)clang -fsanitize=fuzzer,address,undefined -pthread -Wl,--as-needed -o $@ $^ $(LIBS)
+.PHONY: fuzz
+fuzz: $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
+fuzz-smoke: fuzz
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(RUN) fuzz $(patsubst tests/fuzz/%.c,build/fuzz/%,$(FUZZ_SRC))
+
+# ---- checks on the source itself ------------------------------------------
+
+# What the engine may call that it does not define (style.md, habit 3).
+ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strncmp memchr strnlen \
+	vd_port_cpu vd_port_crc32c __stack_chk_fail _GLOBAL_OFFSET_TABLE_ \
+	pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_mutex_trylock \
+	pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock \
+	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_broadcast
+check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))
+	@mkdir -p build/results; exec > >(tee build/results/static.tap); n=0; \
+	t() { n=$$((n+1)); if [ -z "$$2" ]; then echo "ok $$n $$1"; else echo "not ok $$n $$1"; sed 's/^/# /' <<<"$$2"; bad=1; fi; }; \
+	t 'the engine calls only what it may' "$$(nm -u $(ENGINE_OBJ) /dev/null 2>/dev/null | awk 'NF==2{print $$2}' | sort -u | \
+		grep -vxF -f <({ nm --defined-only $(ENGINE_OBJ) /dev/null 2>/dev/null | awk 'NF==3{print $$3}'; tr ' ' '\n' <<<"$(ENGINE_MAY_CALL)"; }))"; \
+	t '__KERNEL__ is tested in one file of the engine' "$$(grep -rl '__KERNEL__' dm-target/core | grep -vx dm-target/core/port.h)"; \
+	t 'kernel versions are tested in one file' "$$(grep -rl 'LINUX_VERSION_CODE' dm-target | grep -vx dm-target/compat.h)"; \
+	t 'the engine formats no strings and divides no 64-bit variables by floats' "$$(grep -nE '\b(s?n?printf|double|float)\b[ (]' $(ENGINE_SRC) /dev/null | grep -v '^\S*: *\*')"; \
+	t 'every source carries its licence' "$$(grep -L 'SPDX-License-Identifier' $$(git ls-files '*.c' '*.h' '*.sh' '*.bats') /dev/null | grep -v /dev/null)"; \
+	t 'no source is much longer than a thousand lines' "$$(git ls-files '*.c' | xargs -r wc -l | awk '$$2!="total" && $$1>1300')"; \
+	for m in $(sort $(wildcard man/*.[1-8])); do t "$$m has no faults" "$$(mandoc -T lint -W warning $$m 2>&1 | grep -E 'WARNING|ERROR|FATAL|UNSUPP' | grep -v 'referenced manual not found')"; done; \
+	for c in $(CMDS); do t "$$c has a man page" "$$([ -e man/$$c.8 ] || echo "man/$$c.8 is missing")"; done; \
+	echo "1..$$n"; [ -z "$$bad" ]
+
+bench-engine: all
+	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi
+
+demo: deps
+	@$(MAKE) --no-print-directory -j2 all
+	@exec tests/demo.sh
+
+# ---- install ---------------------------------------------------------------
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBDIR) $(DESTDIR)$(NBDKIT_PLUGINDIR) $(DESTDIR)$(PREFIX)/include/vd \
+		$(DESTDIR)$(SYSCONFDIR)/vd
+	install -m 755 $(addprefix $(B)/,$(CMDS)) $(DESTDIR)$(PREFIX)/sbin
+	install -m 755 $(B)/libvol.so $(DESTDIR)$(LIBDIR)/libvol.so.1
+	ln -sf libvol.so.1 $(DESTDIR)$(LIBDIR)/libvol.so
+	install -m 644 $(B)/libvol.a $(DESTDIR)$(LIBDIR)
+	install -m 644 $(wildcard libvol/vol.h) $(DESTDIR)$(PREFIX)/include/vd
+	install -m 755 $(patsubst %,$(B)/%.so,$(PLUGINS)) $(DESTDIR)$(NBDKIT_PLUGINDIR)
+	@for m in $(wildcard man/*.[1-8]); do s=$${m##*.}; \
+		install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
+	@for r in $(wildcard udev-rules/*.rules); do install -D -m 644 $$r $(DESTDIR)$(PREFIX)/lib/udev/rules.d/$${r##*/}; done
+uninstall:
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(CMDS)) $(DESTDIR)$(LIBDIR)/libvol.so.1 $(DESTDIR)$(LIBDIR)/libvol.so \
+		$(DESTDIR)$(LIBDIR)/libvol.a $(DESTDIR)$(PREFIX)/include/vd/vol.h \
+		$(patsubst %,$(DESTDIR)$(NBDKIT_PLUGINDIR)/%.so,$(PLUGINS)) \
+		$(foreach m,$(wildcard man/*.[1-8]),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m)))
+
+clean:
+	rm -rf build
+
+-include $(shell find $(B) -name '*.d' -not -path '$(B)/fuzz/*' 2>/dev/null) $(shell find build/fuzz -name '*.d' 2>/dev/null)
