@@ -12,7 +12,6 @@
 #include "../dm-target/core/vd.h"
 #include "vol.h"
 
-#include <stdarg.h>
 #include <sys/types.h>
 
 struct vol_host;   /* members and worker of one open pool */
@@ -52,10 +51,12 @@ void vol_time_text(uint64_t ns, char *buf, size_t size);
 /* ---- members ----------------------------------------------------------- */
 
 enum vol_lock { VOL_LOCK_NONE, VOL_LOCK_SHARED, VOL_LOCK_EXCLUSIVE };
-/* Opens a member, read-only unless the lock is EXCLUSIVE.  -EBUSY: another has it;
- * *pid is who, or 0 when that cannot be found out.  *sector: what it takes. */
-struct vol_member_geometry { uint64_t bytes; uint32_t sector; bool is_file; };
-int vol_member_open(const char *path, enum vol_lock lock, int *fd, struct vol_member_geometry *geo, pid_t *pid) __must_check;
+struct vol_geometry { uint64_t bytes; uint32_t sector; bool is_file; };
+/* Opens a member, read-only unless the lock is EXCLUSIVE.  On failure `why` (256
+ * bytes) has the rest of a sentence that begins with the path: "is mounted on
+ * /srv", "is in use by process 17 (nbdkit)".  -EBUSY; -ENOTBLK neither a block
+ * device nor a regular file. */
+int vol_member_open(const char *path, enum vol_lock lock, int *fd, struct vol_geometry *geo, char why[256]) __must_check;
 
 /* A host without members. */
 int vol_host_new(struct vol_host **out) __must_check;

@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Members as the engine's host, the redo tail, and the background worker.
+ *
+ * Member table: a slot's fd is set once (create, open, pool-add) and read
+ * without a lock by any thread; -1 is a missing member.
+ */
+#include "host.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+struct member {
+	atomic_int fd;
+	bool is_file;
+	char *path;
+};
+
+struct vol_host {
+	struct vd_host vd;
+	struct member member[VD_MEMBERS_MAX];
+
+	bool identified, readonly;
+	char uuid[VOL_UUID_TEXT];
+	char name[VOL_NAME_SIZE];
+	void *tail;
+	size_t tail_size;
+
+	struct vd_pool *pool; /* what the worker works on */
+	pthread_t worker;
+	bool working;
+	pthread_mutex_t lock; /* kicked, stopping */
+	pthread_cond_t wake;
+	bool kicked, stopping;
+};
+
+/* ---- member I/O -------------------------------------------------------- */
+
+static int host_read(void *ctx, unsigned member, uint64_t block, void *buf, unsigned nblocks)
+{
+	struct vol_host *h = ctx;
+	int fd = vol_host_fd(h, member);
+	size_t left = (size_t)nblocks << VD_BLOCK_SHIFT;
+	off_t off = (off_t)(block << VD_BLOCK_SHIFT);
+	char *p = buf;
+
+	if (fd < 0)
+		return -ENODEV;
+	while (left) {
+		ssize_t n = pread(fd, p, left, off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO; /* shorter than its label says */
+		p += n;
+		off += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
+static int host_write(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+{
+	struct vol_host *h = ctx;
+	int fd = vol_host_fd(h, member);
+	size_t left = (size_t)nblocks << VD_BLOCK_SHIFT;
+	off_t off = (off_t)(block << VD_BLOCK_SHIFT);
+	const char *p = buf;
+
+	if (fd < 0)
+		return -ENODEV;
+	while (left) {
+		ssize_t n = pwrite(fd, p, left, off);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0)
+			return -EIO;
+		p += n;
+		off += n;
+		left -= (size_t)n;
+	}
+	return 0;
+}
+
+static int host_flush(void *ctx, unsigned member)
+{
+	int fd = vol_host_fd(ctx, member);
+
+	if (fd < 0)
+		return -ENODEV;
+	return fdatasync(fd) ? -errno : 0;
+}
+
+static int host_discard(void *ctx, unsigned member, uint64_t block, uint64_t nblocks)
+{
+	struct vol_host *h = ctx;
+	int fd = vol_host_fd(h, member);
+	uint64_t range[2] = { block << VD_BLOCK_SHIFT, nblocks << VD_BLOCK_SHIFT };
+
+	if (fd < 0)
+		return -ENODEV;
+	if (h->member[member].is_file)
+		return fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)range[0], (off_t)range[1]) ?
+			       -errno : 0;
+	return ioctl(fd, BLKDISCARD, range) ? -errno : 0;
+}
+
+static void *host_alloc(void *ctx, size_t size, int how)
+{
+	(void)ctx;
+	(void)how;
+	return malloc(size);
+}
+
+static void host_free(void *ctx, void *p)
+{
+	(void)ctx;
+	free(p);
+}
+
+static uint64_t host_now(void *ctx)
+{
+	struct timespec t;
+
+	(void)ctx;
+	clock_gettime(CLOCK_REALTIME, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* The engine's remarks: no format strings there, only %a and %b. */
+static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t b)
+{
+	struct vol_host *h = ctx;
+	char text[512];
+	size_t n = 0;
+
+	for (; *msg && n < sizeof(text) - 24; msg++) {
+		if (msg[0] == '%' && (msg[1] == 'a' || msg[1] == 'b')) {
+			n += (size_t)snprintf(text + n, sizeof(text) - n, "%llu",
+					      (unsigned long long)(msg[1] == 'a' ? a : b));
+			msg++;
+		} else {
+			text[n++] = *msg;
+		}
+	}
+	text[n] = 0;
+	vol_log((enum vol_log_level)level, "pool %s: %s", h->name[0] ? h->name : "?", text);
+}
+
+static void host_kick(void *ctx)
+{
+	struct vol_host *h = ctx;
+
+	pthread_mutex_lock(&h->lock);
+	h->kicked = true;
+	pthread_cond_signal(&h->wake);
+	pthread_mutex_unlock(&h->lock);
+}
+
+/* ---- redo tail (I10) --------------------------------------------------- */
+
+/* Tails of earlier boots are worth nothing; where the runtime directory is not
+ * a tmpfs nobody else removes them. */
+static void remove_old_tails(const char *uuid, const char *boot)
+{
+	DIR *d = opendir(vol_runtime_dir());
+	struct dirent *e;
+	size_t n = strlen(uuid);
+
+	if (!d)
+		return;
+	while ((e = readdir(d)))
+		if (!strncmp(e->d_name, uuid, n) && e->d_name[n] == '.' && strstr(e->d_name, ".tail") &&
+		    !strstr(e->d_name, boot))
+			unlinkat(dirfd(d), e->d_name, 0);
+	closedir(d);
+}
+
+static void *host_tail(void *ctx, size_t size)
+{
+	struct vol_host *h = ctx;
+	struct vd_disk_holder self;
+	char boot[VOL_UUID_TEXT], path[4096];
+	struct stat st;
+	void *p;
+	int fd, r;
+
+	if (!h->identified)
+		return NULL;
+	if (h->tail)
+		return h->tail_size == size ? h->tail : NULL;
+	vol_holder_self(&self, NULL);
+	vol_uuid_text(self.boot, boot);
+	snprintf(path, sizeof(path), "%s/%s.%s.tail", vol_runtime_dir(), h->uuid, boot);
+	if (h->readonly) {
+		/* What an earlier process left may be replayed in memory; nothing is kept. */
+		fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+		if (fd < 0)
+			return NULL;
+		if (fstat(fd, &st) || (uint64_t)st.st_size < size) {
+			close(fd);
+			return NULL;
+		}
+		p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+		close(fd);
+		goto mapped;
+	}
+	r = vol_runtime_dir_make();
+	fd = r ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0) {
+		vol_log(VOL_LOG_WARN, "pool %s: no redo tail in %s (%s): what is not flushed is lost if this process is killed",
+			h->name, path, strerror(r ? -r : errno));
+		return NULL;
+	}
+	remove_old_tails(h->uuid, boot);
+	/* Real pages now: a full tmpfs must not become a SIGBUS later. */
+	r = posix_fallocate(fd, 0, (off_t)size);
+	if (r) {
+		vol_log(VOL_LOG_WARN, "pool %s: no room for the redo tail of %zu bytes in %s: %s", h->name, size, path,
+			strerror(r));
+		close(fd);
+		return NULL;
+	}
+	p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+mapped:
+	if (p == MAP_FAILED)
+		return NULL;
+	h->tail = p;
+	h->tail_size = size;
+	return p;
+}
+
+/* ---- opening members --------------------------------------------------- */
+
+/* Who has flock()ed this file, from /proc/locks; 0: not found. */
+static pid_t lock_owner(const struct stat *st)
+{
+	FILE *f = fopen("/proc/locks", "re");
+	char line[256];
+	pid_t found = 0;
+
+	if (!f)
+		return 0;
+	while (!found && fgets(line, sizeof(line), f)) {
+		long pid;
+		unsigned maj, min;
+		unsigned long long ino;
+		if (sscanf(line, "%*s FLOCK %*s %*s %ld %x:%x:%llu", &pid, &maj, &min, &ino) == 4 &&
+		    ino == st->st_ino && makedev(maj, min) == st->st_dev && pid > 0)
+			found = (pid_t)pid;
+	}
+	fclose(f);
+	return found;
+}
+
+/* Which other process has this device open; 0: not found. */
+static pid_t device_opener(dev_t rdev)
+{
+	DIR *proc = opendir("/proc");
+	struct dirent *e;
+	pid_t found = 0;
+
+	if (!proc)
+		return 0;
+	while (!found && (e = readdir(proc))) {
+		pid_t pid = (pid_t)atoi(e->d_name);
+		char path[64];
+		struct dirent *f;
+		DIR *fds;
+		if (pid <= 0 || pid == getpid())
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+		fds = opendir(path);
+		if (!fds)
+			continue;
+		while (!found && (f = readdir(fds))) {
+			struct stat st;
+			if (f->d_name[0] != '.' && !fstatat(dirfd(fds), f->d_name, &st, 0) && S_ISBLK(st.st_mode) &&
+			    st.st_rdev == rdev)
+				found = pid;
+		}
+		closedir(fds);
+	}
+	closedir(proc);
+	return found;
+}
+
+static bool mounted_where(dev_t rdev, char *where, size_t size)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char line[4096];
+	bool found = false;
+
+	if (!f)
+		return false;
+	while (!found && fgets(line, sizeof(line), f)) {
+		unsigned maj, min;
+		char dir[201];
+		if (sscanf(line, "%*d %*d %u:%u %*s %200s", &maj, &min, dir) == 3 && makedev(maj, min) == rdev) {
+			snprintf(where, size, "%s", dir);
+			found = true;
+		}
+	}
+	fclose(f);
+	return found;
+}
+
+static void busy_text(const struct stat *st, char why[256])
+{
+	char where[201], comm[64] = "";
+	pid_t pid;
+
+	if (S_ISBLK(st->st_mode) && mounted_where(st->st_rdev, where, sizeof(where))) {
+		snprintf(why, 256, "is mounted on %s", where);
+		return;
+	}
+	pid = S_ISBLK(st->st_mode) ? device_opener(st->st_rdev) : lock_owner(st);
+	if (!pid) {
+		snprintf(why, 256, "is in use (mounted, swap, part of another device, or held by a process)");
+		return;
+	}
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	FILE *f = fopen(path, "re");
+	if (f) {
+		if (!fgets(comm, sizeof(comm), f))
+			comm[0] = 0;
+		comm[strcspn(comm, "\n")] = 0;
+		fclose(f);
+	}
+	snprintf(why, 256, "is in use by process %d (%s)", (int)pid, comm[0] ? comm : "gone by now");
+}
+
+static int lock_member(int fd, const struct stat *st, enum vol_lock lock)
+{
+	if (lock == VOL_LOCK_NONE)
+		return 0;
+	if (S_ISREG(st->st_mode)) {
+		if (!flock(fd, (lock == VOL_LOCK_SHARED ? LOCK_SH : LOCK_EX) | LOCK_NB))
+			return 0;
+		return errno == EWOULDBLOCK ? -EBUSY : -errno;
+	}
+	/* Not flock() on a device: it would keep udev from looking at it. */
+	struct flock fl = { .l_type = lock == VOL_LOCK_SHARED ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+	if (!fcntl(fd, F_OFD_SETLK, &fl))
+		return 0;
+	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
+}
+
+int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_geometry *geo, char why[256])
+{
+	bool write = lock == VOL_LOCK_EXCLUSIVE;
+	struct vol_geometry g = { .sector = 512 };
+	struct stat st, opened;
+	int fd, r;
+
+	if (stat(path, &st)) {
+		r = -errno;
+		snprintf(why, 256, "%s", r == -ENOENT ? "does not exist" : strerror(-r));
+		return r;
+	}
+	if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode)) {
+		snprintf(why, 256, "is neither a block device nor a regular file");
+		return -ENOTBLK;
+	}
+	fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | (write && S_ISBLK(st.st_mode) ? O_EXCL : 0));
+	if (fd < 0) {
+		r = -errno;
+		if (r == -EBUSY)
+			busy_text(&st, why);
+		else
+			snprintf(why, 256, "cannot be opened%s: %s", write ? " for writing" : "", strerror(-r));
+		return r;
+	}
+	if (fstat(fd, &opened) || opened.st_mode != st.st_mode || opened.st_rdev != st.st_rdev) {
+		snprintf(why, 256, "was replaced while it was being opened");
+		r = -EAGAIN;
+		goto err;
+	}
+	r = lock_member(fd, &opened, lock);
+	if (r == -EBUSY) {
+		busy_text(&opened, why);
+		goto err;
+	}
+	if (r) {
+		snprintf(why, 256, "cannot be locked: %s", strerror(-r));
+		goto err;
+	}
+	g.is_file = S_ISREG(opened.st_mode);
+	if (g.is_file) {
+		g.bytes = (uint64_t)opened.st_size;
+	} else {
+		int sector;
+		if (ioctl(fd, BLKGETSIZE64, &g.bytes) || ioctl(fd, BLKSSZGET, &sector)) {
+			r = -errno;
+			snprintf(why, 256, "does not tell its size: %s", strerror(-r));
+			goto err;
+		}
+		g.sector = (uint32_t)sector;
+	}
+	*geo = g;
+	*out = fd;
+	return 0;
+err:
+	close(fd);
+	return r;
+}
+
+/* ---- the host ---------------------------------------------------------- */
+
+int vol_host_new(struct vol_host **out)
+{
+	struct vol_host *h = calloc(1, sizeof(*h));
+	pthread_condattr_t attr;
+
+	if (!h)
+		return -ENOMEM;
+	for (unsigned m = 0; m < VD_MEMBERS_MAX; m++)
+		atomic_init(&h->member[m].fd, -1);
+	h->vd = (struct vd_host){
+		.ctx = h, .read = host_read, .write = host_write, .flush = host_flush, .discard = host_discard,
+		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
+		.tail = host_tail,
+	};
+	pthread_mutex_init(&h->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->wake, &attr);
+	pthread_condattr_destroy(&attr);
+	*out = h;
+	return 0;
+}
+
+void vol_host_free(struct vol_host *h)
+{
+	if (!h)
+		return;
+	for (unsigned m = 0; m < VD_MEMBERS_MAX; m++)
+		vol_host_drop_member(h, m);
+	if (h->tail)
+		munmap(h->tail, h->tail_size);
+	pthread_cond_destroy(&h->wake);
+	pthread_mutex_destroy(&h->lock);
+	free(h);
+}
+
+int vol_host_set_member(struct vol_host *h, unsigned index, int fd, const char *path, bool is_file)
+{
+	char *copy;
+
+	if (index >= VD_MEMBERS_MAX || atomic_load(&h->member[index].fd) >= 0)
+		return -EINVAL;
+	copy = strdup(path);
+	if (!copy)
+		return -ENOMEM;
+	h->member[index].path = copy;
+	h->member[index].is_file = is_file;
+	atomic_store(&h->member[index].fd, fd);
+	return 0;
+}
+
+void vol_host_drop_member(struct vol_host *h, unsigned index)
+{
+	int fd = atomic_exchange(&h->member[index].fd, -1);
+
+	if (fd >= 0)
+		close(fd);
+	free(h->member[index].path);
+	h->member[index].path = NULL;
+}
+
+int vol_host_fd(const struct vol_host *h, unsigned member)
+{
+	if (vd_unlikely(member >= VD_MEMBERS_MAX))
+		return -1;
+	return atomic_load_explicit(&((struct vol_host *)h)->member[member].fd, memory_order_acquire);
+}
+
+const char *vol_host_path(const struct vol_host *h, unsigned member)
+{
+	return vol_host_fd(h, member) < 0 ? NULL : h->member[member].path;
+}
+
+void vol_host_set_identity(struct vol_host *h, const uint8_t uuid[16], const char *name, bool readonly)
+{
+	vol_uuid_text(uuid, h->uuid);
+	snprintf(h->name, sizeof(h->name), "%s", name);
+	h->readonly = readonly;
+	h->identified = true;
+}
+
+const struct vd_host *vol_host_vd(struct vol_host *h)
+{
+	return &h->vd;
+}
+
+/* ---- worker ------------------------------------------------------------ */
+
+static void *work(void *arg)
+{
+	struct vol_host *h = arg;
+	int said = 0;
+
+	pthread_mutex_lock(&h->lock);
+	while (!h->stopping) {
+		struct timespec until;
+		int r;
+		if (!h->kicked) {
+			clock_gettime(CLOCK_MONOTONIC, &until);
+			until.tv_sec++;
+			pthread_cond_timedwait(&h->wake, &h->lock, &until);
+		}
+		h->kicked = false;
+		if (h->stopping)
+			break;
+		pthread_mutex_unlock(&h->lock);
+		r = vd_pool_work(h->pool);
+		if (r < 0 && r != said)
+			vol_log(VOL_LOG_WARN, "pool %s: background work failed: %s", h->name, vol_strerror(r));
+		said = r < 0 ? r : 0;
+		pthread_mutex_lock(&h->lock);
+		if (r > 0)
+			h->kicked = true;
+	}
+	pthread_mutex_unlock(&h->lock);
+	return NULL;
+}
+
+int vol_host_start_worker(struct vol_host *h, struct vd_pool *pool)
+{
+	int r;
+
+	h->pool = pool;
+	h->stopping = false;
+	r = pthread_create(&h->worker, NULL, work, h);
+	if (r)
+		return -r;
+	h->working = true;
+	return 0;
+}
+
+void vol_host_stop_worker(struct vol_host *h)
+{
+	if (!h->working)
+		return;
+	pthread_mutex_lock(&h->lock);
+	h->stopping = true;
+	pthread_cond_signal(&h->wake);
+	pthread_mutex_unlock(&h->lock);
+	pthread_join(h->worker, NULL);
+	h->working = false;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The pool handle as pool.c, ops.c and the error text see it. */
+#ifndef VOL_POOL_H
+#define VOL_POOL_H
+
+#include "host.h"
+
+struct vol_pool {
+	char name[VOL_NAME_SIZE];
+	uint8_t uuid[16];
+	unsigned flags;             /* enum vol_open_flags */
+	bool beside;                /* read-only beside an owner: the last checkpoint only */
+	struct vd_disk_owner owner; /* owner record found at open, before ours */
+	bool have_owner;
+
+	struct vol_client *client;  /* a server owns the pool, or: */
+	struct vol_host *host;
+	struct vd_pool *engine;
+
+	struct vol_errbuf err;
+};
+
+#endif

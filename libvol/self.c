@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Who this process is; where its errors and remarks go. */
+#include "host.h"
+
+#include <fcntl.h>
+#include <json-c/json.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "pool.h"
+
+/* ---- errors ------------------------------------------------------------ */
+
+static _Thread_local struct vol_errbuf thread_error;
+
+const char *vol_error(const struct vol_pool *pool)
+{
+	return pool ? pool->err.text : thread_error.text;
+}
+
+int vol_fail(struct vol_pool *pool, int r, const char *fmt, ...)
+{
+	struct vol_errbuf *e = pool ? &pool->err : &thread_error;
+	char text[sizeof(e->text)]; /* an argument may be the old text */
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	memcpy(e->text, text, sizeof(text));
+	return r;
+}
+
+const char *vol_strerror(int r)
+{
+	static const struct { int r; const char *text; } own[] = {
+		{ EBADMSG, "metadata is damaged in every copy (checksum)" },
+		{ EUCLEAN, "metadata makes no sense" },
+		{ EROFS, "the pool is read-only" },
+		{ ENOSPC, "no space left in the pool" },
+		{ ENODEV, "a member is missing" },
+		{ EPROTONOSUPPORT, "made by a later version of vd" },
+		{ EIO, "input/output error" },
+		{ ENOMEM, "out of memory" },
+		{ EINTR, "interrupted" },
+		{ EACCES, "permission denied" },
+		{ ENOENT, "does not exist" },
+	};
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(own[0]); i++)
+		if (own[i].r == -r)
+			return own[i].text;
+	const char *text = strerrordesc_np(-r);
+	return text ? text : "unknown error";
+}
+
+/* ---- log --------------------------------------------------------------- */
+
+static void log_stderr(void *arg, enum vol_log_level level, const char *text)
+{
+	(void)arg;
+	if (level <= VOL_LOG_WARN)
+		fprintf(stderr, "%s: %s%s\n", program_invocation_short_name, level == VOL_LOG_WARN ? "warning: " : "", text);
+}
+
+void vol_log_syslog(void *arg, enum vol_log_level level, const char *text)
+{
+	static const int priority[] = { LOG_ERR, LOG_WARNING, LOG_INFO };
+
+	(void)arg;
+	syslog(LOG_DAEMON | priority[level], "%s", text);
+}
+
+static void (*log_fn)(void *, enum vol_log_level, const char *) = log_stderr;
+static void *log_arg;
+
+void vol_set_log(void (*fn)(void *, enum vol_log_level, const char *), void *arg)
+{
+	log_fn = fn ? fn : log_stderr;
+	log_arg = arg;
+}
+
+void vol_log(enum vol_log_level level, const char *fmt, ...)
+{
+	char text[1024];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	log_fn(log_arg, level, text);
+}
+
+/* ---- interruption ------------------------------------------------------ */
+
+static volatile sig_atomic_t interrupted;
+
+void vol_interrupt(void)
+{
+	interrupted = 1;
+}
+
+bool vol_interrupted(void)
+{
+	return interrupted;
+}
+
+/* ---- directories ------------------------------------------------------- */
+
+static const char *dir_of(const char *variable, const char *fallback)
+{
+	const char *dir = secure_getenv(variable);
+
+	return dir && *dir ? dir : fallback;
+}
+
+const char *vol_config_dir(void)
+{
+	return dir_of("VD_CONFIG_DIR", "/etc/vd");
+}
+
+const char *vol_runtime_dir(void)
+{
+	return dir_of("VD_RUNTIME_DIR", "/run/vd");
+}
+
+int vol_runtime_dir_make(void)
+{
+	if (mkdir(vol_runtime_dir(), 0700) && errno != EEXIST)
+		return -errno;
+	return 0;
+}
+
+/* ---- time -------------------------------------------------------------- */
+
+void vol_time_text(uint64_t ns, char *buf, size_t size)
+{
+	time_t t = (time_t)(ns / 1000000000u);
+	struct tm tm;
+
+	if (!gmtime_r(&t, &tm) || !strftime(buf, size, "%Y-%m-%dT%H:%M:%SZ", &tm))
+		snprintf(buf, size, "?");
+}
+
+/* ---- holders ----------------------------------------------------------- */
+
+static char purpose_set[32];
+
+void vol_set_purpose(const char *purpose)
+{
+	snprintf(purpose_set, sizeof(purpose_set), "%s", purpose);
+}
+
+static void read_id(const char *path, uint8_t id[16])
+{
+	char text[64] = "";
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	if (n > 0) {
+		text[n] = 0;
+		text[strcspn(text, "\n")] = 0;
+		(void)vol_uuid_parse(text, id);
+	}
+}
+
+static void host_id(uint8_t id[16])
+{
+	const char *own = secure_getenv("VD_MACHINE_ID");
+
+	memset(id, 0, 16);
+	if (!own || vol_uuid_parse(own, id))
+		read_id("/etc/machine-id", id);
+}
+
+void vol_holder_self(struct vd_disk_holder *who, const char *purpose)
+{
+	struct timespec now;
+	char host[65] = "";
+
+	memset(who, 0, sizeof(*who));
+	host_id(who->host);
+	read_id("/proc/sys/kernel/random/boot_id", who->boot);
+	if (gethostname(host, sizeof(host) - 1))
+		strcpy(host, "?");
+	snprintf(who->hostname, sizeof(who->hostname), "%.*s", (int)sizeof(who->hostname) - 1, host);
+	if (!purpose)
+		purpose = purpose_set[0] ? purpose_set : program_invocation_short_name;
+	snprintf(who->purpose, sizeof(who->purpose), "%.*s", (int)sizeof(who->purpose) - 1, purpose);
+	who->pid = cpu_to_le64((uint64_t)getpid());
+	clock_gettime(CLOCK_REALTIME, &now);
+	who->since = cpu_to_le64((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
+}
+
+bool vol_holder_stale(const struct vd_disk_holder *who)
+{
+	struct vd_disk_holder self;
+
+	vol_holder_self(&self, NULL);
+	if (memcmp(who->host, self.host, 16))
+		return false; /* another host's: not for us to say */
+	if (memcmp(who->boot, self.boot, 16))
+		return true;
+	pid_t pid = (pid_t)le64_to_cpu(who->pid);
+	return pid <= 0 || (kill(pid, 0) && errno == ESRCH);
+}
+
+/* A fixed field of a disk structure, which need not end in NUL. */
+static struct json_object *json_field(const char *field, size_t size)
+{
+	return json_object_new_string_len(field, (int)strnlen(field, size));
+}
+
+struct json_object *vol_holder_to_json(const struct vd_disk_holder *who)
+{
+	struct json_object *o = json_object_new_object();
+	char id[VOL_UUID_TEXT];
+
+	vol_uuid_text(who->host, id);
+	json_object_object_add(o, "host", json_object_new_string(id));
+	vol_uuid_text(who->boot, id);
+	json_object_object_add(o, "boot", json_object_new_string(id));
+	json_object_object_add(o, "hostname", json_field(who->hostname, sizeof(who->hostname)));
+	json_object_object_add(o, "purpose", json_field(who->purpose, sizeof(who->purpose)));
+	json_object_object_add(o, "pid", json_object_new_uint64(le64_to_cpu(who->pid)));
+	json_object_object_add(o, "since", json_object_new_uint64(le64_to_cpu(who->since)));
+	return o;
+}
+
+static const char *member_string(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_string))
+		return NULL;
+	return json_object_get_string(v);
+}
+
+static uint64_t member_number(struct json_object *o, const char *key)
+{
+	struct json_object *v;
+
+	if (!json_object_object_get_ex(o, key, &v) || !json_object_is_type(v, json_type_int))
+		return 0;
+	return json_object_get_uint64(v);
+}
+
+int vol_holder_from_json(struct json_object *o, struct vd_disk_holder *who)
+{
+	struct vd_disk_holder w = { 0 };
+	const char *host = member_string(o, "host"), *boot = member_string(o, "boot");
+	const char *name = member_string(o, "hostname"), *purpose = member_string(o, "purpose");
+
+	if (!host || !boot || vol_uuid_parse(host, w.host) || vol_uuid_parse(boot, w.boot))
+		return -EINVAL;
+	snprintf(w.hostname, sizeof(w.hostname), "%s", name ? name : "");
+	snprintf(w.purpose, sizeof(w.purpose), "%s", purpose ? purpose : "");
+	w.pid = cpu_to_le64(member_number(o, "pid"));
+	w.since = cpu_to_le64(member_number(o, "since"));
+	*who = w;
+	return 0;
+}
+
+void vol_holder_text(const struct vd_disk_holder *who, char *buf, size_t size)
+{
+	char since[32];
+
+	vol_time_text(le64_to_cpu(who->since), since, sizeof(since));
+	snprintf(buf, size, "%.*s, pid %llu, on %.*s since %s", (int)sizeof(who->purpose), who->purpose,
+		 (unsigned long long)le64_to_cpu(who->pid), (int)sizeof(who->hostname), who->hostname, since);
+}
