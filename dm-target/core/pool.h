@@ -4,6 +4,7 @@
  *
  * Locks, taken in this order (never the other way round):
  *
+ *   work_lock   mutex     background work and making space, one at a time
  *   ckpt_lock   mutex     a checkpoint; counts, trees, dirty nodes
  *   meta_lock   mutex     names, records, open volumes: create, delete, snapshot …
  *   seal        rwlock    read: a change of any overlay; write: a cut through all of them

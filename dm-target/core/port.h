@@ -62,6 +62,7 @@ static inline void vd_write_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(
 static inline void vd_cond_init(struct vd_cond *c) { pthread_cond_init(&c->c, NULL); }
 static inline void vd_cond_fini(struct vd_cond *c) { pthread_cond_destroy(&c->c); }
 static inline void vd_cond_wait(struct vd_cond *c, struct vd_mutex *m) { pthread_cond_wait(&c->c, &m->m); }
+static inline void vd_cond_wait_spin(struct vd_cond *c, struct vd_spin *s) { pthread_cond_wait(&c->c, &s->m); }
 static inline void vd_cond_wake_all(struct vd_cond *c) { pthread_cond_broadcast(&c->c); }
 
 typedef struct { int64_t v; } vd_atomic_t;
@@ -69,6 +70,11 @@ static inline int64_t vd_atomic_read(const vd_atomic_t *a) { return __atomic_loa
 static inline void vd_atomic_set(vd_atomic_t *a, int64_t v) { __atomic_store_n(&a->v, v, __ATOMIC_SEQ_CST); }
 /* Adds and returns the new value; a full barrier on both sides. */
 static inline int64_t vd_atomic_add(vd_atomic_t *a, int64_t n) { return __atomic_add_fetch(&a->v, n, __ATOMIC_SEQ_CST); }
+/* Puts v in place of `was`; false when it was something else. */
+static inline bool vd_atomic_swap_if(vd_atomic_t *a, int64_t was, int64_t v)
+{
+	return __atomic_compare_exchange_n(&a->v, &was, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
 
 /* A small number that differs between CPUs that run at once; only a hint. */
 unsigned vd_port_cpu(void);

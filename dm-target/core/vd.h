@@ -196,15 +196,16 @@ struct vd_io {
 	vd_pblk_t pblk;
 	uint32_t offset;     /* bytes into the first block, a multiple of 512 */
 	uint32_t nblocks;    /* blocks touched, partly or whole */
-	struct vd_fill head, tail; /* NEW: for the first and last block when partly written (both set alike when it is one block) */
+	struct vd_fill head; /* NEW: where the first block's bytes before `offset` come from */
+	struct vd_fill tail; /* NEW: where the last block's bytes after the data come from */
 	/* the engine's */
 	struct vd_volume *vol;
 	uint64_t v0;
 	uint64_t need_seq;
-	uint32_t fresh, gate, wait;
+	uint32_t fresh, wait;
+	uint16_t gate, vol_gate;
 	struct vd_list claim;
-	bool claimed, entered;
-	void *entry;         /* overlay entry reserved before data moves (I12) */
+	void *entry[2];      /* overlay entries reserved before data moves (I12) */
 };
 #define VD_IO_MAX_BYTES (1u << 20) /* the longest run a begin gives */
 

@@ -1,0 +1,894 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Look-up, and the life of a request.
+ *
+ *   write_begin:  in place ──────────────────────────────► data I/O ► write_end
+ *                 new: claim ► blocks ► journal room ────► data I/O ► write_end:
+ *                      overlay entry + record, one moment, claim released
+ *
+ * Invariants
+ * M1  A block of a volume that is being given a new place is claimed; nothing
+ *     else gives it one, unmaps it or cuts it off meanwhile.
+ * M2  In place only when born after the volume's last snapshot (I3, its first
+ *     half).  Both are read under vol->map, and the request has entered vol->gate
+ *     before vol->map is let go: a snapshot, which changes them under vol->map
+ *     for writing, then waits for it.
+ * M3  A request enters volumes->gate before it looks anything up and leaves when
+ *     its I/O is over: what it was told is not reused before (D6).
+ * M4  All that write_end needs is taken in write_begin (I12).
+ */
+#include "volume.h"
+
+enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY };
+
+/* ---- gates ------------------------------------------------------------ */
+
+void vd_gate_init(struct vd_gate *g)
+{
+	memset(g, 0, sizeof(*g));
+	vd_mutex_init(&g->lock);
+	vd_cond_init(&g->cond);
+}
+
+void vd_gate_fini(struct vd_gate *g)
+{
+	vd_mutex_fini(&g->lock);
+	vd_cond_fini(&g->cond);
+}
+
+uint16_t vd_gate_enter(struct vd_gate *g)
+{
+	unsigned s = vd_port_cpu() % VD_GATE_STRIPES;
+
+	for (;;) {
+		int64_t phase = vd_atomic_read(&g->phase) & 1;
+
+		vd_atomic_add(&g->stripe[s].n[phase], 1);
+		/* Counted first, then looked again: a flip in between would not wait for us (I2). */
+		if (vd_likely((vd_atomic_read(&g->phase) & 1) == phase))
+			return (uint16_t)(s << 1 | (unsigned)phase);
+		vd_gate_exit(g, (uint16_t)(s << 1 | (unsigned)phase));
+	}
+}
+
+void vd_gate_exit(struct vd_gate *g, uint16_t token)
+{
+	int64_t left = vd_atomic_add(&g->stripe[token >> 1].n[token & 1], -1);
+
+	if (vd_unlikely(!left && vd_atomic_read(&g->draining))) {
+		vd_mutex_lock(&g->lock);
+		vd_cond_wake_all(&g->cond);
+		vd_mutex_unlock(&g->lock);
+	}
+}
+
+void vd_gate_flip(struct vd_gate *g)
+{
+	vd_atomic_add(&g->phase, 1);
+}
+
+bool vd_gate_drained(struct vd_gate *g)
+{
+	int64_t old = (vd_atomic_read(&g->phase) & 1) ^ 1;
+	unsigned s;
+
+	for (s = 0; s < VD_GATE_STRIPES; s++)
+		if (vd_atomic_read(&g->stripe[s].n[old]))
+			return false;
+	return true;
+}
+
+static void await(struct vd_gate *g, bool flip)
+{
+	vd_mutex_lock(&g->lock);
+	vd_atomic_add(&g->draining, 1);
+	if (flip)
+		vd_gate_flip(g);
+	while (!vd_gate_drained(g))
+		vd_cond_wait(&g->cond, &g->lock);
+	vd_atomic_add(&g->draining, -1);
+	vd_mutex_unlock(&g->lock);
+}
+
+void vd_gate_drain(struct vd_gate *g) { await(g, true); }
+void vd_gate_await(struct vd_gate *g) { await(g, false); }
+
+/* ---- layers ----------------------------------------------------------- */
+
+static struct vd_layer *layer_new(struct vd_pool *pool)
+{
+	struct vd_layer *l = vd_zalloc(pool, sizeof(*l));
+
+	if (!l)
+		return NULL;
+	if (vd_ov_init(&l->ov, &pool->host)) {
+		vd_free(pool, l);
+		return NULL;
+	}
+	l->refs = 1;
+	return l;
+}
+
+struct vd_layer *vd_layer_bottom(struct vd_pool *pool, const struct vd_root *root)
+{
+	struct vd_layer *l = layer_new(pool);
+
+	if (l) {
+		l->bottom = true;
+		l->root = *root;
+	}
+	return l;
+}
+
+void vd_layer_put(struct vd_pool *pool, struct vd_layer *l)
+{
+	while (l && !--l->refs) {
+		struct vd_layer *parent = l->bottom ? NULL : l->parent;
+
+		vd_atomic_add(&pool->volumes->overlay, -(int64_t)l->ov.count);
+		vd_ov_fini(&l->ov);
+		vd_free(pool, l);
+		l = parent;
+	}
+}
+
+int vd_layer_spare(struct vd_volume *vol)
+{
+	if (!vol->spare)
+		vol->spare = layer_new(vol->pool);
+	return vol->spare ? 0 : -ENOMEM;
+}
+
+void vd_layer_freeze(struct vd_volume *vol)
+{
+	struct vd_layer *l = vol->spare;
+
+	if (vd_ov_empty(&vol->active))
+		return;
+	vol->spare = NULL;
+	vd_ov_move(&l->ov, &vol->active);
+	l->owner = vol->id;
+	l->parent = vol->base;
+	l->depth = vol->base->depth + 1;
+	vol->base = l;
+}
+
+/* ---- a volume in memory ------------------------------------------------ */
+
+int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id)
+{
+	int r;
+
+	memset(vol, 0, sizeof(*vol));
+	vol->pool = pool;
+	vol->id = id;
+	r = vd_ov_init(&vol->active, &pool->host);
+	if (r)
+		return r;
+	vd_list_init(&vol->all);
+	vd_list_init(&vol->hash);
+	vd_list_init(&vol->dirty);
+	vd_list_init(&vol->cut);
+	vd_list_init(&vol->claims);
+	vd_rwlock_init(&vol->map);
+	vd_spin_init(&vol->claim_lock);
+	vd_cond_init(&vol->claim_cond);
+	vd_gate_init(&vol->gate);
+	vd_windows_init(&vol->win);
+	return 0;
+}
+
+void vd_volume_teardown(struct vd_volume *vol)
+{
+	struct vd_pool *pool = vol->pool;
+
+	if (vol->spare)
+		vd_layer_put(pool, vol->spare);
+	vd_atomic_add(&pool->volumes->overlay, -(int64_t)vol->active.count);
+	vd_ov_fini(&vol->active);
+	vd_rwlock_fini(&vol->map);
+	vd_spin_fini(&vol->claim_lock);
+	vd_cond_fini(&vol->claim_cond);
+	vd_spin_fini(&vol->win.lock);
+	vd_gate_fini(&vol->gate);
+}
+
+void vd_volume_dirty(struct vd_volume *vol)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+
+	vd_spin_lock(&vs->dirty_lock);
+	if (vd_list_empty(&vol->dirty))
+		vd_list_add_tail(&vs->dirty, &vol->dirty);
+	vd_spin_unlock(&vs->dirty_lock);
+}
+
+/* ---- look-up ----------------------------------------------------------- */
+
+static struct vd_layer *parent_of(const struct vd_layer *l)
+{
+	return __atomic_load_n(&l->parent, __ATOMIC_ACQUIRE);
+}
+
+/* Through the overlays only: true when one of them knows; else *out is the
+ * stretch that none of them covers and *bottom the tree to ask. */
+static bool find_in_overlays(const struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out, const struct vd_layer **bottom)
+{
+	const struct vd_layer *l;
+	uint64_t limit;
+
+	if (vd_ov_find(&vol->active, v, out))
+		return true;
+	limit = out->len;
+	for (l = vol->base; !l->bottom; l = parent_of(l)) {
+		bool found = vd_ov_find(&l->ov, v, out);
+
+		out->len = limit = vd_min(limit, out->len);
+		if (found)
+			return true;
+	}
+	out->v = v;
+	out->len = limit;
+	*bottom = l;
+	return false;
+}
+
+int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out)
+{
+	const struct vd_layer *bottom;
+	struct vd_ext e;
+	int r;
+
+	if (find_in_overlays(vol, v, out, &bottom))
+		return 0;
+	r = vd_tree_find(vol->pool, &bottom->root, v, flags, &e);
+	if (r)
+		return r;
+	e.len = vd_min(e.len, out->len);
+	*out = e;
+	return 0;
+}
+
+int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+	const struct vd_layer *bottom;
+	struct vd_root root;
+	uint16_t token;
+	int r;
+
+	for (;;) {
+		token = vd_gate_enter(&vs->gate);
+		vd_read_lock(&vol->map);
+		r = vd_map_find(vol, v, VD_NODE_NOWAIT, out);
+		if (r == -EWOULDBLOCK && !find_in_overlays(vol, v, out, &bottom))
+			root = bottom->root;
+		vd_read_unlock(&vol->map);
+		/* Reading below the lock: the gate keeps the old tree's blocks from reuse. */
+		if (r == -EWOULDBLOCK)
+			r = vd_tree_find(vol->pool, &root, v, 0, out) ?: -EWOULDBLOCK;
+		vd_gate_exit(&vs->gate, token);
+		if (r != -EWOULDBLOCK)
+			return r;
+	}
+}
+
+int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped)
+{
+	uint64_t end = v + len, n = 0;
+	struct vd_ext e;
+	int r;
+
+	for (; v < end; v += e.len) {
+		r = vd_map_find_wait(vol, v, &e);
+		if (r)
+			return r;
+		if (e.kind == VD_DATA)
+			n += vd_min(e.len, end - v);
+	}
+	*mapped = n;
+	return 0;
+}
+
+struct put_arg { struct vd_volume *vol; uint64_t seq; };
+
+static void put_displaced(void *arg, const struct vd_ext *piece)
+{
+	struct put_arg *a = arg;
+
+	/* Never folded and in no frozen layer: nobody else can refer to it. */
+	vd_space_release(a->vol->pool, piece->p, piece->len, a->seq);
+}
+
+void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2])
+{
+	struct vd_pool *pool = vol->pool;
+	struct put_arg a = { vol, seq };
+	uint64_t before = vol->active.count;
+	bool noref = !vol->id; /* the index points at volume ids, not blocks */
+
+	vd_ov_insert(&vol->active, e, vol->last_snapshot, spare, noref ? NULL : put_displaced, &a);
+	if (vd_atomic_add(&pool->volumes->overlay, (int64_t)(vol->active.count - before)) >= VD_OVERLAY_LOW)
+		vd_pool_want_checkpoint(pool);
+	if (vd_list_empty(&vol->dirty))
+		vd_volume_dirty(vol);
+}
+
+int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how)
+{
+	spare[0] = vd_ov_entry_new(&pool->host, how);
+	spare[1] = vd_ov_entry_new(&pool->host, how);
+	if (spare[0] && spare[1])
+		return 0;
+	vd_spares_free(pool, spare);
+	return -ENOMEM;
+}
+
+void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2])
+{
+	int i;
+
+	for (i = 0; i < 2; i++) {
+		if (spare[i])
+			vd_ov_entry_free(&pool->host, spare[i]);
+		spare[i] = NULL;
+	}
+}
+
+/* ---- claims ------------------------------------------------------------ */
+
+#define io_claim(io) vd_container(io, struct vd_io, claim)
+
+/* The list holds the claims of requests (struct vd_io) only; an unmap or a resize
+ * claims through a vd_io of its own, whose v0 and nblocks tell the range. */
+static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
+{
+	struct vd_list *pos;
+
+	vd_list_for_each(pos, &vol->claims) {
+		struct vd_io *o = io_claim(pos);
+		uint64_t olen = o->nblocks ? o->nblocks : VD_VBLK_END - o->v0;
+
+		if (o->v0 < v + len && v < o->v0 + olen)
+			len = o->v0 > v ? o->v0 - v : 0;
+	}
+	return len;
+}
+
+static uint64_t claim_take(struct vd_volume *vol, struct vd_io *io, uint64_t len)
+{
+	vd_spin_lock(&vol->claim_lock);
+	len = claim_free(vol, io->v0, len);
+	if (len) {
+		io->nblocks = (uint32_t)len;
+		vd_list_add_tail(&vol->claims, &io->claim);
+	}
+	vd_spin_unlock(&vol->claim_lock);
+	return len;
+}
+
+static void claim_drop(struct vd_volume *vol, struct vd_io *io)
+{
+	vd_spin_lock(&vol->claim_lock);
+	vd_list_del(&io->claim);
+	if (vol->claim_waiters)
+		vd_cond_wake_all(&vol->claim_cond);
+	vd_spin_unlock(&vol->claim_lock);
+}
+
+static void claim_wait(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
+{
+	vd_spin_lock(&vol->claim_lock);
+	vol->claim_waiters++;
+	while (claim_free(vol, v, len) != len)
+		vd_cond_wait_spin(&vol->claim_cond, &vol->claim_lock);
+	vol->claim_waiters--;
+	vd_spin_unlock(&vol->claim_lock);
+}
+
+/* For unmapping and shrinking: everything from v on (nblocks 0 says so), since
+ * such a range does not fit a request's. */
+void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v)
+{
+	vd_spin_lock(&vol->claim_lock);
+	vol->claim_waiters++;
+	while (claim_free(vol, v, VD_VBLK_END - v) != VD_VBLK_END - v)
+		vd_cond_wait_spin(&vol->claim_cond, &vol->claim_lock);
+	vol->claim_waiters--;
+	io->v0 = v;
+	io->nblocks = 0;
+	vd_list_add_tail(&vol->claims, &io->claim);
+	vd_spin_unlock(&vol->claim_lock);
+}
+
+void vd_claim_drop(struct vd_volume *vol, struct vd_io *io)
+{
+	claim_drop(vol, io);
+}
+
+/* ---- reading ----------------------------------------------------------- */
+
+static int check_range(const struct vd_volume *vol, uint64_t off, uint64_t len)
+{
+	uint64_t bytes = __atomic_load_n(&vol->size, __ATOMIC_RELAXED) << VD_BLOCK_SHIFT;
+
+	if (!len || (off | len) & 511)
+		return -EINVAL;
+	return off > bytes || len > bytes - off ? -ERANGE : 0;
+}
+
+static enum vd_run_kind read_kind(const struct vd_volume *vol, const struct vd_ext *e)
+{
+	switch (e->kind) {
+	case VD_DATA:
+		return VD_RUN_DATA;
+	case VD_ZERO:
+		return VD_RUN_ZERO;
+	default:
+		return vol->has_base ? VD_RUN_BASE : VD_RUN_HOLE;
+	}
+}
+
+static void io_init(struct vd_io *io, struct vd_volume *vol, uint64_t off)
+{
+	io->vol = vol;
+	io->v0 = off >> VD_BLOCK_SHIFT;
+	io->offset = off & (VD_BLOCK - 1);
+	io->nblocks = 1;
+	io->head.kind = io->tail.kind = VD_FILL_NONE;
+	io->entry[0] = io->entry[1] = NULL;
+	vd_list_init(&io->claim);
+	io->wait = 0;
+	io->fresh = 0;
+	io->need_seq = 0;
+}
+
+static int io_park(struct vd_io *io, unsigned why, uint64_t nblocks)
+{
+	io->wait = why;
+	io->nblocks = (uint32_t)nblocks;
+	return -EWOULDBLOCK;
+}
+
+static uint32_t run_bytes(uint64_t blocks, uint32_t offset, uint64_t len)
+{
+	uint64_t bytes = vd_min(blocks, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK + 1) * VD_BLOCK - offset;
+
+	return (uint32_t)vd_min(vd_min(bytes, len), (uint64_t)VD_IO_MAX_BYTES);
+}
+
+static void set_run(struct vd_io *io, enum vd_run_kind kind, const struct vd_ext *e, uint64_t len)
+{
+	io->kind = kind;
+	io->pblk = e->p;
+	io->bytes = run_bytes(e->len, io->offset, len);
+	io->nblocks = (io->offset + io->bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
+}
+
+int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+	struct vd_ext e;
+	int r = check_range(vol, off, len);
+
+	if (r)
+		return r;
+	io_init(io, vol, off);
+	io->gate = vd_gate_enter(&vs->gate);
+	vd_read_lock(&vol->map);
+	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
+	if (!r)
+		set_run(io, read_kind(vol, &e), &e, len);
+	vd_read_unlock(&vol->map);
+	if (!r)
+		return 0;
+	vd_gate_exit(&vs->gate, io->gate);
+	return r == -EWOULDBLOCK ? io_park(io, WAIT_NODE, 1) : r;
+}
+
+void vd_read_end(struct vd_io *io)
+{
+	vd_gate_exit(&io->vol->pool->volumes->gate, io->gate);
+}
+
+/* ---- writing ----------------------------------------------------------- */
+
+static bool in_place(const struct vd_volume *vol, const struct vd_ext *e)
+{
+	return e->kind == VD_DATA && e->birth > vol->last_snapshot;
+}
+
+static void set_fill(const struct vd_volume *vol, const struct vd_ext *e, vd_vblk_t v, struct vd_fill *f)
+{
+	switch (read_kind(vol, e)) {
+	case VD_RUN_DATA:
+		f->kind = VD_FILL_DATA;
+		f->pblk = e->p + (v - e->v);
+		break;
+	case VD_RUN_BASE:
+		f->kind = VD_FILL_BASE;
+		break;
+	default:
+		f->kind = VD_FILL_ZERO;
+	}
+}
+
+/*
+ * With the range claimed: how far it needs new blocks, what was there, and where
+ * the partly written ends get the rest of their block from.  Under vol->map.
+ * *near is where the block before v0 would be continued.
+ */
+static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t *n, vd_pblk_t *near)
+{
+	uint64_t want = io->nblocks, end = io->offset + len, i = 0;
+	struct vd_ext e;
+	int r;
+
+	io->fresh = 0;
+	io->head.kind = io->tail.kind = VD_FILL_NONE;
+	while (i < want) {
+		r = vd_map_find(vol, io->v0 + i, VD_NODE_NOWAIT, &e);
+		if (r)
+			return r;
+		if (in_place(vol, &e))
+			break;
+		e.len = vd_min(e.len, want - i);
+		if (!i && io->offset)
+			set_fill(vol, &e, io->v0, &io->head);
+		if ((i + e.len) * VD_BLOCK > end)
+			set_fill(vol, &e, io->v0 + i + e.len - 1, &io->tail);
+		if (e.kind != VD_DATA)
+			io->fresh += (uint32_t)e.len;
+		i += e.len;
+	}
+	*n = i;
+	*near = VD_PBLK_NONE;
+	if (i && io->v0 && !vd_map_find(vol, io->v0 - 1, VD_NODE_NOWAIT, &e) && e.kind == VD_DATA)
+		*near = e.p + 1;
+	return 0;
+}
+
+/* Counts again for a run that turned out shorter than what was gathered. */
+static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t n)
+{
+	vd_pblk_t near;
+	uint64_t got;
+	int r;
+
+	vd_spin_lock(&vol->claim_lock);
+	io->nblocks = (uint32_t)n;
+	vd_spin_unlock(&vol->claim_lock);
+	vd_read_lock(&vol->map);
+	r = gather(vol, io, len, &got, &near);
+	vd_read_unlock(&vol->map);
+	return r ? r : got == n ? 0 : -EWOULDBLOCK;
+}
+
+/* A write that cannot go in place: io is in the pool's gate. */
+static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
+{
+	struct vd_pool *pool = vol->pool;
+	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK), n;
+	struct vd_ov_entry *spare[2];
+	vd_pblk_t near, p;
+	unsigned got;
+	int r, why = WAIT_NODE;
+
+	if (!vd_pool_writable(pool))
+		return -EROFS;
+	if (vd_atomic_read(&pool->volumes->overlay) >= VD_OVERLAY_HIGH)
+		return io_park(io, WAIT_OVERLAY, want);
+	if (!claim_take(vol, io, want))
+		return io_park(io, WAIT_CLAIM, want);
+	vd_read_lock(&vol->map);
+	r = gather(vol, io, len, &n, &near);
+	vd_read_unlock(&vol->map);
+	if (r)
+		goto unclaim;
+	if (!n) { /* it became its own while nobody held the claim */
+		r = -EAGAIN;
+		goto unclaim;
+	}
+	why = WAIT_SPACE;
+	r = -EWOULDBLOCK;
+	if (vd_space_free(pool) < pool->reserve_blocks + vd_meta_need(pool) + n)
+		goto unclaim;
+	r = vd_windows_alloc(vol, io->v0, (unsigned)n, near, &p, &got);
+	if (r)
+		goto unclaim;
+	why = WAIT_NODE;
+	if (got < io->nblocks) {
+		r = regather(vol, io, len, got);
+		if (r)
+			goto unreserve;
+	}
+	why = WAIT_ROOM;
+	r = vd_journal_reserve(pool, sizeof(struct vd_disk_rec_map));
+	if (r)
+		goto unreserve;
+	why = WAIT_MEMORY;
+	r = vd_spares_new(pool, spare, VD_ALLOC_NOWAIT);
+	if (r) {
+		r = -EWOULDBLOCK;
+		goto unroom;
+	}
+	io->entry[0] = spare[0];
+	io->entry[1] = spare[1];
+	io->kind = VD_RUN_NEW;
+	io->pblk = p;
+	io->bytes = (uint32_t)vd_min((uint64_t)got * VD_BLOCK - io->offset, len);
+	return 0;
+
+unroom:
+	vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
+unreserve:
+	vd_space_unreserve(pool, p, got);
+unclaim:
+	claim_drop(vol, io);
+	return r == -EWOULDBLOCK ? io_park(io, why, want) : r;
+}
+
+int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+	struct vd_ext e;
+	int r = check_range(vol, off, len);
+
+	if (r)
+		return r;
+	if (vol->readonly || !vd_pool_writable(vol->pool))
+		return -EROFS;
+	io_init(io, vol, off);
+	io->gate = vd_gate_enter(&vs->gate);
+	do {
+		vd_read_lock(&vol->map);
+		r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
+		if (!r && in_place(vol, &e)) {
+			io->vol_gate = vd_gate_enter(&vol->gate); /* M2 */
+			set_run(io, VD_RUN_DATA, &e, len);
+			vd_read_unlock(&vol->map);
+			return 0;
+		}
+		vd_read_unlock(&vol->map);
+		if (r == -EWOULDBLOCK)
+			io_park(io, WAIT_NODE, 1);
+		if (!r)
+			r = begin_new(vol, len, io);
+	} while (r == -EAGAIN);
+	if (r)
+		vd_gate_exit(&vs->gate, io->gate);
+	return r;
+}
+
+static void publish(struct vd_io *io)
+{
+	struct vd_volume *vol = io->vol;
+	struct vd_pool *pool = vol->pool;
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_ov_entry *spare[2] = { io->entry[0], io->entry[1] };
+	struct vd_disk_rec_map rec = {
+		.r = { cpu_to_le16(VD_REC_MAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
+		.vblk = cpu_to_le64(io->v0),
+		.pblk_len = cpu_to_le64(io->pblk | (uint64_t)(io->nblocks - 1) << 48),
+		.fresh = cpu_to_le64(io->fresh),
+	};
+	struct vd_ext e = { .v = io->v0, .len = io->nblocks, .p = io->pblk, .kind = VD_DATA };
+	uint64_t seq;
+
+	vd_read_lock(&vs->seal);
+	vd_write_lock(&vol->map);
+	e.birth = (uint64_t)vd_atomic_read(&vs->epoch); /* with its record and its overlay: one moment (I1) */
+	seq = vd_journal_append(pool, &rec.r, sizeof(rec));
+	vd_map_put(vol, &e, seq, spare);
+	vol->mapped += io->fresh;
+	vd_write_unlock(&vol->map);
+	vd_read_unlock(&vs->seal);
+	vd_spares_free(pool, spare);
+}
+
+int vd_write_end(struct vd_io *io, int error)
+{
+	struct vd_volume *vol = io->vol;
+	struct vd_pool *pool = vol->pool;
+
+	/* Also after an error: part of it may have reached the member. */
+	vd_journal_wrote(pool, VD_PBLK_MEMBER(io->pblk));
+	if (io->kind != VD_RUN_NEW) {
+		vd_gate_exit(&vol->gate, io->vol_gate);
+	} else {
+		if (!error) {
+			publish(io);
+		} else {
+			struct vd_ov_entry *spare[2] = { io->entry[0], io->entry[1] };
+
+			vd_spares_free(pool, spare);
+			vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
+			vd_space_unreserve(pool, io->pblk, io->nblocks);
+		}
+		claim_drop(vol, io);
+	}
+	vd_gate_exit(&pool->volumes->gate, io->gate);
+	return error;
+}
+
+/* ---- waiting ----------------------------------------------------------- */
+
+/*
+ * The most that the next checkpoint may take: per changed extent two pages and a
+ * split, the pages of counts they touch, and the paths above, on each copy.
+ */
+uint64_t vd_meta_need(struct vd_pool *pool)
+{
+	uint64_t n = (uint64_t)vd_atomic_read(&pool->volumes->overlay);
+	unsigned copies = pool->nmembers > 1 ? 2 : 1;
+
+	return copies * (3 * n + n / 16 + 16);
+}
+
+int vd_io_wait(struct vd_io *io)
+{
+	struct vd_volume *vol = io->vol;
+	struct vd_pool *pool = vol->pool;
+	struct vd_ext e;
+	uint64_t v, end = io->v0 + io->nblocks;
+	int r;
+
+	switch (io->wait) {
+	case WAIT_NODE:
+		for (v = io->v0; v < end; v += e.len) {
+			r = vd_map_find_wait(vol, v, &e);
+			if (r)
+				return r;
+		}
+		return 0;
+	case WAIT_CLAIM:
+		claim_wait(vol, io->v0, io->nblocks);
+		return 0;
+	case WAIT_SPACE:
+		if (vd_space_free(pool) >= pool->reserve_blocks + vd_meta_need(pool) + io->nblocks) {
+			r = vd_space_refill(pool);
+			if (r != -ENOSPC)
+				return r;
+		}
+		return vd_space_make(pool);
+	case WAIT_ROOM:
+		return vd_journal_make_room(pool);
+	case WAIT_OVERLAY:
+		return vd_checkpoint(pool);
+	default:
+		return -ENOMEM;
+	}
+}
+
+/* ---- unmapping --------------------------------------------------------- */
+
+static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
+{
+	struct vd_pool *pool = vol->pool;
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_ext e = { .v = v, .len = len, .kind = vol->has_base ? VD_ZERO : VD_HOLE };
+	struct vd_disk_rec_unmap rec = {
+		.r = { cpu_to_le16(VD_REC_UNMAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
+		.vblk = cpu_to_le64(v), .len = cpu_to_le64(len), .kind = cpu_to_le32(e.kind),
+	};
+	struct vd_ov_entry *spare[2];
+	uint64_t freed, seq;
+	int r;
+
+	r = vd_map_mapped(vol, v, len, &freed);
+	if (r)
+		return r;
+	if (!freed && e.kind == VD_HOLE)
+		return 0;
+	rec.freed = cpu_to_le64(freed);
+	r = vd_spares_new(pool, spare, VD_ALLOC_WAIT);
+	if (r)
+		return r;
+	while ((r = vd_journal_reserve(pool, sizeof(rec))) == -EWOULDBLOCK) {
+		r = vd_journal_make_room(pool);
+		if (r)
+			break;
+	}
+	if (!r) {
+		vd_read_lock(&vs->seal);
+		vd_write_lock(&vol->map);
+		e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
+		seq = vd_journal_append(pool, &rec.r, sizeof(rec));
+		vd_map_put(vol, &e, seq, spare);
+		vol->mapped -= freed;
+		vd_write_unlock(&vol->map);
+		vd_read_unlock(&vs->seal);
+	}
+	vd_spares_free(pool, spare);
+	return r;
+}
+
+/* Unmapping under a snapshot copies pages too, and may do so when the pool is
+ * full: as much as half the reserve, then a checkpoint, then it is refused. */
+static int unmap_admit(struct vd_pool *pool)
+{
+	unsigned i;
+	int r;
+
+	for (i = 0; i < 2; i++) {
+		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2)
+			return 0;
+		r = vd_checkpoint(pool);
+		if (r)
+			return r;
+		r = vd_pool_work(pool);
+		if (r < 0)
+			return r;
+	}
+	return -ENOSPC;
+}
+
+int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
+{
+	vd_vblk_t v = (off + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, end = (off + len) >> VD_BLOCK_SHIFT;
+	struct vd_io io;
+	int r;
+
+	if (off + len < off || off + len > vd_volume_size(vol))
+		return -ERANGE;
+	if (vol->readonly || !vd_pool_writable(vol->pool))
+		return -EROFS;
+	if (v >= end)
+		return 0;
+	r = unmap_admit(vol->pool);
+	if (r)
+		return r;
+	io_init(&io, vol, v << VD_BLOCK_SHIFT);
+	if (end - v > UINT32_MAX) {
+		vd_claim_tail(vol, &io, v);
+	} else {
+		while (claim_take(vol, &io, end - v) != end - v) {
+			if (!vd_list_empty(&io.claim))
+				claim_drop(vol, &io);
+			claim_wait(vol, v, end - v);
+		}
+	}
+	r = unmap_blocks(vol, v, end - v);
+	claim_drop(vol, &io);
+	return r;
+}
+
+/* ---- small things ------------------------------------------------------ */
+
+uint64_t vd_volume_size(const struct vd_volume *vol)
+{
+	return __atomic_load_n(&vol->size, __ATOMIC_RELAXED) << VD_BLOCK_SHIFT;
+}
+
+bool vd_volume_readonly(const struct vd_volume *vol)
+{
+	return vol->readonly;
+}
+
+int vd_extent(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_extent_info *out)
+{
+	vd_vblk_t v = off >> VD_BLOCK_SHIFT, end = (off + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, at = v;
+	enum vd_ext_kind kind = VD_HOLE;
+	struct vd_ext e;
+	int r;
+
+	r = len && off + len > off && off + len <= vd_volume_size(vol) ? 0 : -ERANGE;
+	if (r)
+		return r;
+	while (at < end) {
+		r = vd_map_find_wait(vol, at, &e);
+		if (r)
+			return r;
+		if (e.kind == VD_HOLE && vol->has_base)
+			e.kind = VD_BASE;
+		if (at == v)
+			kind = e.kind;
+		else if (e.kind != kind)
+			break;
+		at += e.len;
+	}
+	out->off = off;
+	out->len = vd_min(at << VD_BLOCK_SHIFT, off + len) - off;
+	out->kind = kind;
+	return 0;
+}

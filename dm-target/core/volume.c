@@ -1,0 +1,1230 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Volumes as records: names, sizes, locks, open pointers, and what makes and
+ * ends them.  The mapping itself is map.c's, snapshots are snap.c's.
+ *
+ * Every change has three steps, the same at run time and at replay:
+ *   plan    look up what it needs, allocate all it may use        (blocks)
+ *   apply   record into the journal, effect into memory: one moment under seal
+ *   commit  wait until the record is durable
+ * At replay the record is there already and the commit is not needed.
+ *
+ * V1  A volume's record is replaced as a whole (struct vd_record is immutable), so
+ *     that a checkpoint's cut is a pointer.
+ * V2  The name index and the attention list follow from the records: they have no
+ *     journal records of their own.
+ * V3  A volume that is pending or being deleted is on the attention list, so that
+ *     an opening finds it without a scan.
+ */
+#include "record.h"
+
+/* ---- records ----------------------------------------------------------- */
+
+struct vd_record *vd_record_new(struct vd_pool *pool, const struct vd_disk_volume *d)
+{
+	struct vd_record *rec = vd_zalloc(pool, sizeof(*rec));
+
+	if (rec) {
+		rec->refs = 1;
+		if (d)
+			rec->d = *d;
+	}
+	return rec;
+}
+
+void vd_record_put(struct vd_pool *pool, struct vd_record *rec)
+{
+	if (rec && !--rec->refs)
+		vd_free(pool, rec);
+}
+
+uint32_t vd_record_flags(const struct vd_volume *vol)
+{
+	return le32_to_cpu(vol->rec->d.flags);
+}
+
+void vd_record_set(struct vd_volume *vol, struct vd_record *rec)
+{
+	uint32_t flags = le32_to_cpu(rec->d.flags);
+
+	vd_record_put(vol->pool, vol->rec);
+	vol->rec = rec;
+	vd_write_lock(&vol->map);
+	__atomic_store_n(&vol->size, le64_to_cpu(rec->d.size) >> VD_BLOCK_SHIFT, __ATOMIC_RELAXED);
+	vol->readonly = flags & VD_VOL_READONLY;
+	vol->has_base = flags & VD_VOL_BASE;
+	vd_write_unlock(&vol->map);
+	if (vd_list_empty(&vol->dirty))
+		vd_volume_dirty(vol);
+}
+
+static bool name_chars(const char *s, const char *extra, size_t max)
+{
+	size_t n;
+
+	if (!s || !*s || *s == '-' || *s == '.')
+		return false;
+	for (n = 0; s[n]; n++) {
+		char c = s[n];
+
+		if (n >= max)
+			return false;
+		if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+		      c == '+' || c == '_' || c == '.' || c == '-' || strchr(extra, c)))
+			return false;
+	}
+	return true;
+}
+
+bool vd_name_valid(const char *name) { return name_chars(name, "@:", VD_NAME_MAX); }
+bool vd_pool_name_valid(const char *name) { return name_chars(name, "+", VD_NAME_MAX); }
+
+static bool terminated(const char *s, size_t size)
+{
+	return memchr(s, 0, size) != NULL;
+}
+
+/* A record from disk or journal is input: nothing of it is used before this. */
+static int record_verify(const struct vd_disk_volume *d, uint32_t id)
+{
+	uint32_t flags = le32_to_cpu(d->flags), attrs = le32_to_cpu(d->attrs_len);
+	uint64_t size = le64_to_cpu(d->size);
+
+	if (le32_to_cpu(d->id) != id || !id || size % VD_BLOCK || size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
+	    le32_to_cpu(d->npointers) > VD_POINTERS_MAX || attrs > VD_ATTRS_MAX ||
+	    !terminated(d->name, sizeof(d->name)) || !terminated(d->base, sizeof(d->base)) ||
+	    d->root.height > VD_TREE_LEVELS_MAX)
+		return -EUCLEAN;
+	if (!(flags & VD_VOL_DELETING) && !vd_name_valid(d->name))
+		return -EUCLEAN;
+	return 0;
+}
+
+/* Bytes of a record in the journal: trailing zeros are cut. */
+unsigned vd_record_len(const struct vd_disk_volume *d)
+{
+	const uint8_t *p = (const uint8_t *)d + sizeof(d->h);
+	unsigned n = sizeof(*d) - sizeof(d->h);
+
+	while (n && !p[n - 1])
+		n--;
+	return (unsigned)sizeof(struct vd_disk_rec) + ((n + 7) & ~7u);
+}
+
+void vd_record_encode(const struct vd_disk_volume *d, struct vd_disk_rec *rec)
+{
+	unsigned len = vd_record_len(d);
+
+	rec->type = cpu_to_le16(VD_REC_VOLUME);
+	rec->len = cpu_to_le16(len);
+	rec->volume = d->id;
+	memcpy(rec + 1, (const uint8_t *)d + sizeof(d->h), len - sizeof(*rec));
+}
+
+/* ---- volumes in memory -------------------------------------------------- */
+
+static struct vd_list *id_bucket(struct vd_volumes *vs, uint32_t id)
+{
+	return &vs->hash[id % VD_ID_BUCKETS];
+}
+
+struct vd_volume *vd_volume_in_memory(struct vd_volumes *vs, uint32_t id)
+{
+	struct vd_list *pos;
+
+	vd_list_for_each(pos, id_bucket(vs, id)) {
+		struct vd_volume *vol = vd_container(pos, struct vd_volume, hash);
+
+		if (vol->id == id)
+			return vol;
+	}
+	return NULL;
+}
+
+int vd_volume_new(struct vd_pool *pool, uint32_t id, const struct vd_root *root, struct vd_record *rec, struct vd_volume **out)
+{
+	struct vd_volume *vol = vd_alloc(pool, sizeof(*vol));
+	int r;
+
+	if (!vol)
+		return -ENOMEM;
+	r = vd_volume_setup(pool, vol, id);
+	if (r) {
+		vd_free(pool, vol);
+		return r;
+	}
+	vol->base = vd_layer_bottom(pool, root);
+	if (!vol->base) {
+		vd_volume_teardown(vol);
+		vd_free(pool, vol);
+		return -ENOMEM;
+	}
+	vol->rec = rec;
+	vol->size = le64_to_cpu(rec->d.size) >> VD_BLOCK_SHIFT;
+	vol->readonly = le32_to_cpu(rec->d.flags) & VD_VOL_READONLY;
+	vol->has_base = le32_to_cpu(rec->d.flags) & VD_VOL_BASE;
+	*out = vol;
+	return 0;
+}
+
+void vd_volume_insert(struct vd_volumes *vs, struct vd_volume *vol)
+{
+	vd_list_add_tail(&vs->all, &vol->all);
+	vd_list_add_tail(id_bucket(vs, vol->id), &vol->hash);
+}
+
+void vd_volume_forget(struct vd_pool *pool, struct vd_volume *vol)
+{
+	vd_windows_drop(vol);
+	vd_spin_lock(&pool->volumes->dirty_lock);
+	vd_list_del(&vol->dirty);
+	vd_spin_unlock(&pool->volumes->dirty_lock);
+	vd_list_del(&vol->all);
+	vd_list_del(&vol->hash);
+	vd_layer_put(pool, vol->base);
+	vd_record_put(pool, vol->rec);
+	vd_volume_teardown(vol);
+	vd_free(pool, vol);
+}
+
+int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
+{
+	struct vd_volumes *vs = pool->volumes;
+	const struct vd_disk_volume *d;
+	struct vd_record *rec;
+	struct vd_volume *vol;
+	struct vd_slot slot;
+	struct vd_node *node;
+	struct vd_root root;
+	int r;
+
+	*out = vd_volume_in_memory(vs, id);
+	if (*out)
+		return (*out)->gone ? -ENOENT : 0;
+	r = vd_ptree_next(pool, &vs->root, id, false, 0, &slot);
+	if (r == -ENODATA || (!r && slot.key != id))
+		return -ENOENT;
+	if (r)
+		return r;
+	r = vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &node);
+	if (r)
+		return r;
+	d = node->data;
+	r = record_verify(d, id);
+	rec = r ? NULL : vd_record_new(pool, d);
+	if (!r && !rec)
+		r = -ENOMEM;
+	if (!r) {
+		vd_root_get(&root, &d->root);
+		r = vd_volume_new(pool, id, &root, rec, &vol);
+	}
+	if (!r) {
+		vol->mapped = le64_to_cpu(d->mapped);
+		vol->last_snapshot = le64_to_cpu(d->last_snapshot);
+		vol->disk_root = root;
+		vol->disk_page = slot.ptr;
+		vd_volume_insert(vs, vol);
+		*out = vol;
+	} else {
+		vd_record_put(pool, rec);
+	}
+	vd_node_put(pool, node);
+	return r;
+}
+
+void vd_volumes_evict(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_list *pos, *tmp;
+
+	vd_list_for_each_safe(pos, tmp, &vs->all) {
+		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
+
+		if (!vol->opens && vd_list_empty(&vol->dirty) && vol->base->bottom && vd_ov_empty(&vol->active) &&
+		    !(vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING)))
+			vd_volume_forget(pool, vol);
+	}
+}
+
+/* One that a user can name. */
+int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
+{
+	struct vd_volume *vol;
+	int r = vd_volumes_load(pool, id, &vol);
+
+	if (r)
+		return r;
+	if (vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING))
+		return -ENOENT;
+	*out = vol;
+	return 0;
+}
+
+/* ---- the index ---------------------------------------------------------- */
+
+static vd_vblk_t name_key(const char *name)
+{
+	size_t n = strlen(name);
+	uint64_t hi = vd_port_crc32c(~0u, name, n), lo = vd_port_crc32c(0x5bd1e995u, name, n);
+
+	/* 46 bits of hash, then the place in the bucket; below the attention list. */
+	return (hi << 18 | (lo & 0x3fff) << 4) & (VD_INDEX_ATTENTION - 1);
+}
+
+/* 0: *id and *key are the name's; -ENOENT: *key is a free place for it. */
+static int index_find(struct vd_pool *pool, const char *name, uint32_t *id, vd_vblk_t *key)
+{
+	struct vd_volumes *vs = pool->volumes;
+	vd_vblk_t first = name_key(name), k = first, end = first + VD_INDEX_BUCKET;
+	struct vd_volume *vol;
+	struct vd_ext e;
+	bool room = false;
+	int r;
+
+	for (; k < end; k++) {
+		r = vd_map_find_wait(&vs->index, k, &e);
+		if (r)
+			return r;
+		if (e.kind != VD_DATA) {
+			if (!room)
+				*key = k;
+			room = true;
+			if (e.len >= end - k)
+				break;
+			continue;
+		}
+		r = vd_volumes_load(pool, (uint32_t)e.p, &vol);
+		if (r && r != -ENOENT)
+			return r;
+		if (!r && !strcmp(vol->rec->d.name, name)) {
+			*id = vol->id;
+			*key = k;
+			return 0;
+		}
+	}
+	return room ? -ENOENT : -EEXIST;
+}
+
+int vd_plan_init(struct vd_plan *plan, struct vd_pool *pool, unsigned max)
+{
+	plan->pool = pool;
+	plan->n = 0;
+	plan->max = max;
+	plan->op = vd_zalloc(pool, max * sizeof(*plan->op));
+	return plan->op ? 0 : -ENOMEM;
+}
+
+void vd_plan_fini(struct vd_plan *plan)
+{
+	unsigned i;
+
+	for (i = 0; plan->op && i < plan->n; i++)
+		vd_spares_free(plan->pool, plan->op[i].spare);
+	vd_free(plan->pool, plan->op);
+}
+
+int vd_plan_key(struct vd_plan *plan, vd_vblk_t key, uint32_t id)
+{
+	struct vd_index_op *op = &plan->op[plan->n];
+	int r;
+
+	if (plan->n == plan->max)
+		return -EUCLEAN;
+	r = vd_spares_new(plan->pool, op->spare, VD_ALLOC_WAIT);
+	if (r)
+		return r;
+	op->key = key;
+	op->id = id;
+	plan->n++;
+	return 0;
+}
+
+int vd_plan_name(struct vd_plan *plan, const char *name, uint32_t id)
+{
+	unsigned i, moved;
+	vd_vblk_t key;
+	uint32_t other;
+	int r = index_find(plan->pool, name, &other, &key);
+
+	if (!id) /* removal */
+		return r == -ENOENT ? 0 : r ? r : vd_plan_key(plan, key, 0);
+	if (!r)
+		return -EEXIST;
+	if (r != -ENOENT)
+		return r;
+	/* Names of one plan that share a bucket must not take one place. */
+	do {
+		moved = 0;
+		for (i = 0; i < plan->n; i++)
+			if (plan->op[i].key == key && plan->op[i].id) {
+				key++;
+				moved++;
+			}
+	} while (moved);
+	return vd_plan_key(plan, key, id);
+}
+
+void vd_plan_apply(struct vd_plan *plan)
+{
+	struct vd_volume *index = &plan->pool->volumes->index;
+	unsigned i;
+
+	vd_write_lock(&index->map);
+	for (i = 0; i < plan->n; i++) {
+		struct vd_index_op *op = &plan->op[i];
+		struct vd_ext e = { .v = op->key, .len = 1, .p = op->id, .kind = op->id ? VD_DATA : VD_HOLE };
+
+		vd_map_put(index, &e, 0, op->spare);
+	}
+	vd_write_unlock(&index->map);
+}
+
+/* ---- a record changes ---------------------------------------------------- */
+
+struct change {
+	struct vd_volume *vol;   /* as it is, or the new one */
+	struct vd_record *rec;   /* as it will be; taken over by apply */
+	bool is_new;
+	bool shrinks;
+	struct vd_ext cut;       /* what shrinking unmaps */
+	uint64_t freed;
+	struct vd_ov_entry *spare[2];
+	struct vd_plan plan;
+};
+
+static void change_fini(struct change *c)
+{
+	struct vd_pool *pool = c->plan.pool;
+
+	vd_plan_fini(&c->plan);
+	vd_spares_free(pool, c->spare);
+	vd_record_put(pool, c->rec);
+}
+
+/* rec's reference passes to the change, also on failure. */
+static int change_plan(struct change *c, struct vd_pool *pool, struct vd_volume *vol, bool is_new, struct vd_record *rec)
+{
+	const struct vd_disk_volume *new = &rec->d;
+	uint64_t blocks = le64_to_cpu(new->size) >> VD_BLOCK_SHIFT;
+	uint32_t flags = le32_to_cpu(new->flags);
+	int r;
+
+	memset(c, 0, sizeof(*c));
+	c->vol = vol;
+	c->rec = rec;
+	c->is_new = is_new;
+	r = vd_plan_init(&c->plan, pool, 3);
+	if (r)
+		return r;
+	if (is_new || strcmp(vol->rec->d.name, new->name)) {
+		if (!is_new && vol->rec->d.name[0])
+			r = vd_plan_name(&c->plan, vol->rec->d.name, 0);
+		if (!r && new->name[0])
+			r = vd_plan_name(&c->plan, new->name, vol->id);
+	}
+	if (!r && is_new && flags & (VD_VOL_PENDING | VD_VOL_DELETING))
+		r = vd_plan_key(&c->plan, VD_INDEX_ATTENTION | vol->id, vol->id);
+	if (r || is_new || blocks >= vol->size)
+		return r;
+	c->shrinks = true;
+	c->cut = (struct vd_ext){ .v = blocks, .len = VD_VBLK_END - blocks, .kind = vol->has_base ? VD_ZERO : VD_HOLE };
+	r = vd_map_mapped(vol, blocks, VD_VBLK_END - blocks, &c->freed);
+	return r ? r : vd_spares_new(pool, c->spare, VD_ALLOC_WAIT);
+}
+
+/* seal held for reading; seq of the record. */
+static void change_apply(struct change *c, uint64_t seq)
+{
+	struct vd_volume *vol = c->vol;
+	struct vd_volumes *vs = vol->pool->volumes;
+
+	vd_plan_apply(&c->plan);
+	if (c->is_new)
+		vd_volume_insert(vs, vol);
+	else if (c->shrinks) {
+		vd_write_lock(&vol->map);
+		c->cut.birth = (uint64_t)vd_atomic_read(&vs->epoch);
+		vd_map_put(vol, &c->cut, seq, c->spare);
+		vol->mapped -= c->freed;
+		vd_write_unlock(&vol->map);
+	}
+	if (c->is_new) {
+		if (vd_list_empty(&vol->dirty))
+			vd_volume_dirty(vol);
+		if (le32_to_cpu(c->rec->d.flags) & VD_VOL_DELETING)
+			vd_atomic_add(&vs->dying, 1);
+	} else {
+		vd_record_set(vol, c->rec);
+	}
+	c->rec = NULL;
+}
+
+/* Run time: appends and applies. -EWOULDBLOCK: the journal wants room; nothing was done. */
+static int change_do(struct change *c, uint64_t *seq)
+{
+	struct vd_pool *pool = c->plan.pool;
+	unsigned len = vd_record_len(&c->rec->d);
+	struct vd_disk_rec *rec;
+	int r = vd_journal_reserve(pool, len);
+
+	if (r)
+		return r;
+	rec = vd_zalloc(pool, len);
+	if (!rec) {
+		vd_journal_unreserve(pool, len);
+		return -ENOMEM;
+	}
+	vd_record_encode(&c->rec->d, rec);
+	vd_read_lock(&pool->volumes->seal);
+	*seq = vd_journal_append(pool, rec, len);
+	change_apply(c, *seq);
+	vd_read_unlock(&pool->volumes->seal);
+	vd_free(pool, rec);
+	return 0;
+}
+
+/* ---- run-time calls ------------------------------------------------------ */
+
+static int writable(struct vd_pool *pool)
+{
+	return vd_pool_writable(pool) ? 0 : -EROFS;
+}
+
+int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_root empty = { .height = 0 };
+	struct vd_disk_volume *d;
+	struct vd_record *rec;
+	struct vd_volume *vol = NULL;
+	struct change c;
+	uint64_t seq;
+	int r = writable(pool);
+
+	if (r)
+		return r;
+	if (!vd_name_valid(spec->name) || !spec->size || spec->size % VD_BLOCK || spec->size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
+	    (spec->base && strlen(spec->base) >= VD_BASE_MAX))
+		return -EINVAL;
+	if (spec->attrs && strlen(spec->attrs) > VD_ATTRS_MAX)
+		return -E2BIG;
+	for (;;) {
+		rec = vd_record_new(pool, NULL);
+		if (!rec)
+			return -ENOMEM;
+		d = &rec->d;
+		vd_mutex_lock(&vs->lock);
+		if (vs->next_id > UINT32_MAX) {
+			vd_mutex_unlock(&vs->lock);
+			vd_record_put(pool, rec);
+			return -ENOSPC;
+		}
+		d->id = cpu_to_le32((uint32_t)vs->next_id);
+		d->flags = cpu_to_le32((spec->flags & (VD_VOL_READONLY | VD_VOL_LOCKED)) | (spec->base ? VD_VOL_BASE : 0));
+		memcpy(d->uuid, spec->uuid, 16);
+		memcpy(d->name, spec->name, strlen(spec->name));
+		d->size = cpu_to_le64(spec->size);
+		d->family = cpu_to_le64(vs->next_id);
+		d->created = cpu_to_le64(pool->host.now(pool->host.ctx));
+		d->lock = spec->lock;
+		if (spec->base)
+			memcpy(d->base, spec->base, strlen(spec->base));
+		if (spec->attrs) {
+			memcpy(d->attrs, spec->attrs, strlen(spec->attrs));
+			d->attrs_len = cpu_to_le32((uint32_t)strlen(spec->attrs));
+		}
+		r = vd_volume_new(pool, (uint32_t)vs->next_id, &empty, rec, &vol);
+		if (r) {
+			vd_record_put(pool, rec);
+			vd_mutex_unlock(&vs->lock);
+			return r;
+		}
+		rec->refs++; /* the volume's and the change's */
+		r = change_plan(&c, pool, vol, true, rec);
+		if (!r)
+			r = change_do(&c, &seq);
+		if (!r) {
+			*id = vol->id;
+			vs->next_id++;
+			rec->refs--;
+		}
+		change_fini(&c);
+		if (r)
+			vd_volume_forget(pool, vol);
+		vd_mutex_unlock(&vs->lock);
+		if (r != -EWOULDBLOCK)
+			return r ? r : vd_journal_commit(pool, seq);
+		r = vd_journal_make_room(pool);
+		if (r)
+			return r;
+	}
+}
+
+/* Changes the record of a volume that users see: fn edits a copy of it, looking at
+ * the old one; what it answers but 0 ends the call. */
+typedef int (*edit_fn)(struct vd_volume *vol, struct vd_disk_volume *d, void *arg);
+
+static int edit(struct vd_pool *pool, uint32_t id, edit_fn fn, void *arg)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_record *rec;
+	struct vd_volume *vol;
+	struct change c;
+	uint64_t seq;
+	int r = writable(pool);
+
+	while (!r) {
+		vd_mutex_lock(&vs->lock);
+		r = vd_volume_user(pool, id, &vol);
+		if (r) {
+			vd_mutex_unlock(&vs->lock);
+			return r;
+		}
+		rec = vd_record_new(pool, &vol->rec->d);
+		r = rec ? fn(vol, &rec->d, arg) : -ENOMEM;
+		if (r) {
+			vd_record_put(pool, rec);
+			vd_mutex_unlock(&vs->lock);
+			return r;
+		}
+		r = change_plan(&c, pool, vol, false, rec);
+		if (!r)
+			r = change_do(&c, &seq);
+		change_fini(&c);
+		vd_mutex_unlock(&vs->lock);
+		if (r != -EWOULDBLOCK)
+			return r ? r : vd_journal_commit(pool, seq);
+		r = vd_journal_make_room(pool);
+	}
+	return r;
+}
+
+static int edit_name(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	const char *name = arg;
+
+	(void)vol;
+	memset(d->name, 0, sizeof(d->name));
+	memcpy(d->name, name, strlen(name));
+	return 0;
+}
+
+int vd_volume_rename(struct vd_pool *pool, uint32_t id, const char *name)
+{
+	return vd_name_valid(name) ? edit(pool, id, edit_name, (void *)name) : -EINVAL;
+}
+
+static int edit_size(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	(void)vol;
+	d->size = cpu_to_le64(*(uint64_t *)arg);
+	return 0;
+}
+
+int vd_volume_resize(struct vd_pool *pool, uint32_t id, uint64_t size)
+{
+	uint64_t blocks = size >> VD_BLOCK_SHIFT, before;
+	struct vd_volume *vol;
+	struct vd_io io;
+	int r = writable(pool);
+
+	if (r)
+		return r;
+	if (!size || size % VD_BLOCK || blocks > VD_VBLK_END)
+		return -EINVAL;
+	r = vd_volume_open(pool, id, &vol);
+	if (r)
+		return r;
+	before = vol->size;
+	if (blocks < before) {
+		/* New requests beyond the end are refused from here on; those under
+		 * way give their mapping before the claim is had. */
+		__atomic_store_n(&vol->size, blocks, __ATOMIC_RELAXED);
+		vd_windows_drop(vol);
+	}
+	vd_list_init(&io.claim);
+	vd_claim_tail(vol, &io, vd_min(blocks, before));
+	__atomic_store_n(&vol->size, before, __ATOMIC_RELAXED);
+	r = edit(pool, id, edit_size, &size);
+	vd_claim_drop(vol, &io);
+	vd_volume_close(vol);
+	return r;
+}
+
+struct flag_arg { uint32_t set, clear; };
+
+static int edit_flags(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	struct flag_arg *a = arg;
+
+	(void)vol;
+	d->flags = cpu_to_le32((le32_to_cpu(d->flags) | a->set) & ~a->clear);
+	return 0;
+}
+
+int vd_volume_set_flags(struct vd_pool *pool, uint32_t id, uint32_t set, uint32_t clear)
+{
+	struct flag_arg a = { set, clear };
+
+	return (set | clear) & ~(uint32_t)VD_VOL_READONLY ? -EINVAL : edit(pool, id, edit_flags, &a);
+}
+
+static int edit_attrs(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	const char *attrs = arg;
+
+	(void)vol;
+	memset(d->attrs, 0, sizeof(d->attrs));
+	memcpy(d->attrs, attrs, strlen(attrs));
+	d->attrs_len = cpu_to_le32((uint32_t)strlen(attrs));
+	return 0;
+}
+
+int vd_volume_set_attrs(struct vd_pool *pool, uint32_t id, const char *attrs)
+{
+	return strlen(attrs) > VD_ATTRS_MAX ? -E2BIG : edit(pool, id, edit_attrs, (void *)attrs);
+}
+
+static int edit_lock(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	uint32_t flags = le32_to_cpu(d->flags);
+
+	(void)vol;
+	if (flags & VD_VOL_LOCKED)
+		return -EACCES;
+	d->flags = cpu_to_le32(flags | VD_VOL_LOCKED);
+	d->lock = *(const struct vd_disk_holder *)arg;
+	return 0;
+}
+
+int vd_volume_lock(struct vd_pool *pool, uint32_t id, const struct vd_disk_holder *who)
+{
+	return edit(pool, id, edit_lock, (void *)who);
+}
+
+static int edit_unlock(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	(void)vol;
+	(void)arg;
+	d->flags = cpu_to_le32(le32_to_cpu(d->flags) & ~(uint32_t)VD_VOL_LOCKED);
+	memset(&d->lock, 0, sizeof(d->lock));
+	return 0;
+}
+
+int vd_volume_unlock(struct vd_pool *pool, uint32_t id)
+{
+	return edit(pool, id, edit_unlock, NULL);
+}
+
+struct pointer_arg { const struct vd_disk_pointer *ptr; uint32_t link; };
+
+static int edit_pointer_add(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	struct pointer_arg *a = arg;
+	struct vd_volumes *vs = vol->pool->volumes;
+	uint32_t i, n = le32_to_cpu(d->npointers);
+
+	for (i = 0; i < n; i++)
+		if (le32_to_cpu(d->pointer[i].mode) && le32_to_cpu(a->ptr->mode))
+			return -EBUSY;
+	if (n == VD_POINTERS_MAX)
+		return -ENOSPC;
+	if (!a->link)
+		a->link = (uint32_t)++vs->next_link;
+	d->pointer[n] = *a->ptr;
+	d->pointer[n].link = cpu_to_le32(a->link);
+	d->npointers = cpu_to_le32(n + 1);
+	return 0;
+}
+
+int vd_volume_pointer_add(struct vd_pool *pool, uint32_t id, const struct vd_disk_pointer *ptr, uint32_t *link)
+{
+	struct pointer_arg a = { ptr, 0 };
+	int r = edit(pool, id, edit_pointer_add, &a);
+
+	if (!r)
+		*link = a.link;
+	return r;
+}
+
+static int edit_pointer_set(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	struct pointer_arg *a = arg;
+	uint32_t i, n = le32_to_cpu(d->npointers);
+
+	(void)vol;
+	for (i = 0; i < n; i++)
+		if (le32_to_cpu(d->pointer[i].link) == a->link)
+			break;
+	if (i == n)
+		return -ENOENT;
+	if (a->ptr) {
+		__le32 link = d->pointer[i].link;
+
+		d->pointer[i] = *a->ptr;
+		d->pointer[i].link = link;
+		return 0;
+	}
+	memmove(&d->pointer[i], &d->pointer[i + 1], (n - i - 1) * sizeof(d->pointer[0]));
+	memset(&d->pointer[n - 1], 0, sizeof(d->pointer[0]));
+	d->npointers = cpu_to_le32(n - 1);
+	return 0;
+}
+
+int vd_volume_pointer_set(struct vd_pool *pool, uint32_t id, uint32_t link, const struct vd_disk_pointer *ptr)
+{
+	struct pointer_arg a = { ptr, link };
+
+	return ptr ? edit(pool, id, edit_pointer_set, &a) : -EINVAL;
+}
+
+int vd_volume_pointer_del(struct vd_pool *pool, uint32_t id, uint32_t link)
+{
+	struct pointer_arg a = { NULL, link };
+
+	return edit(pool, id, edit_pointer_set, &a);
+}
+
+/* ---- deletion ------------------------------------------------------------ */
+
+static int delete_plan(struct vd_plan *plan, struct vd_volume *vol, struct vd_record **rec)
+{
+	struct vd_pool *pool = vol->pool;
+	int r = vd_plan_init(plan, pool, 2);
+
+	*rec = vd_record_new(pool, &vol->rec->d);
+	if (!r && !*rec)
+		r = -ENOMEM;
+	if (!r)
+		r = vd_plan_name(plan, vol->rec->d.name, 0);
+	if (!r)
+		r = vd_plan_key(plan, VD_INDEX_ATTENTION | vol->id, vol->id);
+	if (!r) {
+		struct vd_disk_volume *d = &(*rec)->d;
+
+		memset(d->name, 0, sizeof(d->name));
+		d->flags = cpu_to_le32((le32_to_cpu(d->flags) & ~(uint32_t)VD_VOL_PENDING) | VD_VOL_DELETING);
+	}
+	return r;
+}
+
+static void delete_apply(struct vd_plan *plan, struct vd_volume *vol, struct vd_record **rec)
+{
+	vd_plan_apply(plan);
+	vd_record_set(vol, *rec);
+	*rec = NULL;
+	vd_atomic_add(&vol->pool->volumes->dying, 1);
+}
+
+static int delete_do(struct vd_volume *vol, uint64_t *seq)
+{
+	struct vd_pool *pool = vol->pool;
+	struct vd_disk_rec rec = { cpu_to_le16(VD_REC_DELETE), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) };
+	struct vd_record *new;
+	struct vd_plan plan;
+	int r;
+
+	r = delete_plan(&plan, vol, &new);
+	if (!r)
+		r = vd_journal_reserve(pool, sizeof(rec));
+	if (!r) {
+		vd_read_lock(&pool->volumes->seal);
+		*seq = vd_journal_append(pool, &rec, sizeof(rec));
+		delete_apply(&plan, vol, &new);
+		vd_read_unlock(&pool->volumes->seal);
+		vd_windows_drop(vol);
+	}
+	vd_record_put(pool, new);
+	vd_plan_fini(&plan);
+	return r;
+}
+
+static int delete(struct vd_pool *pool, uint32_t id, bool pending)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_volume *vol;
+	uint64_t seq = 0;
+	int r = writable(pool);
+
+	while (!r) {
+		vd_mutex_lock(&vs->lock);
+		r = pending ? vd_volumes_load(pool, id, &vol) : vd_volume_user(pool, id, &vol);
+		if (!r && !pending) {
+			if (vol->opens || vol->rec->d.npointers)
+				r = -EBUSY;
+			else if (vd_record_flags(vol) & VD_VOL_LOCKED)
+				r = -EACCES;
+		}
+		if (!r)
+			r = delete_do(vol, &seq);
+		vd_mutex_unlock(&vs->lock);
+		if (r != -EWOULDBLOCK) {
+			if (r)
+				return r;
+			vd_pool_want_checkpoint(pool);
+			return vd_journal_commit(pool, seq);
+		}
+		r = vd_journal_make_room(pool);
+	}
+	return r;
+}
+
+int vd_volume_delete(struct vd_pool *pool, uint32_t id)
+{
+	return delete(pool, id, false);
+}
+
+/* ---- asking -------------------------------------------------------------- */
+
+int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_volume *vol;
+	vd_vblk_t key;
+	uint32_t found;
+	int r;
+
+	if (!vd_name_valid(name))
+		return -EINVAL;
+	vd_mutex_lock(&vs->lock);
+	r = index_find(pool, name, &found, &key);
+	if (r == -EEXIST)
+		r = -ENOENT;
+	if (!r)
+		r = vd_volume_user(pool, found, &vol);
+	vd_mutex_unlock(&vs->lock);
+	if (!r)
+		*id = found;
+	return r;
+}
+
+int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *info)
+{
+	struct vd_volumes *vs = pool->volumes;
+	const struct vd_disk_volume *d;
+	struct vd_volume *vol;
+	int r;
+
+	vd_mutex_lock(&vs->lock);
+	r = vd_volume_user(pool, id, &vol);
+	if (!r) {
+		d = &vol->rec->d;
+		memset(info, 0, sizeof(*info));
+		info->id = id;
+		info->flags = le32_to_cpu(d->flags);
+		memcpy(info->uuid, d->uuid, 16);
+		memcpy(info->name, d->name, sizeof(info->name));
+		info->size = le64_to_cpu(d->size);
+		info->family = le64_to_cpu(d->family);
+		info->created = le64_to_cpu(d->created);
+		info->origin = (uint32_t)le64_to_cpu(d->origin);
+		memcpy(info->base, d->base, sizeof(info->base));
+		memcpy(info->attrs, d->attrs, le32_to_cpu(d->attrs_len));
+		info->lock = d->lock;
+		info->npointers = le32_to_cpu(d->npointers);
+		memcpy(info->pointer, d->pointer, sizeof(info->pointer));
+		vd_read_lock(&vol->map);
+		info->mapped = vol->mapped;
+		info->last_snapshot = vol->last_snapshot;
+		vd_read_unlock(&vol->map);
+	}
+	vd_mutex_unlock(&vs->lock);
+	return r;
+}
+
+int vd_volume_next(struct vd_pool *pool, uint32_t *id)
+{
+	struct vd_volumes *vs = pool->volumes;
+	uint64_t at = *id ? *id : 1;
+	struct vd_volume *vol;
+	struct vd_slot slot;
+	int r;
+
+	vd_mutex_lock(&vs->lock);
+	for (;; at++) {
+		/* Those that are in no tree yet are younger than all that are. */
+		r = vd_ptree_next(pool, &vs->root, at, false, 0, &slot);
+		if (!r)
+			at = slot.key;
+		else if (r == -ENODATA)
+			while (at < vs->next_id && !vd_volume_in_memory(vs, (uint32_t)at))
+				at++;
+		if ((r && r != -ENODATA) || at >= vs->next_id)
+			break;
+		r = vd_volume_user(pool, (uint32_t)at, &vol);
+		if (r != -ENOENT)
+			break;
+	}
+	if (at >= vs->next_id)
+		r = -ENOENT;
+	vd_mutex_unlock(&vs->lock);
+	if (!r)
+		*id = (uint32_t)at;
+	return r;
+}
+
+int vd_volume_open(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_volume *vol;
+	int r;
+
+	vd_mutex_lock(&vs->lock);
+	r = vd_volume_user(pool, id, &vol);
+	if (!r) {
+		vol->opens++;
+		*out = vol;
+	}
+	vd_mutex_unlock(&vs->lock);
+	return r;
+}
+
+void vd_volume_close(struct vd_volume *vol)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+
+	vd_mutex_lock(&vs->lock);
+	if (!--vol->opens)
+		vd_windows_drop(vol);
+	vd_mutex_unlock(&vs->lock);
+}
+
+/* ---- replay -------------------------------------------------------------- */
+
+static int replay_volume(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *r0, uint32_t id)
+{
+	struct vd_volumes *vs = pool->volumes;
+	struct vd_root empty = { .height = 0 };
+	unsigned len = le16_to_cpu(r0->len) - (unsigned)sizeof(*r0);
+	struct vd_record *rec;
+	struct vd_volume *vol;
+	struct change c;
+	bool is_new;
+	int r;
+
+	if (len > sizeof(rec->d) - sizeof(rec->d.h))
+		return -EUCLEAN;
+	rec = vd_record_new(pool, NULL);
+	if (!rec)
+		return -ENOMEM;
+	memcpy((uint8_t *)&rec->d + sizeof(rec->d.h), r0 + 1, len);
+	r = record_verify(&rec->d, id);
+	if (!r) {
+		r = vd_volumes_load(pool, id, &vol);
+		is_new = r == -ENOENT;
+		if (is_new) {
+			r = vd_volume_new(pool, id, &empty, rec, &vol);
+			if (!r)
+				rec->refs++;
+		} else if (!r) { /* these are not the record's to say */
+			uint32_t keep = VD_VOL_PENDING | VD_VOL_DELETING;
+
+			rec->d.flags = cpu_to_le32((le32_to_cpu(rec->d.flags) & ~keep) | (vd_record_flags(vol) & keep));
+		}
+	}
+	if (r) {
+		vd_record_put(pool, rec);
+		return r;
+	}
+	r = change_plan(&c, pool, vol, is_new, rec);
+	if (!r) {
+		if (is_new)
+			rec->refs--;
+		vd_read_lock(&vs->seal);
+		change_apply(&c, seq);
+		vd_read_unlock(&vs->seal);
+		vs->next_id = vd_max(vs->next_id, (uint64_t)id + 1);
+	}
+	change_fini(&c);
+	if (r && is_new)
+		vd_volume_forget(pool, vol);
+	return r;
+}
+
+static int replay_map(struct vd_pool *pool, uint64_t seq, struct vd_volume *vol, const struct vd_disk_rec *r0)
+{
+	bool map = le16_to_cpu(r0->type) == VD_REC_MAP;
+	struct vd_disk_rec_unmap u = { .kind = 0 };
+	struct vd_disk_rec_map m = { .vblk = 0 };
+	struct vd_ov_entry *spare[2];
+	uint64_t pl, fresh = 0, freed = 0;
+	struct vd_ext e = { .birth = (uint64_t)vd_atomic_read(&pool->volumes->epoch) };
+	int r;
+
+	if (le16_to_cpu(r0->len) != (map ? sizeof(m) : sizeof(u)))
+		return -EUCLEAN;
+	if (map) {
+		memcpy(&m, r0, sizeof(m));
+		pl = le64_to_cpu(m.pblk_len);
+		e.v = le64_to_cpu(m.vblk);
+		e.len = (pl >> 48) + 1;
+		e.p = pl & VD_PBLK_NONE;
+		e.kind = VD_DATA;
+		fresh = le64_to_cpu(m.fresh);
+		if (!vd_pblk_valid(pool, e.p, e.len) || fresh > e.len)
+			return -EUCLEAN;
+	} else {
+		memcpy(&u, r0, sizeof(u));
+		e.v = le64_to_cpu(u.vblk);
+		e.len = le64_to_cpu(u.len);
+		e.kind = le32_to_cpu(u.kind) == VD_ZERO ? VD_ZERO : VD_HOLE;
+		freed = le64_to_cpu(u.freed);
+	}
+	if (e.v >= VD_VBLK_END || !e.len || e.len > VD_VBLK_END - e.v || freed > vol->mapped)
+		return -EUCLEAN;
+	r = vd_spares_new(pool, spare, VD_ALLOC_WAIT);
+	if (r)
+		return r;
+	if (map)
+		r = vd_space_claim(pool, e.p, e.len);
+	if (!r) {
+		vd_read_lock(&pool->volumes->seal);
+		vd_write_lock(&vol->map);
+		vd_map_put(vol, &e, seq, spare);
+		vol->mapped += fresh - freed;
+		vd_write_unlock(&vol->map);
+		vd_read_unlock(&pool->volumes->seal);
+	}
+	vd_spares_free(pool, spare);
+	return r;
+}
+
+static int replay_delete(struct vd_volume *vol)
+{
+	struct vd_record *rec;
+	struct vd_plan plan;
+	int r;
+
+	if (vd_record_flags(vol) & VD_VOL_DELETING)
+		return -EUCLEAN;
+	r = delete_plan(&plan, vol, &rec);
+	if (!r)
+		delete_apply(&plan, vol, &rec);
+	vd_record_put(vol->pool, rec);
+	vd_plan_fini(&plan);
+	return r;
+}
+
+int vd_volumes_replay(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *rec)
+{
+	uint32_t id = le32_to_cpu(rec->volume);
+	unsigned type = le16_to_cpu(rec->type);
+	struct vd_volume *vol;
+	int r;
+
+	vd_mutex_lock(&pool->volumes->lock);
+	switch (type) {
+	case VD_REC_VOLUME:
+		r = replay_volume(pool, seq, rec, id);
+		break;
+	case VD_REC_MAP:
+	case VD_REC_UNMAP:
+	case VD_REC_DELETE:
+		r = vd_volumes_load(pool, id, &vol);
+		if (!r)
+			r = type == VD_REC_DELETE ? replay_delete(vol) : replay_map(pool, seq, vol, rec);
+		if (r == -ENOENT)
+			r = -EUCLEAN;
+		break;
+	case VD_REC_SNAP:
+	case VD_REC_VALID:
+	case VD_REC_ROLLBACK:
+		r = vd_snap_replay(pool, rec);
+		break;
+	default:
+		r = -EUCLEAN;
+	}
+	vd_mutex_unlock(&pool->volumes->lock);
+	return r;
+}
+
+int vd_volumes_recover(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = pool->volumes;
+	vd_vblk_t k = VD_INDEX_ATTENTION, end = VD_INDEX_ATTENTION << 1;
+	struct vd_volume *vol;
+	struct vd_ext e;
+	int r;
+
+	while (k < end) {
+		r = vd_map_find_wait(&vs->index, k, &e);
+		if (r)
+			return r;
+		if (e.kind != VD_DATA) {
+			k += e.len;
+			continue;
+		}
+		vd_mutex_lock(&vs->lock);
+		r = vd_volumes_load(pool, (uint32_t)e.p, &vol);
+		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && vd_list_empty(&vol->dirty)) {
+			vd_volume_dirty(vol); /* begun before the last checkpoint */
+			vd_atomic_add(&vs->dying, 1);
+		}
+		vd_mutex_unlock(&vs->lock);
+		if (r && r != -ENOENT)
+			return r;
+		if (!r && vd_record_flags(vol) & VD_VOL_PENDING && vd_pool_writable(pool)) {
+			r = delete(pool, vol->id, true);
+			if (r)
+				return r;
+		}
+		k++;
+	}
+	return 0;
+}
+
+int vd_volumes_init(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = vd_zalloc(pool, sizeof(*vs));
+	unsigned i;
+	int r;
+
+	if (!vs)
+		return -ENOMEM;
+	pool->volumes = vs;
+	vd_mutex_init(&vs->lock);
+	vd_mutex_init(&vs->work_lock);
+	vd_spin_init(&vs->dirty_lock);
+	vd_rwlock_init(&vs->seal);
+	vd_list_init(&vs->all);
+	vd_list_init(&vs->dirty);
+	vd_gate_init(&vs->gate);
+	for (i = 0; i < VD_ID_BUCKETS; i++)
+		vd_list_init(&vs->hash[i]);
+	r = vd_volume_setup(pool, &vs->index, 0);
+	if (r)
+		return r;
+	vd_root_get(&vs->index.disk_root, &pool->super->index);
+	vs->index.base = vd_layer_bottom(pool, &vs->index.disk_root);
+	vs->index.rec = vd_record_new(pool, NULL);
+	vs->index.cut_root = vs->index.disk_root;
+	vs->index.size = VD_VBLK_END;
+	vs->root = pool->volumes_root;
+	vs->next_id = vd_max(le64_to_cpu(pool->super->next_volume), (uint64_t)1);
+	vs->next_link = le32_to_cpu(pool->super->next_link);
+	vd_atomic_set(&vs->epoch, (int64_t)vd_max(le64_to_cpu(pool->super->epoch), (uint64_t)1));
+	return vs->index.base && vs->index.rec ? 0 : -ENOMEM;
+}
+
+void vd_volumes_fini(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = pool->volumes;
+
+	if (!vs)
+		return;
+	while (!vd_list_empty(&vs->all))
+		vd_volume_forget(pool, vd_container(vs->all.next, struct vd_volume, all));
+	if (vs->index.pool) {
+		if (vs->index.base)
+			vd_layer_put(pool, vs->index.base);
+		vd_record_put(pool, vs->index.rec);
+		vd_volume_teardown(&vs->index);
+	}
+	vd_gate_fini(&vs->gate);
+	vd_rwlock_fini(&vs->seal);
+	vd_spin_fini(&vs->dirty_lock);
+	vd_mutex_fini(&vs->work_lock);
+	vd_mutex_fini(&vs->lock);
+	vd_free(pool, vs);
+	pool->volumes = NULL;
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * Volumes in memory: their records, their layers of mapping, their requests.
+ *
+ *   active overlay -> frozen layer -> … -> bottom layer (a tree)
+ *
+ * A layer never changes once it is frozen, except that a checkpoint replaces it
+ * by a bottom layer that says the same (I4).  Layers are shared between volumes
+ * by pointer; a snapshot costs one freeze and one pointer.
+ *
+ * What each lock covers is told at each field.  "meta" is pool->volumes->lock.
+ */
+#ifndef VD_VOLUME_H
+#define VD_VOLUME_H
+
+#include "pool.h"
+
+struct vd_layer {
+	unsigned refs;            /* meta: volumes and layers that point here */
+	bool bottom;
+	uint32_t owner;           /* volume that was active when it was frozen */
+	unsigned depth;           /* layers below */
+	struct vd_layer *parent;  /* not bottom; read and replaced atomically */
+	struct vd_root root;      /* bottom */
+	struct vd_ov ov;          /* not bottom */
+	/* the running checkpoint's, ckpt_lock */
+	struct vd_layer *next, *fold_next;
+	struct vd_layer *folded;  /* the bottom layer that will replace this one */
+	unsigned needed;
+	bool marked;
+};
+
+/* Counts requests in two phases, so that those begun before a flip can be waited
+ * for (I2).  Striped: a request leaves through the stripe it entered by. */
+#define VD_GATE_STRIPES 8
+struct vd_gate {
+	struct { vd_atomic_t n[2]; char pad[48]; } stripe[VD_GATE_STRIPES];
+	vd_atomic_t phase;
+	vd_atomic_t draining;
+	struct vd_mutex lock;     /* one drain at a time */
+	struct vd_cond cond;
+};
+void vd_gate_init(struct vd_gate *g);
+void vd_gate_fini(struct vd_gate *g);
+uint16_t vd_gate_enter(struct vd_gate *g);
+void vd_gate_exit(struct vd_gate *g, uint16_t token);
+void vd_gate_flip(struct vd_gate *g);    /* the last flip must have drained */
+bool vd_gate_drained(struct vd_gate *g); /* all that entered before the last flip have left */
+void vd_gate_drain(struct vd_gate *g);   /* flip and wait; class B */
+void vd_gate_await(struct vd_gate *g);   /* wait for the last flip to drain; class B */
+
+/* A stretch of blocks reserved for a stretch of a volume (D2). */
+#define VD_WINDOW_BLOCKS 1024u
+#define VD_WINDOWS_MAX 256u
+struct vd_window {
+	struct vd_list lru;
+	struct vd_list hash;
+	vd_vblk_t v;
+	vd_pblk_t p;
+	uint32_t len, used;
+	uint64_t map[VD_WINDOW_BLOCKS / 64]; /* bit: given out */
+};
+struct vd_windows {
+	struct vd_spin lock;
+	struct vd_list lru;
+	struct vd_list hash[64]; /* by v / VD_WINDOW_BLOCKS */
+	unsigned n;
+	vd_vblk_t next_v;        /* where the last window ended: sequential if the next begins there */
+	vd_pblk_t goal;          /* where the last window ended on disk */
+	uint32_t grow;           /* length of the next sequential window */
+	uint64_t run;            /* blocks on this member so far */
+};
+void vd_windows_init(struct vd_windows *w);
+/* Blocks for [v, v + want): contiguous, got <= want. near: where v would continue
+ * its neighbour, or VD_PBLK_NONE. Class N; -EWOULDBLOCK. */
+int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t near, vd_pblk_t *p, unsigned *got) __must_check;
+/* Gives back all that was reserved and not given out. Class N. */
+void vd_windows_drop(struct vd_volume *vol);
+
+struct vd_record { /* immutable once published; meta */
+	unsigned refs;
+	struct vd_disk_volume d; /* root, mapped, last_snapshot, node head are not kept here */
+};
+
+struct vd_volume {
+	struct vd_pool *pool;
+	uint32_t id;
+	struct vd_list all;       /* meta */
+	struct vd_list hash;      /* meta */
+	struct vd_list dirty;     /* volumes->dirty_lock; on it: changed since the last cut */
+	unsigned opens;           /* meta */
+	struct vd_record *rec;    /* meta */
+	struct vd_layer *spare;   /* meta: for the next freeze */
+
+	struct vd_rwlock map;
+	struct vd_ov active;      /* map */
+	struct vd_layer *base;    /* map to read, meta + map to change */
+	uint64_t last_snapshot;   /* map */
+	uint64_t mapped;          /* map */
+	uint64_t size;            /* blocks; map */
+	bool readonly, has_base;  /* map */
+
+	struct vd_gate gate;      /* writes in place */
+	struct vd_windows win;
+
+	struct vd_spin claim_lock;
+	struct vd_list claims;    /* of vd_io.claim and unmaps; claim_lock */
+	struct vd_cond claim_cond;
+	unsigned claim_waiters;
+
+	/* as the last checkpoint wrote it; ckpt_lock */
+	struct vd_root disk_root;
+	struct vd_ptr disk_page;
+	/* the running cut's; ckpt_lock */
+	struct vd_layer *cut_base;
+	struct vd_record *cut_rec;
+	uint64_t cut_mapped, cut_snapshot;
+	struct vd_root cut_root;  /* what the fold made of it; of the index always the newest */
+	struct vd_layer *cut_new; /* bottom layer for cut_root when it is not cut_base's own */
+	struct vd_list cut;
+	bool gone;                /* deletion has ended */
+};
+
+#define VD_ID_BUCKETS 4096u
+struct vd_volumes {
+	struct vd_mutex lock;     /* "meta" */
+	struct vd_list all;
+	struct vd_list hash[VD_ID_BUCKETS];
+	struct vd_spin dirty_lock;
+	struct vd_list dirty;
+	struct vd_rwlock seal;
+	uint64_t next_id;         /* meta */
+	uint64_t next_link;       /* meta */
+	vd_atomic_t epoch;        /* raised under seal for writing; I1 */
+	struct vd_root root;      /* published volumes tree; meta */
+	struct vd_volume index;   /* names; its extents are not counted */
+	vd_atomic_t overlay;      /* entries in all overlays */
+	vd_atomic_t dying;        /* volumes being deleted */
+	struct vd_gate gate;      /* all requests, for the reuse of blocks (D6) */
+	struct vd_mutex work_lock;/* outermost: before ckpt_lock */
+	bool sealed;              /* work_lock: a drain is under way */
+	vd_atomic_t want;         /* checkpoint wanted */
+};
+
+#define VD_OVERLAY_LOW 65536    /* entries: start a checkpoint (I19) */
+#define VD_OVERLAY_HIGH 524288  /* entries: park writers */
+#define VD_CHAIN_LONG 8         /* layers: start a checkpoint */
+
+/* The name index: 16 consecutive keys a bucket, all looked at. */
+#define VD_INDEX_BUCKET 16u
+#define VD_INDEX_ATTENTION (1ull << 50) /* | id: volume is pending or being deleted */
+
+/* ---- map.c ---- */
+int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id) __must_check;
+void vd_volume_teardown(struct vd_volume *vol); /* without its base */
+/* Look-up through all layers, under vol->map. */
+int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
+/* The same from outside the lock, reading what is missing. Class B. */
+int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out) __must_check;
+int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped) __must_check;
+/* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces. */
+void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2]);
+void vd_volume_dirty(struct vd_volume *vol);
+/* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
+void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v);
+void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
+int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) __must_check;
+void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);
+uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
+int vd_space_make(struct vd_pool *pool) __must_check; /* class B: frees what can be freed; -ENOSPC: nothing came */
+
+/* ---- layer handling, meta held ---- */
+struct vd_layer *vd_layer_bottom(struct vd_pool *pool, const struct vd_root *root); /* refs 1; NULL: no memory */
+void vd_layer_put(struct vd_pool *pool, struct vd_layer *l);
+int vd_layer_spare(struct vd_volume *vol) __must_check; /* makes vol->spare */
+void vd_layer_freeze(struct vd_volume *vol);            /* map and seal for writing; uses vol->spare unless active is empty */
+
+/* ---- checkpoint.c, ckpt_lock held ---- */
+typedef void (*vd_super_fn)(struct vd_pool *pool, struct vd_disk_super *super, void *arg);
+/* Takes a checkpoint whether or not anything changed; edit may change the superblock. */
+int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg) __must_check;
+int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super) __must_check; /* durable on return */
+
+/* ---- volume.c ---- */
+int vd_volumes_init(struct vd_pool *pool) __must_check;
+void vd_volumes_fini(struct vd_pool *pool);
+int vd_volumes_replay(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *rec) __must_check;
+int vd_volumes_recover(struct vd_pool *pool) __must_check; /* after replay: pending ones go, deletions go on */
+int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __must_check; /* meta; deleting ones too */
+void vd_volumes_evict(struct vd_pool *pool); /* meta */
+void vd_record_put(struct vd_pool *pool, struct vd_record *rec);
+void vd_volume_forget(struct vd_pool *pool, struct vd_volume *vol); /* meta: out of memory */
+
+#endif
