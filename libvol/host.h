@@ -14,6 +14,7 @@
 
 #include <sys/types.h>
 
+struct vol_errbuf { char text[1024]; };
 struct vol_host;   /* members and worker of one open pool */
 struct vol_server; /* ctl.c */
 
@@ -37,6 +38,7 @@ void vol_holder_text(const struct vd_disk_holder *who, char *buf, size_t size);
 /* An error's text; answers `r`, so that `return vol_fail(…)` reads well.  pool
  * NULL: the thread's. */
 int vol_fail(struct vol_pool *pool, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int vol_failbuf(struct vol_errbuf *err, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* strerror in words that fit after "cannot …: ", with this project's codes told. */
 const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -76,16 +78,32 @@ void vol_host_stop_worker(struct vol_host *h);
 
 /* ---- devices file ------------------------------------------------------ */
 
+/* What pool create and pool add do with each new member: opens it exclusively
+ * (creating it, sparse, when `file_size` says how large and it does not exist),
+ * refuses what is on it without `force`, checks its size. */
+struct vol_new_member {
+	char *path; /* absolute */
+	int fd;     /* -1: not opened (a file that `test` would create) */
+	struct vol_geometry geo;
+	char *found;/* what was on it, or NULL */
+	bool created;
+};
+int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_size, bool force, bool test,
+		   struct vol_errbuf *err) __must_check;
+/* Takes foreign signatures off it; the last step before it becomes a member. */
+int vol_new_member_wipe(struct vol_new_member *m, struct vol_errbuf *err) __must_check;
+/* Closes it and removes what was created, unless its fd was taken (set to -1 and created to false). */
+void vol_new_member_undo(struct vol_new_member *m);
+
 int vol_devices_remember(const char *const *path, unsigned n) __must_check;
 int vol_devices_forget(const char *const *path, unsigned n) __must_check;
 /* Anything foreign on it: as vol_probe(), on an open fd.  With `wipe`: removes what was found. */
-int vol_probe_fd(int fd, const char *path, bool wipe, char **what) __must_check;
+int vol_probe_fd(int fd, bool wipe, char **what) __must_check;
 
 /* ---- requests ---------------------------------------------------------- */
 
 /* Executes one request on the engine in this process; what vol_call() and the
  * control socket both end in.  Thread-safe for one pool.  `err` gets the text. */
-struct vol_errbuf { char text[1024]; };
 struct vol_request {
 	struct vol_pool *pool;
 	struct json_object *args;

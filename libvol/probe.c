@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* What is on a device or file already: libblkid's low-level probing, and our own label. */
-#include "host.h"
+#include "find.h"
 
 #include <blkid/blkid.h>
 #include <stdio.h>
@@ -12,29 +12,10 @@
 
 static int own_label(int fd, char **what)
 {
-	struct vd_host host;
-	struct vol_host *h;
 	struct vd_disk_label label;
 	char uuid[VOL_UUID_TEXT];
-	int dup_fd, r;
+	int r = vol_label_fd(fd, &label);
 
-	r = vol_host_new(&h);
-	if (r)
-		return r;
-	dup_fd = dup(fd);
-	if (dup_fd < 0) {
-		vol_host_free(h);
-		return -errno;
-	}
-	r = vol_host_set_member(h, 0, dup_fd, "probed", false);
-	if (r) {
-		close(dup_fd);
-		vol_host_free(h);
-		return r;
-	}
-	host = *vol_host_vd(h);
-	r = vd_label_read(&host, 0, &label);
-	vol_host_free(h);
 	if (r == -ENODATA || r == -EIO)
 		return 0; /* none, or too short to have one */
 	if (r == -EBADMSG || r == -EPROTONOSUPPORT) {
@@ -94,7 +75,7 @@ static bool empty_at_start(int fd, const struct stat *st)
 	return true;
 }
 
-int vol_probe_fd(int fd, const char *path, bool wipe, char **what)
+int vol_probe_fd(int fd, bool wipe, char **what)
 {
 	char *found = NULL;
 	struct stat st;
@@ -148,7 +129,6 @@ out:
 		free(found);
 		return r;
 	}
-	(void)path;
 	*what = found;
 	return 0;
 }
@@ -162,7 +142,7 @@ int vol_probe(const char *path, char **what)
 	r = vol_member_open(path, VOL_LOCK_NONE, &fd, &geo, why);
 	if (r)
 		return vol_fail(NULL, r, "%s %s", path, why);
-	r = vol_probe_fd(fd, path, false, what);
+	r = vol_probe_fd(fd, false, what);
 	close(fd);
 	if (r)
 		return vol_fail(NULL, r, "%s: cannot look for signatures on it: %s", path, vol_strerror(r));

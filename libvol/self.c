@@ -37,6 +37,18 @@ int vol_fail(struct vol_pool *pool, int r, const char *fmt, ...)
 	return r;
 }
 
+int vol_failbuf(struct vol_errbuf *err, int r, const char *fmt, ...)
+{
+	char text[sizeof(err->text)];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	memcpy(err->text, text, sizeof(text));
+	return r;
+}
+
 const char *vol_strerror(int r)
 {
 	static const struct { int r; const char *text; } own[] = {

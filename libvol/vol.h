@@ -98,6 +98,7 @@ struct vol_found {
 	uint32_t index;       /* of the member in its pool */
 	uint64_t size;        /* bytes, when it joined */
 	bool configured;      /* from the devices file or vol_device_add(), not only from udev */
+	bool explicit_path;   /* from vol_device_add() */
 };
 /* Reads the labels of all known members: those that carry one, and those
  * configured that cannot be read (error set).  The caller frees the list. */

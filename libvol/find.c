@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Where members are: $VD_CONFIG_DIR/devices (one path a line, # begins a
+ * comment), vol_device_add(), and block devices that udev knows as vd_member.
+ */
+#include "find.h"
+
+#include <fcntl.h>
+#include <libudev.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct paths {
+	char **path;
+	size_t n, room;
+};
+
+static struct paths extra; /* vol_device_add() */
+
+static int paths_add(struct paths *p, const char *path)
+{
+	if (p->n == p->room) {
+		size_t room = p->room ? 2 * p->room : 16;
+		char **grown = realloc(p->path, room * sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		p->path = grown;
+		p->room = room;
+	}
+	p->path[p->n] = strdup(path);
+	if (!p->path[p->n])
+		return -ENOMEM;
+	p->n++;
+	return 0;
+}
+
+static void paths_free(struct paths *p)
+{
+	for (size_t i = 0; i < p->n; i++)
+		free(p->path[i]);
+	free(p->path);
+	*p = (struct paths){ 0 };
+}
+
+static bool paths_have(const struct paths *p, const char *path)
+{
+	for (size_t i = 0; i < p->n; i++)
+		if (!strcmp(p->path[i], path))
+			return true;
+	return false;
+}
+
+int vol_device_add(const char *path)
+{
+	int r = paths_add(&extra, path);
+
+	return r ? vol_fail(NULL, r, "out of memory") : 0;
+}
+
+/* ---- devices file ------------------------------------------------------ */
+
+static void file_path(char *buf, size_t size, const char *suffix)
+{
+	snprintf(buf, size, "%s/devices%s", vol_config_dir(), suffix);
+}
+
+/* Lines as they are, without their newline.  No file: none. */
+static int read_lines(struct paths *lines)
+{
+	char path[4096], *line = NULL;
+	size_t room = 0;
+	ssize_t n;
+	FILE *f;
+	int r = 0;
+
+	file_path(path, sizeof(path), "");
+	f = fopen(path, "re");
+	if (!f)
+		return errno == ENOENT ? 0 : vol_fail(NULL, -errno, "%s cannot be read: %s", path, strerror(errno));
+	while (!r && (n = getline(&line, &room, f)) >= 0) {
+		if (n && line[n - 1] == '\n')
+			line[n - 1] = 0;
+		r = paths_add(lines, line);
+	}
+	if (!r && ferror(f))
+		r = vol_fail(NULL, -EIO, "%s cannot be read", path);
+	free(line);
+	fclose(f);
+	return r;
+}
+
+static int write_lines(const struct paths *lines)
+{
+	char path[4096], fresh[4096];
+	FILE *f;
+	int fd, r = 0;
+
+	file_path(path, sizeof(path), "");
+	file_path(fresh, sizeof(fresh), ".new");
+	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	f = fd < 0 ? NULL : fdopen(fd, "w");
+	if (!f) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+		return vol_fail(NULL, r, "%s cannot be written: %s", fresh, strerror(-r));
+	}
+	for (size_t i = 0; i < lines->n; i++)
+		fprintf(f, "%s\n", lines->path[i]);
+	if (fflush(f) || fsync(fd))
+		r = -errno;
+	if (fclose(f) && !r)
+		r = -errno;
+	if (!r && rename(fresh, path))
+		r = -errno;
+	if (r) {
+		unlink(fresh);
+		return vol_fail(NULL, r, "%s cannot be written: %s", path, strerror(-r));
+	}
+	return 0;
+}
+
+/* The directory is the lock: the file itself is replaced. */
+static int config_lock(void)
+{
+	const char *dir = vol_config_dir();
+	int fd;
+
+	if (mkdir(dir, 0755) && errno != EEXIST)
+		return vol_fail(NULL, -errno, "%s cannot be made: %s", dir, strerror(errno));
+	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be opened: %s", dir, strerror(errno));
+	while (flock(fd, LOCK_EX))
+		if (errno != EINTR)
+			break;
+	return fd;
+}
+
+int vol_devices_remember(const char *const *path, unsigned n)
+{
+	struct paths lines = { 0 };
+	int lock = config_lock(), r;
+	bool changed = false;
+
+	if (lock < 0)
+		return lock;
+	r = read_lines(&lines);
+	for (unsigned i = 0; !r && i < n; i++) {
+		if (paths_have(&lines, path[i]))
+			continue;
+		changed = true;
+		r = paths_add(&lines, path[i]);
+	}
+	if (!r && changed)
+		r = write_lines(&lines);
+	paths_free(&lines);
+	close(lock);
+	return r;
+}
+
+int vol_devices_forget(const char *const *path, unsigned n)
+{
+	struct paths lines = { 0 }, kept = { 0 };
+	int lock = config_lock(), r;
+
+	if (lock < 0)
+		return lock;
+	r = read_lines(&lines);
+	for (size_t i = 0; !r && i < lines.n; i++) {
+		bool drop = false;
+		for (unsigned k = 0; k < n; k++)
+			drop |= !strcmp(lines.path[i], path[k]);
+		if (!drop)
+			r = paths_add(&kept, lines.path[i]);
+	}
+	if (!r && kept.n != lines.n)
+		r = write_lines(&kept);
+	paths_free(&lines);
+	paths_free(&kept);
+	close(lock);
+	return r;
+}
+
+/* ---- labels ------------------------------------------------------------ */
+
+int vol_label_fd(int fd, struct vd_disk_label *label)
+{
+	struct vol_host *h;
+	int copy, r;
+
+	r = vol_host_new(&h);
+	if (r)
+		return r;
+	copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (copy < 0) {
+		r = -errno;
+		vol_host_free(h);
+		return r;
+	}
+	r = vol_host_set_member(h, 0, copy, "label", false);
+	if (r)
+		close(copy);
+	else
+		r = vd_label_read(vol_host_vd(h), 0, label);
+	vol_host_free(h);
+	return r;
+}
+
+struct seen {
+	bool block;
+	dev_t dev;
+	ino_t ino;
+};
+
+struct search {
+	struct vol_found *list;
+	struct seen *seen;
+	size_t n, room;
+};
+
+enum source { FROM_UDEV, FROM_FILE, FROM_CALLER };
+
+static int look_at(struct search *s, const char *path, enum source from)
+{
+	struct vd_disk_label label;
+	struct vol_found *f;
+	struct seen id;
+	struct stat st;
+	int fd, r = 0;
+
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0 || fstat(fd, &st))
+		r = -errno;
+	else if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+		r = -ENOTBLK;
+	if (!r) {
+		id = (struct seen){ S_ISBLK(st.st_mode), S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev,
+				    S_ISBLK(st.st_mode) ? 0 : st.st_ino };
+		for (size_t i = 0; i < s->n; i++)
+			if (s->seen[i].block == id.block && s->seen[i].dev == id.dev && s->seen[i].ino == id.ino &&
+			    !s->list[i].error)
+				goto out; /* another path to the same thing */
+		r = vol_label_fd(fd, &label);
+	} else {
+		id = (struct seen){ 0 };
+	}
+	if (r && from == FROM_UDEV) {
+		r = 0;
+		goto out;
+	}
+	if (s->n == s->room) {
+		size_t room = s->room ? 2 * s->room : 16;
+		struct vol_found *list = realloc(s->list, room * sizeof(*list));
+		if (list)
+			s->list = list;
+		struct seen *seen = list ? realloc(s->seen, room * sizeof(*seen)) : NULL;
+		if (seen)
+			s->seen = seen;
+		if (!list || !seen) {
+			r = -ENOMEM;
+			goto out;
+		}
+		s->room = room;
+	}
+	f = &s->list[s->n];
+	*f = (struct vol_found){ .path = strdup(path), .error = r, .configured = from != FROM_UDEV,
+				 .explicit_path = from == FROM_CALLER };
+	if (!f->path) {
+		r = -ENOMEM;
+		goto out;
+	}
+	if (!r) {
+		memcpy(f->pool, label.pool, 16);
+		memcpy(f->member, label.member, 16);
+		snprintf(f->pool_name, sizeof(f->pool_name), "%.*s", (int)sizeof(label.pool_name) - 1, label.pool_name);
+		f->index = le32_to_cpu(label.index);
+		f->size = le64_to_cpu(label.blocks) << VD_BLOCK_SHIFT;
+	}
+	s->seen[s->n++] = id;
+	r = 0;
+out:
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+static int look_at_udev(struct search *s)
+{
+	struct udev *udev = udev_new();
+	struct udev_enumerate *e = udev ? udev_enumerate_new(udev) : NULL;
+	struct udev_list_entry *entry;
+	int r = 0;
+
+	if (e && udev_enumerate_add_match_subsystem(e, "block") >= 0 &&
+	    udev_enumerate_add_match_property(e, "ID_FS_TYPE", "vd_member") >= 0 && udev_enumerate_scan_devices(e) >= 0) {
+		udev_list_entry_foreach(entry, udev_enumerate_get_list_entry(e)) {
+			struct udev_device *d = udev_device_new_from_syspath(udev, udev_list_entry_get_name(entry));
+			const char *node = d ? udev_device_get_devnode(d) : NULL;
+			if (node && !r)
+				r = look_at(s, node, FROM_UDEV);
+			udev_device_unref(d);
+		}
+	}
+	udev_enumerate_unref(e);
+	udev_unref(udev);
+	return r;
+}
+
+int vol_find_members(struct vol_found **list, size_t *n)
+{
+	struct search s = { 0 };
+	struct paths lines = { 0 };
+	int r;
+
+	r = read_lines(&lines);
+	for (size_t i = 0; !r && i < extra.n; i++)
+		r = look_at(&s, extra.path[i], FROM_CALLER);
+	for (size_t i = 0; !r && i < lines.n; i++) {
+		const char *p = lines.path[i] + strspn(lines.path[i], " \t");
+		if (*p && *p != '#')
+			r = look_at(&s, p, FROM_FILE);
+	}
+	if (!r && !access("/run/udev/data", F_OK))
+		r = look_at_udev(&s);
+	paths_free(&lines);
+	free(s.seen);
+	if (r) {
+		vol_found_free(s.list, s.n);
+		return r == -ENOMEM ? vol_fail(NULL, r, "out of memory while looking for pools") : r;
+	}
+	*list = s.list;
+	*n = s.n;
+	return 0;
+}
+
+void vol_found_free(struct vol_found *list, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		free(list[i].path);
+	free(list);
+}

@@ -1,0 +1,450 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Opening a pool: by its server when one is there, else by its members.
+ *
+ * The order is socket first, members second, again from the start while the
+ * members are busy: between the two looks a server may have come or gone.  What
+ * decides is the lock on the members; the socket is only where to ask.
+ */
+#include "find.h"
+#include "json.h"
+#include "pool.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WAIT_MS 10000u       /* for another command to finish */
+#define WAIT_READER_MS 1000u /* then a reader looks at the last checkpoint instead */
+#define CLOSE_WORK_MS 30000u /* for deletions; they go on at the next opening */
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
+}
+
+static void sleep_ms(unsigned ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* ---- which members are the pool's -------------------------------------- */
+
+struct chosen {
+	uint8_t uuid[16];
+	char name[VOL_NAME_SIZE];
+	const struct vol_found *member[VD_MEMBERS_MAX];
+	unsigned n; /* members found */
+};
+
+static int not_found(const char *name, const struct vol_found *found, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (found[i].error == -EACCES || found[i].error == -EPERM)
+			return vol_fail(NULL, -EACCES, "pool %s is not found, but %s may not be read by this user; try as root",
+					name, found[i].path);
+	if (geteuid() && n == 0)
+		return vol_fail(NULL, -ENOENT, "pool %s is not found: %s/devices names no member, and udev knows none\n"
+				"name its members with --device, or try as root", name, vol_config_dir());
+	return vol_fail(NULL, -ENOENT, "pool %s is not found among %zu member%s known from %s/devices and udev\n"
+			"`vdpool ls` lists what is there; --device PATH names a member elsewhere",
+			name, n, n == 1 ? "" : "s", vol_config_dir());
+}
+
+static int choose(const char *name, const struct vol_found *found, size_t n, struct chosen *c)
+{
+	uint8_t uuid[16];
+	bool by_uuid = !vol_uuid_parse(name, uuid);
+
+	memset(c, 0, sizeof(*c));
+	for (size_t i = 0; i < n; i++) {
+		const struct vol_found *f = &found[i];
+		if (f->error || (by_uuid ? memcmp(f->pool, uuid, 16) != 0 : strcmp(f->pool_name, name) != 0))
+			continue;
+		if (c->n && memcmp(c->uuid, f->pool, 16)) {
+			char a[VOL_UUID_TEXT], b[VOL_UUID_TEXT];
+			vol_uuid_text(c->uuid, a);
+			vol_uuid_text(f->pool, b);
+			return vol_fail(NULL, -ENOTUNIQ, "there are two pools called %s: %s and %s\nsay which by its UUID in place of the name",
+					name, a, b);
+		}
+		if (f->index >= VD_MEMBERS_MAX)
+			continue;
+		if (!c->n) {
+			memcpy(c->uuid, f->pool, 16);
+			snprintf(c->name, sizeof(c->name), "%s", f->pool_name);
+		}
+		if (c->member[f->index]) {
+			/* --device comes first in the list, and wins. */
+			if (c->member[f->index]->explicit_path)
+				continue;
+			return vol_fail(NULL, -ENOTUNIQ, "member %u of pool %s is found twice: %s and %s (a copy?)\n"
+					"take one out of %s/devices, or say which with --device",
+					f->index, c->name, c->member[f->index]->path, f->path, vol_config_dir());
+		}
+		c->member[f->index] = f;
+		c->n++;
+	}
+	return c->n ? 0 : not_found(name, found, n);
+}
+
+/* ---- opening the members ----------------------------------------------- */
+
+static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_lock lock)
+{
+	int r;
+
+	r = vol_host_new(&p->host);
+	if (r)
+		return vol_fail(NULL, r, "out of memory");
+	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++) {
+		const struct vol_found *f = c->member[i];
+		struct vd_disk_label label;
+		struct vol_geometry geo;
+		char why[256];
+		int fd;
+		if (!f)
+			continue;
+		r = vol_member_open(f->path, lock, &fd, &geo, why);
+		if (r) {
+			vol_fail(NULL, r, "pool %s: its member %s %s", c->name, f->path, why);
+			goto err;
+		}
+		r = vol_label_fd(fd, &label);
+		if (r || memcmp(label.pool, c->uuid, 16) || le32_to_cpu(label.index) != i) {
+			close(fd);
+			r = vol_fail(NULL, -EAGAIN, "pool %s: its member %s was changed while it was being opened; try again",
+				     c->name, f->path);
+			goto err;
+		}
+		r = vol_host_set_member(p->host, i, fd, f->path, geo.is_file);
+		if (r) {
+			close(fd);
+			goto err;
+		}
+	}
+	vol_host_set_identity(p->host, c->uuid, c->name, lock != VOL_LOCK_EXCLUSIVE);
+	return 0;
+err:
+	vol_host_free(p->host);
+	p->host = NULL;
+	return r;
+}
+
+/* The newest owner record that any member has. */
+static void read_owner(struct vol_pool *p)
+{
+	struct vd_disk_owner o;
+
+	for (unsigned m = 0; m < VD_MEMBERS_MAX; m++) {
+		if (vol_host_fd(p->host, m) < 0 || vd_owner_read(vol_host_vd(p->host), m, &o))
+			continue;
+		if (!p->have_owner || le64_to_cpu(o.incarnation) > le64_to_cpu(p->owner.incarnation))
+			p->owner = o;
+		p->have_owner = true;
+	}
+}
+
+static int check_owner(struct vol_pool *p)
+{
+	struct vd_disk_holder self;
+	char who[256];
+
+	vol_holder_self(&self, NULL);
+	if (!p->have_owner || le32_to_cpu(p->owner.state) == 0 || !memcmp(p->owner.who.host, self.host, 16))
+		return 0;
+	vol_holder_text(&p->owner.who, who, sizeof(who));
+	if (p->flags & VOL_TAKEOVER) {
+		vol_log(VOL_LOG_WARN, "pool %s: taken over from %s", p->name, who);
+		return 0;
+	}
+	return vol_fail(NULL, -EBUSY, "pool %s is marked as in use by another host: %s\n"
+			"if that host is certainly down or has given it up, say --takeover", p->name, who);
+}
+
+static int engine_error(struct vol_pool *p, int r)
+{
+	switch (r) {
+	case -ENODATA:
+		return vol_fail(NULL, r, "pool %s: its members carry labels but no usable superblock; nothing was changed", p->name);
+	case -EPROTONOSUPPORT:
+		return vol_fail(NULL, r, "pool %s was written by a later version of vd and cannot be opened by this one", p->name);
+	case -EROFS:
+		return vol_fail(NULL, r, "pool %s has features that this version can only read; it cannot be changed here", p->name);
+	case -EBADMSG: case -EUCLEAN:
+		return vol_fail(NULL, r, "pool %s cannot be opened: its superblock or journal: %s\n`vdpool check %s` tells more",
+				p->name, vol_strerror(r), p->name);
+	}
+	return vol_fail(NULL, r, "pool %s cannot be opened: %s", p->name, vol_strerror(r));
+}
+
+static void missing_text(const struct vd_pool_info *info, char *buf, size_t size)
+{
+	size_t n = 0;
+
+	buf[0] = 0;
+	for (unsigned m = 0; m < info->nmembers && n < size - 8; m++)
+		if (info->missing[m / 8] >> (m % 8) & 1)
+			n += (size_t)snprintf(buf + n, size - n, "%s%u", n ? ", " : "", m);
+}
+
+static int open_engine(struct vol_pool *p, unsigned eflags)
+{
+	struct vd_disk_holder self;
+	struct vd_pool_info info;
+	char missing[128];
+	int r;
+
+	vol_holder_self(&self, NULL);
+	r = vd_pool_open(vol_host_vd(p->host), eflags, &self, &p->engine);
+	if (r)
+		return engine_error(p, r);
+	if (eflags & VD_OPEN_READONLY)
+		return 0;
+	vd_pool_info(p->engine, &info);
+	if (info.mode < VD_MODE_READONLY)
+		return 0;
+	missing_text(&info, missing, sizeof(missing));
+	if (vd_pool_close(p->engine))
+		vd_pool_abandon(p->engine);
+	p->engine = NULL;
+	if (info.nmissing)
+		return vol_fail(NULL, -EROFS, "pool %s is read-only: %u of its %u members missing (number %s)\n"
+				"bring them back, or name them with --device; `vdpool show %s` tells which are there",
+				p->name, info.nmissing, info.nmembers, missing, p->name);
+	return vol_fail(NULL, -EROFS, "pool %s is read-only: its metadata is damaged; `vdpool check %s` tells what is lost",
+			p->name, p->name);
+}
+
+static int open_local(struct vol_pool *p, const struct chosen *c, bool beside)
+{
+	bool readonly = p->flags & VOL_READONLY;
+	int r;
+
+	r = open_members(p, c, beside ? VOL_LOCK_NONE : readonly ? VOL_LOCK_SHARED : VOL_LOCK_EXCLUSIVE);
+	if (r)
+		return r;
+	read_owner(p);
+	if (!readonly)
+		r = check_owner(p);
+	if (!r)
+		r = open_engine(p, beside ? VD_OPEN_READONLY | VD_OPEN_NO_REPLAY : readonly ? VD_OPEN_READONLY : 0);
+	if (!r && !readonly) {
+		r = vol_host_start_worker(p->host, p->engine);
+		if (r) {
+			vol_fail(NULL, r, "pool %s: no thread for its background work: %s", p->name, vol_strerror(r));
+			if (vd_pool_close(p->engine))
+				vd_pool_abandon(p->engine);
+			p->engine = NULL;
+		}
+	}
+	if (r) {
+		vol_host_free(p->host);
+		p->host = NULL;
+		return r;
+	}
+	p->beside = beside;
+	return 0;
+}
+
+/* ---- opening ----------------------------------------------------------- */
+
+/* A server that this process cannot find the members of, but knows by name. */
+static int connect_by_name(struct vol_pool *p, const char *name)
+{
+	struct json_object *q, *a;
+	char file[VOL_NAME_SIZE + 8];
+	int r;
+
+	snprintf(file, sizeof(file), "%s.ctl", name);
+	r = vol_client_connect(file, &p->client);
+	if (r)
+		return r;
+	q = json_object_new_object();
+	json_set_str(q, "op", "ping");
+	r = vol_call(p, q, NULL, NULL, &a);
+	json_object_put(q);
+	if (!r) {
+		snprintf(p->name, sizeof(p->name), "%s", json_str(a, "name"));
+		r = vol_uuid_parse(json_str(a, "uuid"), p->uuid);
+		json_object_put(a);
+	} else {
+		vol_fail(NULL, r, "%s", p->err.text);
+	}
+	if (r) {
+		vol_client_close(p->client);
+		p->client = NULL;
+	}
+	return r;
+}
+
+static int connect_by_uuid(struct vol_pool *p)
+{
+	char uuid[VOL_UUID_TEXT], file[VOL_NAME_SIZE];
+	int r;
+
+	vol_uuid_text(p->uuid, uuid);
+	snprintf(file, sizeof(file), "%s.ctl", uuid);
+	r = vol_client_connect(file, &p->client);
+	if (r && r != -ENOENT)
+		vol_fail(NULL, r, "pool %s: its server does not take the connection: %s", p->name, vol_strerror(r));
+	return r;
+}
+
+static int open_once(struct vol_pool *p, const char *name, bool beside)
+{
+	struct vol_found *found;
+	struct chosen c;
+	size_t n;
+	int r;
+
+	r = vol_find_members(&found, &n);
+	if (r)
+		return r;
+	r = choose(name, found, n, &c);
+	if (r == -ENOENT && !(p->flags & VOL_OFFLINE)) {
+		int k = connect_by_name(p, name);
+		if (k != -ENOENT)
+			r = k;
+		goto out;
+	}
+	if (r)
+		goto out;
+	memcpy(p->uuid, c.uuid, 16);
+	snprintf(p->name, sizeof(p->name), "%s", c.name);
+	if (!(p->flags & VOL_OFFLINE)) {
+		r = connect_by_uuid(p);
+		if (r != -ENOENT)
+			goto out;
+	}
+	r = open_local(p, &c, beside);
+out:
+	vol_found_free(found, n);
+	return r;
+}
+
+int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
+{
+	struct vol_pool *p;
+	uint64_t start = now_ms();
+	unsigned nap = 5;
+	int r;
+
+	r = vol_check_pool_name(name);
+	if (r)
+		return r;
+	p = calloc(1, sizeof(*p));
+	if (!p)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	p->flags = flags;
+	for (;;) {
+		bool beside = (flags & VOL_READONLY) && !(flags & VOL_OFFLINE) && now_ms() - start >= WAIT_READER_MS;
+		r = open_once(p, name, beside);
+		if ((r != -EBUSY && r != -EAGAIN) || (flags & VOL_NO_WAIT) || vol_interrupted() ||
+		    now_ms() - start >= WAIT_MS)
+			break;
+		if (p->have_owner && r == -EBUSY)
+			break; /* another host's: waiting is no use */
+		sleep_ms(nap);
+		nap = vd_min(2 * nap, 100u);
+	}
+	if (r) {
+		free(p);
+		return r;
+	}
+	if (p->beside)
+		vol_log(VOL_LOG_WARN, "pool %s is in use by another process that cannot be asked: what is shown is its last checkpoint",
+			p->name);
+	*out = p;
+	return 0;
+}
+
+int vol_pool_close(struct vol_pool *p)
+{
+	int r = 0;
+
+	if (!p)
+		return 0;
+	if (p->engine) {
+		if (!(p->flags & VOL_READONLY)) {
+			uint64_t start = now_ms();
+			vol_host_stop_worker(p->host);
+			while (!vol_interrupted() && now_ms() - start < CLOSE_WORK_MS && vd_pool_work(p->engine) == 1)
+				;
+		}
+		r = vd_pool_close(p->engine);
+		if (r == -EBUSY) {
+			if (!(p->flags & VOL_READONLY) && vol_host_start_worker(p->host, p->engine))
+				vol_log(VOL_LOG_WARN, "pool %s: its background work has stopped", p->name);
+			return vol_fail(p, r, "pool %s: volumes are still open", p->name);
+		}
+		if (r)
+			vol_fail(NULL, r, "pool %s: its last checkpoint failed: %s; the next opening will replay the journal",
+				 p->name, vol_strerror(r));
+	}
+	vol_host_free(p->host);
+	vol_client_close(p->client);
+	free(p);
+	return r;
+}
+
+const char *vol_pool_name(const struct vol_pool *p)
+{
+	return p->name;
+}
+
+void vol_pool_uuid(const struct vol_pool *p, uint8_t uuid[16])
+{
+	memcpy(uuid, p->uuid, 16);
+}
+
+bool vol_pool_is_remote(const struct vol_pool *p)
+{
+	return p->client != NULL;
+}
+
+struct vd_pool *vol_pool_engine(struct vol_pool *p)
+{
+	return p->engine;
+}
+
+struct vol_host *vol_pool_host(struct vol_pool *p)
+{
+	return p->host;
+}
+
+int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, void *arg, struct json_object **result)
+{
+	struct vd_disk_holder self;
+	struct json_object *have;
+	int r;
+
+	if (!json_object_object_get_ex(request, "holder", &have)) {
+		vol_holder_self(&self, NULL);
+		json_set(request, "holder", vol_holder_to_json(&self));
+	}
+	p->err.text[0] = 0;
+	if (p->client) {
+		r = vol_client_call(p->client, request, part, arg, result, &p->err);
+	} else {
+		struct vol_request rq = { .pool = p, .args = request, .part = part, .arg = arg };
+		struct json_object *answer = NULL;
+		r = vol_execute(&rq, &answer);
+		if (r)
+			p->err = rq.err;
+		else if (result)
+			*result = answer;
+		else
+			json_object_put(answer);
+	}
+	if (r && !p->err.text[0])
+		vol_fail(p, r, "pool %s: %s", p->name, vol_strerror(r));
+	return r;
+}
