@@ -6,17 +6,17 @@
  * Order (I5): a record is appended under tail_lock and gets its sequence there.
  * A commit seals at S = last appended, flushes every dirty member, writes the
  * records <= S as one sequential write to each copy, flushes those members, and
- * then durable_seq = S.  One commit runs at a time; callers that wait for a
- * sequence it covers share it (group commit).
+ * then durable_seq = S.  One commit runs at a time; callers that come while it
+ * runs share the next one (group commit).
  *
- * The tail lives in host memory that may outlive the process (I10): a head
- * {magic, pool, incarnation, first_seq, used, crc of these at each change is not
- * needed: `used` is stored last, with release} and packed records.  A later
+ * The tail lives in host memory that may outlive the process (I10).  A later
  * opening on the same boot replays what follows the journal's last sequence.
  *
- * Room: a commit of a full tail always fits, since normal appends are refused
- * (-EWOULDBLOCK) while used blocks + blocks for the tail + VD_TAIL_BLOCKS would
- * pass the ring; a checkpoint needs no room but that of the commit it begins with.
+ * Room: reserve() counts one whole journal block (two for a record that does not
+ * fit in one) for each record until it is durable, since in the worst case each
+ * record is committed alone.  So a commit of what was reserved always fits: a
+ * commit never waits for a checkpoint and may be called with any lock held that
+ * is not the journal's; a checkpoint's own commit needs no room of its own.
  */
 #ifndef VD_JOURNAL_H
 #define VD_JOURNAL_H
@@ -26,24 +26,41 @@
 struct vd_pool;
 struct vd_journal; /* pool->journal */
 #define VD_TAIL_BYTES (1u << 20)
+#define VD_TAIL_AREA (VD_TAIL_BYTES + 4096u) /* what host.tail() is asked for: a head and the ring */
+#define VD_TAIL_BLOCKS ((VD_TAIL_BYTES + VD_JOURNAL_PAYLOAD - 1) / VD_JOURNAL_PAYLOAD) /* longest commit */
+#define VD_REC_MAX 4096u /* bytes, longest record */
+#define VD_JOURNAL_MIN_BLOCKS 64u /* smaller rings are refused; below 1024 writers often wait */
 
-int vd_journal_init(struct vd_pool *pool) __must_check; /* buffers, from pool->super */
-void vd_journal_fini(struct vd_pool *pool);
+/* Buffers, from pool->super and pool->member. Class B.
+ * -EUCLEAN: the superblock describes a journal that cannot be. */
+int vd_journal_init(struct vd_pool *pool) __must_check;
+void vd_journal_fini(struct vd_pool *pool); /* writes nothing; the host's tail memory stays as it is */
 
-/* Class N.  Room for one record of `len` bytes, to be used by one append or given
- * back: taken before data is submitted (I12). -EWOULDBLOCK: vd_journal_make_room(). */
+/* Class N, lock-free.  Room for one record of `len` bytes (a multiple of 8, at most
+ * VD_REC_MAX), to be used by one append of the same `len` or given back: taken
+ * before data is submitted (I12). -EWOULDBLOCK: vd_journal_make_room(). */
 int vd_journal_reserve(struct vd_pool *pool, unsigned len) __must_check;
 void vd_journal_unreserve(struct vd_pool *pool, unsigned len);
 /* Class N, cannot fail.  Called under the locks that make the record's effect
- * visible at the same moment; returns its sequence.  `len` was reserved. */
+ * visible at the same moment, after vd_journal_wrote() for its data; returns its
+ * sequence.  `len` was reserved and is rec->len. */
 uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, unsigned len);
-/* Class B: commits, or asks for and waits for a checkpoint, until reserve() makes sense. */
+/* Class B: commits, and calls vd_checkpoint() if that is not enough, until reserve()
+ * makes sense.  The caller holds no lock and no reservation. */
 int vd_journal_make_room(struct vd_pool *pool) __must_check;
+/* Class N.  More than half of the room is taken by records that wait: vd_pool_work()
+ * should commit.  reserve() kicks when it becomes so. */
+bool vd_journal_due(const struct vd_pool *pool);
 
 /* Class B.  Returns when every record <= seq, and all data written before the
  * call, is durable. seq ~0: up to now. Any failure of a write or flush here sets the
- * pool's mode to VD_MODE_FAILED before anyone is answered (I9). */
+ * pool's mode to VD_MODE_FAILED before anyone is answered (I9); then -EIO for ever. */
 int vd_journal_commit(struct vd_pool *pool, uint64_t seq) __must_check;
+/* The same; what a checkpoint calls, with ckpt_lock held.  It needs no kept room. */
+static inline __must_check int vd_journal_commit_for_checkpoint(struct vd_pool *pool, uint64_t seq)
+{
+	return vd_journal_commit(pool, seq);
+}
 uint64_t vd_journal_durable(const struct vd_pool *pool);
 uint64_t vd_journal_last(const struct vd_pool *pool); /* last appended */
 
@@ -53,19 +70,27 @@ void vd_journal_wrote(struct vd_pool *pool, unsigned member);
 /* Opening: longest valid chain over the copies from the superblock's tail, each
  * record of a complete commit with seq > pool->super's seq handed to fn in order,
  * then (VD_OPEN_READONLY not given) the surviving tail of this boot.  Hostile
- * contents end the chain; they are never believed. Class B. */
+ * contents end the chain, or give -EUCLEAN when their checksums are right; they are
+ * never believed.  `rec` has a known type, and a length that fits its type and
+ * counts; its addresses are not checked.  rec->len is the extent of *rec.
+ * An answer of fn other than 0 ends it.  Once, after init. Class B. */
 typedef int (*vd_replay_fn)(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *rec);
 int vd_journal_replay(struct vd_pool *pool, vd_replay_fn fn) __must_check;
-/* After replay, when writing: makes both copies equal up to the end of the chain (I8),
- * and begins incarnation `inc`: fills in pool->super's segments (or answers -ENOSPC when
- * they are full: checkpoint first). The caller then writes the superblock. Class B. */
+/* After replay, when writing: flushes every member (nobody knows what the last owner
+ * left in their caches), makes both copies equal up to the end of the chain (I8), puts
+ * the surviving tail into the journal, and begins incarnation `inc`: fills in
+ * pool->super's segments.  The caller then writes the superblock, and appends only
+ * when that is durable.  -ENOSPC: no segment left: checkpoint (its commit writes
+ * nothing) and call again.  A failed write or flush sets VD_MODE_FAILED. Class B. */
 int vd_journal_begin(struct vd_pool *pool, uint64_t inc) __must_check;
 
 /* Checkpoint: where the journal's tail may go once the checkpoint of sequence S is
- * durable.  Called right after the commit(S) with appends to S sealed; fills in
- * journal_tail, journal_crc, segments of *super.  And once it is durable: */
+ * durable.  Called after commit(S); fills in journal_tail, journal_crc, segments of
+ * *super.  The tail is the last end of a commit known to be <= S: replay from it may
+ * meet records <= S again and skips them.  And once it is durable: */
 void vd_journal_tail_at(struct vd_pool *pool, uint64_t seq, struct vd_disk_super *super);
 void vd_journal_tail_set(struct vd_pool *pool, const struct vd_disk_super *super);
 uint64_t vd_journal_used(const struct vd_pool *pool); /* blocks between tail and head */
 uint64_t vd_journal_written(const struct vd_pool *pool); /* blocks written since open, all copies */
+
 #endif
