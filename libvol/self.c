@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "pool.h"
+#include "handle.h"
 
 /* ---- errors ------------------------------------------------------------ */
 

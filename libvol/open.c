@@ -8,7 +8,7 @@
  */
 #include "find.h"
 #include "json.h"
-#include "pool.h"
+#include "handle.h"
 
 #include <fcntl.h>
 #include <stdio.h>

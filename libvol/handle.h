@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The pool handle as pool.c, ops.c and the error text see it. */
-#ifndef VOL_POOL_H
-#define VOL_POOL_H
+/* The pool handle as open.c, the requests and the error text see it. */
+#ifndef VOL_HANDLE_H
+#define VOL_HANDLE_H
 
 #include "host.h"
 
