@@ -1,0 +1,965 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * Who gets which block, and when a block is free again.
+ *
+ * The life of a block, by its busy bit, its count and its stage:
+ *
+ *   free --reserve--> busy, count 0 --inc--> busy, count > 0
+ *   busy, count 0 --unreserve--> free
+ *   busy, count 0 --release(seq)--> released --seal, seq durable--> SEALED
+ *   busy, count > 0 --dec to 0--> FREED --checkpointed--> RIPE --seal--> SEALED
+ *   SEALED --drained (and passed down as a discard)--> free
+ *   FREED --inc (same checkpoint)--> busy, count > 0
+ *
+ * A1. A block in a stage is busy and has count 0; so its group stays in memory.
+ * A2. A stage is a bitmap a group; when there is no memory for one, its blocks
+ *     stay busy until the next opening, which knows only counts.
+ * A3. Every free block of a member is in a group in a class, in the member's
+ *     metadata group, in its metadata window, or in a group not in memory.
+ * A4. Data takes no block of a member that would leave less than its floor of free
+ *     blocks in memory; floors together are at most the reserve.  So both copies
+ *     of a node find room on two members for as long as there is a reserve, while
+ *     the pool as a whole is full for data exactly at the reserve.
+ */
+#include "space_priv.h"
+
+int space_member_add(struct vd_pool *pool, struct vd_space *s)
+{
+	struct space_member *m = vd_zalloc(pool, sizeof(*m));
+	uint64_t blocks = pool->member[s->nmembers].blocks;
+
+	if (!m)
+		return -ENOMEM;
+	m->index = s->nmembers;
+	m->groups = (blocks + VD_GROUP_BLOCKS - 1) >> VD_GROUP_SHIFT;
+	for (unsigned c = 0; c < SPACE_CLASSES; c++)
+		vd_list_init(&m->class[c]);
+	vd_spin_lock(&s->lock);
+	s->member[s->nmembers++] = m;
+	s->total += blocks;
+	s->free += (int64_t)blocks;
+	while ((1u << s->floor_shift) < s->nmembers)
+		s->floor_shift++;
+	vd_spin_unlock(&s->lock);
+	return 0;
+}
+
+static struct space_member *member_after(const struct vd_space *s, unsigned m)
+{
+	return s->member[m + 1 < s->nmembers ? m + 1 : 0];
+}
+
+static uint64_t member_floor(const struct vd_pool *pool)
+{
+	uint64_t floor = pool->reserve_blocks >> pool->space->floor_shift;
+
+	return vd_min(floor, (uint64_t)SPACE_FLOOR_MAX);
+}
+
+/* ---- finding runs; lock held ------------------------------------------------ */
+
+struct run { struct space_group *g; unsigned i, n; };
+
+/*
+ * A free run of `want` blocks in g from `from` on: the first that begins on a
+ * multiple of 16 when 16 or more are wanted, else the first.  If there is none,
+ * the longest. n == 0: no free block.
+ */
+static struct run group_search(struct space_group *g, unsigned from, unsigned want)
+{
+	struct run best = { .g = g };
+	unsigned i = from;
+
+	while ((i = space_bit_next(g->busy, i, VD_GROUP_BLOCKS, false)) < VD_GROUP_BLOCKS) {
+		unsigned end = space_bit_next(g->busy, i, VD_GROUP_BLOCKS, true);
+		unsigned aligned = want >= 16 ? (i + 15) & ~15u : i;
+
+		if (aligned + want <= end) {
+			best.i = aligned;
+			best.n = want;
+			return best;
+		}
+		if (end - i > best.n) {
+			best.i = i;
+			best.n = end - i;
+		}
+		i = end;
+	}
+	if (from == 0) {
+		g->longest = best.n;
+		space_classify(g);
+	}
+	best.n = vd_min(best.n, want);
+	return best;
+}
+
+/* A run of `want` in a group of the member, the current one first. n == 0: none. */
+static struct run member_search(struct space_member *m, unsigned want)
+{
+	struct run none = { .n = 0 }, run;
+	struct vd_list *at, *tmp;
+
+	if (m->cur && !m->cur->meta && m->cur->longest >= want) {
+		run = group_search(m->cur, 0, want);
+		if (run.n == want)
+			return run;
+	}
+	for (unsigned c = SPACE_CLASSES; c-- > space_log2(want);)
+		vd_list_for_each_safe(at, tmp, &m->class[c]) {
+			struct space_group *g = vd_container(at, struct space_group, class_link);
+
+			if (g->longest < want)
+				continue;
+			run = group_search(g, 0, want); /* or g moves down to where it belongs */
+			if (run.n == want) {
+				m->cur = g;
+				return run;
+			}
+		}
+	return none;
+}
+
+/* The longest run of the member, at most want and longer than `than`; n == 0: none. */
+static struct run member_longest(struct space_member *m, unsigned want, unsigned than)
+{
+	struct run best = { .n = 0 }, run;
+	struct vd_list *at, *tmp;
+
+	for (unsigned c = SPACE_CLASSES; c-- > 0;) {
+		if ((2u << c) - 1 <= vd_max(best.n, than))
+			break;
+		vd_list_for_each_safe(at, tmp, &m->class[c]) {
+			struct space_group *g = vd_container(at, struct space_group, class_link);
+
+			if (best.n >= want)
+				return best;
+			if (g->longest <= vd_max(best.n, than))
+				continue;
+			run = group_search(g, 0, want);
+			if (run.n > vd_max(best.n, than))
+				best = run;
+		}
+	}
+	if (m->meta && m->meta->longest > vd_max(best.n, than)) {
+		run = group_search(m->meta, 0, want);
+		if (run.n > vd_max(best.n, than))
+			best = run;
+	}
+	return best;
+}
+
+/* ---- data -------------------------------------------------------------------- */
+
+/* How many blocks data may take of the member, at most want. Lock held. */
+static unsigned member_room(const struct vd_pool *pool, const struct space_member *m, unsigned want)
+{
+	uint64_t floor = member_floor(pool);
+
+	if (pool->member[m->index].missing || m->free <= floor)
+		return 0;
+	return m->free - floor < want ? (unsigned)(m->free - floor) : want;
+}
+
+static struct run near_goal(const struct vd_pool *pool, vd_pblk_t goal, unsigned want)
+{
+	const struct vd_space *s = pool->space;
+	struct space_group *g = space_find(s, space_nr(goal));
+	struct run run = { .g = g, .i = space_in(goal) };
+
+	want = g ? member_room(pool, g->m, want) : 0;
+	if (!want)
+		return run;
+	g->recent = true;
+	if (!space_bit(g->busy, run.i)) {
+		run.n = space_bit_next(g->busy, run.i, vd_min(run.i + want, VD_GROUP_BLOCKS), true) - run.i;
+		return run;
+	}
+	if (g->longest >= want && !g->meta) {
+		struct run next = group_search(g, run.i, want);
+
+		if (next.n == want)
+			return next;
+	}
+	return run;
+}
+
+static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
+{
+	struct vd_space *s = pool->space;
+	struct space_member *m = s->member[first];
+	struct run best = { .n = 0 }, run;
+	bool all = true;
+
+	for (unsigned k = 0; k < s->nmembers; k++, m = member_after(s, m->index)) {
+		unsigned w = member_room(pool, m, want);
+
+		if (!pool->member[m->index].missing)
+			all &= m->dry;
+		if (!w)
+			continue;
+		run = member_search(m, w);
+		if (run.n == want)
+			return run;
+		if (run.n > best.n)
+			best = run;
+	}
+	for (unsigned k = 0; k < s->nmembers; k++, m = member_after(s, m->index)) {
+		unsigned w = member_room(pool, m, want);
+
+		if (w > best.n) {
+			run = member_longest(m, w, best.n);
+			if (run.n)
+				best = run;
+		}
+	}
+	if (best.n < vd_min(want, SPACE_POOR) && !all) {
+		if (s->poor)
+			s->poor--;
+		else
+			best.n = 0; /* look for better ones first */
+	}
+	return best;
+}
+
+int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
+{
+	struct vd_space *s = pool->space;
+	struct run run = { .n = 0 };
+	unsigned first;
+	int64_t room;
+
+	if (!want || want > 1024)
+		return -EINVAL;
+	vd_spin_lock(&s->lock);
+	room = s->free - (int64_t)pool->reserve_blocks;
+	if (room > 0) {
+		want = room < want ? (unsigned)room : want;
+		if (goal != VD_PBLK_NONE && VD_PBLK_MEMBER(goal) < s->nmembers) {
+			first = VD_PBLK_MEMBER(goal);
+			run = near_goal(pool, goal, want);
+		} else {
+			first = s->rotor;
+			s->rotor = member_after(s, first)->index;
+		}
+		if (!run.n)
+			run = search(pool, first, want);
+	}
+	if (run.n) {
+		space_busy_set(s, run.g, run.i, run.n);
+		run.g->recent = true;
+		*p = space_first(run.g) + run.i;
+		*got = run.n;
+	}
+	vd_spin_unlock(&s->lock);
+	return run.n ? 0 : -EWOULDBLOCK;
+}
+
+void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	struct vd_space *s = pool->space;
+
+	if (!space_valid(s, pool, p, len, false))
+		return;
+	vd_spin_lock(&s->lock);
+	while (len) {
+		struct space_group *g = space_find(s, space_nr(p));
+		unsigned i = space_in(p), n = (unsigned)vd_min(len, (uint64_t)(VD_GROUP_BLOCKS - i));
+
+		for (unsigned j = i; g && j < i + n; j++)
+			if (!space_count_at(g, j))
+				space_busy_clear(s, g, j, 1);
+		p += n;
+		len -= n;
+	}
+	vd_spin_unlock(&s->lock);
+}
+
+/* Busy bits of one group's part. 0; -EUCLEAN; -EAGAIN not in memory. */
+static int claim_group(struct vd_space *s, uint64_t nr, unsigned i, unsigned n)
+{
+	struct space_group *g;
+	int r = 0;
+
+	vd_spin_lock(&s->lock);
+	g = space_find(s, nr);
+	if (!g)
+		r = -EAGAIN;
+	else if (space_bit_next(g->busy, i, i + n, true) < i + n)
+		r = -EUCLEAN;
+	else
+		space_busy_set(s, g, i, n);
+	vd_spin_unlock(&s->lock);
+	return r;
+}
+
+int vd_space_claim(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	struct vd_space *s = pool->space;
+	struct space_group *g;
+	int r;
+
+	if (!space_valid(s, pool, p, len, false))
+		return -EUCLEAN;
+	while (len) {
+		unsigned i = space_in(p), n = (unsigned)vd_min(len, (uint64_t)(VD_GROUP_BLOCKS - i));
+
+		do { /* a checkpoint may drop it between the two */
+			r = space_load(pool, space_nr(p), false, &g);
+			if (!r)
+				r = claim_group(s, space_nr(p), i, n);
+		} while (r == -EAGAIN);
+		if (r)
+			return r;
+		p += n;
+		len -= n;
+	}
+	return 0;
+}
+
+/* ---- refill: load_lock held --------------------------------------------------- */
+
+/*
+ * The next group of m from `g` on that may have free blocks, as far as the space
+ * tree tells; m->groups: none.  A lap that is not slow skips stretches of full
+ * groups by their sums, and with them gaps (free groups) between full ones.
+ */
+static int next_candidate(struct vd_pool *pool, struct space_member *m, uint64_t g, uint64_t *out)
+{
+	uint64_t base = space_member_nr(m->index), lo, hi;
+	struct vd_slot slot;
+	int r;
+
+	r = space_durable_next(pool, (base + g) * SPACE_PARTS_MAX, false, &slot);
+	if (r && r != -ENODATA)
+		return r;
+	if (r || slot.key / SPACE_PARTS_MAX > base + g) {
+		*out = g;
+		return 0;
+	}
+	r = space_durable_next(pool, (base + g) * SPACE_PARTS_MAX, true, &slot);
+	if (r && r != -ENODATA)
+		return r;
+	if (!r && slot.key / SPACE_PARTS_MAX == base + g) {
+		*out = g;
+		return 0;
+	}
+	if (m->slow) {
+		*out = g + 1;
+		return 0;
+	}
+	if (!r && slot.key / SPACE_PARTS_MAX < base + m->groups) {
+		*out = slot.key / SPACE_PARTS_MAX - base;
+		return 0;
+	}
+	lo = g + 1; /* the first group above all that the tree knows: between lo and hi */
+	hi = m->groups;
+	while (lo < hi) {
+		uint64_t mid = lo + ((hi - lo) >> 1);
+
+		r = space_durable_next(pool, (base + mid) * SPACE_PARTS_MAX, false, &slot);
+		if (r && r != -ENODATA)
+			return r;
+		if (r || slot.key / SPACE_PARTS_MAX >= base + m->groups)
+			hi = mid;
+		else
+			lo = slot.key / SPACE_PARTS_MAX - base + 1;
+	}
+	*out = lo;
+	return 0;
+}
+
+static void lap_end(struct vd_space *s, struct space_member *m)
+{
+	vd_spin_lock(&s->lock);
+	if (m->lap_found) {
+		m->slow = false;
+	} else if (!m->slow) {
+		m->slow = true;
+	} else {
+		m->slow = false;
+		m->dry = m->lap_evicted == m->evicted;
+	}
+	m->lap_evicted = m->evicted;
+	vd_spin_unlock(&s->lock);
+	m->cursor = 0;
+	m->lap_found = 0;
+}
+
+static bool in_memory(struct vd_space *s, uint64_t nr)
+{
+	bool yes;
+
+	vd_spin_lock(&s->lock);
+	yes = space_find(s, nr) != NULL;
+	vd_spin_unlock(&s->lock);
+	return yes;
+}
+
+/* One step on the way round the member. *found: a group with free blocks came in. */
+static int lap_step(struct vd_pool *pool, struct space_member *m, bool ckpt, bool *found)
+{
+	struct vd_space *s = pool->space;
+	uint64_t base = space_member_nr(m->index), next;
+	struct space_group *g;
+	int r;
+
+	*found = false;
+	if (m->cursor >= m->groups) {
+		lap_end(s, m);
+		return 0;
+	}
+	if (in_memory(s, base + m->cursor)) {
+		m->cursor++;
+		return 0;
+	}
+	r = next_candidate(pool, m, m->cursor, &next);
+	if (r || next != m->cursor) {
+		m->cursor = r ? m->cursor + 1 : next;
+		return r;
+	}
+	m->cursor++;
+	r = space_load_locked(pool, base + next, ckpt, &g);
+	if (!r) {
+		vd_spin_lock(&s->lock);
+		*found = g->free > 0;
+		vd_spin_unlock(&s->lock);
+		m->lap_found += *found;
+	}
+	return r;
+}
+
+enum need { NEED_DATA, NEED_META };
+
+static bool member_wants(const struct vd_pool *pool, const struct space_member *m, enum need need)
+{
+	struct vd_space *s = pool->space;
+	bool poor = true;
+
+	vd_spin_lock(&s->lock);
+	for (unsigned c = space_log2(SPACE_POOR); c < SPACE_CLASSES; c++)
+		poor &= vd_list_empty(&m->class[c]);
+	if (m->dry || s->free <= (int64_t)s->loaded) /* none is free that is not in memory */
+		poor = false;
+	else if (need == NEED_META || m->free < member_floor(pool) + SPACE_LOW)
+		poor = true;
+	vd_spin_unlock(&s->lock);
+	return poor;
+}
+
+/*
+ * Brings in up to `most` groups with free blocks while the member wants some.
+ * A group that cannot be read is passed over, as if it were full: *bad says why.
+ */
+static int member_fill(struct vd_pool *pool, struct space_member *m, enum need need, unsigned most, bool ckpt, int *bad)
+{
+	struct vd_space *s = pool->space;
+	unsigned steps = 0, failed = 0;
+	bool found;
+	int r = 0;
+
+	vd_mutex_lock(&s->load_lock);
+	while (most && member_wants(pool, m, need)) {
+		r = lap_step(pool, m, ckpt, &found);
+		if (r == -ENOMEM || (r && ++failed == SPACE_FAILURES))
+			break;
+		if (r) {
+			vd_log(pool, VD_LOG_WARN, "space group %a of member %b cannot be read and is not used", m->cursor - 1, m->index);
+			*bad = r;
+			r = 0;
+		}
+		most -= found;
+		if (++steps % 256 == 0) { /* let a checkpoint load its groups */
+			vd_mutex_unlock(&s->load_lock);
+			vd_mutex_lock(&s->load_lock);
+		}
+	}
+	vd_mutex_unlock(&s->load_lock);
+	return r;
+}
+
+int vd_space_refill(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	unsigned n = s->nmembers;
+	bool any = false;
+	int r = 0, bad = 0;
+
+	if (vd_space_free(pool) <= pool->reserve_blocks)
+		return -ENOSPC;
+	for (unsigned i = 0; i < n && !r; i++)
+		if (!pool->member[i].missing)
+			r = member_fill(pool, s->member[i], NEED_DATA, 2, false, &bad);
+	vd_spin_lock(&s->lock);
+	s->poor = SPACE_POOR_CREDIT;
+	for (unsigned i = 0; i < n; i++)
+		any |= member_room(pool, s->member[i], 1) && s->member[i]->free > s->member[i]->window_left;
+	any &= s->free > (int64_t)pool->reserve_blocks;
+	vd_spin_unlock(&s->lock);
+	if (any)
+		return 0;
+	return r ? r : bad ? bad : -ENOSPC;
+}
+
+/* ---- metadata: ckpt_lock held --------------------------------------------------- */
+
+/* Lock held. Takes g from data. */
+static void meta_group(struct space_member *m, struct space_group *g)
+{
+	if (m->meta) {
+		m->meta->meta = false;
+		space_classify(m->meta);
+	}
+	m->meta = g;
+	g->meta = true;
+	space_classify(g);
+}
+
+/* Lock held.  The group in memory best suited for metadata: of those with the
+ * longest runs the last that came, not where data goes if another will do. */
+static struct space_group *meta_choose(struct space_member *m)
+{
+	for (unsigned c = SPACE_CLASSES; c-- > 0;) {
+		struct vd_list *at = m->class[c].prev;
+
+		if (at != &m->class[c] && m->cur && at == &m->cur->class_link && at->prev != &m->class[c])
+			at = at->prev;
+		if (at != &m->class[c])
+			return vd_container(at, struct space_group, class_link);
+	}
+	return NULL;
+}
+
+/* Lock held.  A new window in the metadata group, or in a better one if that has
+ * only short runs left.  False: the member has no free block in memory. */
+static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
+{
+	for (;;) {
+		struct run run = { .n = 0 };
+		struct space_group *g;
+
+		if (m->meta)
+			run = group_search(m->meta, 0, SPACE_WINDOW);
+		if (run.n < SPACE_POOR) {
+			g = meta_choose(m);
+			if (g && g->longest > run.n) {
+				struct run other = group_search(g, 0, SPACE_WINDOW);
+
+				if (other.n > run.n) {
+					meta_group(m, g);
+					run = other;
+				} else {
+					continue; /* its class was only a guess, and is right now */
+				}
+			}
+		}
+		if (!run.n || (run.n < SPACE_POOR && !poor))
+			return false;
+		space_busy_set(s, run.g, run.i, run.n);
+		m->window = space_first(run.g) + run.i;
+		m->window_left = run.n;
+		m->free += run.n; /* still free, for metadata */
+		s->loaded += run.n;
+		s->free += run.n;
+		return true;
+	}
+}
+
+/* A block of the member, busy. -ENOSPC. */
+static int meta_take(struct vd_pool *pool, struct space_member *m, vd_pblk_t *p)
+{
+	struct vd_space *s = pool->space;
+	int r, bad = 0;
+
+	for (unsigned tries = 0; tries < 3; tries++) {
+		bool have;
+
+		vd_spin_lock(&s->lock);
+		have = m->window_left || window_open(s, m, tries == 2);
+		if (have) {
+			*p = m->window++;
+			m->window_left--;
+			m->free--;
+			s->loaded--;
+			s->free--;
+		}
+		vd_spin_unlock(&s->lock);
+		if (have)
+			return 0;
+		if (tries < 2) {
+			r = member_fill(pool, m, NEED_META, 2, true, &bad);
+			if (r)
+				return r;
+		}
+	}
+	return bad ? bad : -ENOSPC;
+}
+
+void space_windows_release(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	for (unsigned i = 0; i < s->nmembers; i++) {
+		struct space_member *m = s->member[i];
+		struct space_group *g;
+
+		if (!m->window_left)
+			continue;
+		g = space_find(s, space_nr(m->window)); /* busy says more than counts: in memory */
+		m->free -= m->window_left;
+		s->loaded -= m->window_left;
+		s->free -= m->window_left;
+		space_busy_clear(s, g, space_in(m->window), m->window_left);
+		m->window_left = 0;
+	}
+	vd_spin_unlock(&s->lock);
+}
+
+/* Takes a block of a member other than `not`, from *at on. */
+static int meta_any(struct vd_pool *pool, unsigned *at, unsigned not, vd_pblk_t *p)
+{
+	struct vd_space *s = pool->space;
+	struct space_member *m = s->member[*at];
+	int r = -ENOSPC;
+
+	for (unsigned k = 0; k < s->nmembers; k++, m = member_after(s, m->index)) {
+		if (m->index == not || pool->member[m->index].missing)
+			continue;
+		r = meta_take(pool, m, p);
+		if (r != -ENOSPC) {
+			*at = m->index;
+			break;
+		}
+	}
+	return r;
+}
+
+int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b)
+{
+	struct vd_space *s = pool->space;
+	vd_pblk_t p, q = VD_PBLK_NONE;
+	unsigned at = s->pair, other, present = 0;
+	int r;
+
+	for (unsigned i = 0; i < s->nmembers; i++)
+		present += !pool->member[i].missing;
+	r = meta_any(pool, &at, ~0u, &p);
+	if (r)
+		return r;
+	if (present > 1) {
+		other = member_after(s, at)->index;
+		r = meta_any(pool, &other, at, &q);
+		if (r == -ENOSPC) { /* one copy is better than a failed checkpoint */
+			if (!s->warned_copy)
+				vd_log(pool, VD_LOG_WARN, "no space for a second copy of metadata beside member %a", at, 0);
+			s->warned_copy = true;
+			q = VD_PBLK_NONE;
+			r = 0;
+		}
+	}
+	s->pair = s->member[at]->window_left ? at : member_after(s, at)->index;
+	if (!r)
+		r = vd_space_inc(pool, p, 1);
+	if (r)
+		goto undo_p;
+	if (q != VD_PBLK_NONE) {
+		r = vd_space_inc(pool, q, 1);
+		if (r)
+			goto undo_q;
+	}
+	*a = p;
+	*b = q;
+	return 0;
+undo_q:
+	vd_space_unreserve(pool, q, 1);
+	if (vd_space_dec(pool, p, 1)) /* p is free after the checkpoint, as any other */
+		return -EUCLEAN;
+	return r;
+undo_p:
+	vd_space_unreserve(pool, p, 1);
+	if (q != VD_PBLK_NONE)
+		vd_space_unreserve(pool, q, 1);
+	return r;
+}
+
+/* ---- stages ---------------------------------------------------------------------- */
+
+int space_stage_ready(struct vd_pool *pool, struct space_group *g, enum space_stage st, int how)
+{
+	struct vd_space *s = pool->space;
+
+	if (g->stage[st])
+		return 0;
+	g->stage[st] = pool->host.alloc(pool->host.ctx, SPACE_WORDS * 8, how);
+	if (!g->stage[st]) {
+		if (!s->warned_leak)
+			vd_log(pool, VD_LOG_WARN, "no memory: freed blocks of member %a are not used again before the next opening", g->m->index, 0);
+		s->warned_leak = true;
+		return -ENOMEM;
+	}
+	memset(g->stage[st], 0, SPACE_WORDS * 8);
+	return 0;
+}
+
+unsigned space_stage_set(struct vd_space *s, struct space_group *g, enum space_stage st, unsigned i, unsigned n)
+{
+	unsigned changed = space_bits_fill(g->stage[st], i, n, true);
+
+	if (changed && !g->staged[st])
+		vd_list_add_tail(&s->stage[st], &g->stage_link[st]);
+	g->staged[st] += changed;
+	s->staged[st] += changed;
+	return changed;
+}
+
+/* Nothing of g is in the stage any more. */
+static void stage_drop(struct vd_pool *pool, struct space_group *g, enum space_stage st)
+{
+	pool->space->staged[st] -= g->staged[st];
+	g->staged[st] = 0;
+	vd_list_del(&g->stage_link[st]);
+	vd_free(pool, g->stage[st]);
+	g->stage[st] = NULL;
+}
+
+void space_stage_clear(struct vd_pool *pool, struct space_group *g, enum space_stage st, unsigned i, unsigned n)
+{
+	unsigned changed;
+
+	if (!g->staged[st])
+		return;
+	changed = space_bits_fill(g->stage[st], i, n, false);
+	g->staged[st] -= changed;
+	pool->space->staged[st] -= changed;
+	if (!g->staged[st])
+		stage_drop(pool, g, st);
+}
+
+/* All of stage `st` goes on to the next. */
+static void stage_advance(struct vd_pool *pool, enum space_stage st)
+{
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	while (!vd_list_empty(&s->stage[st])) {
+		struct space_group *g = vd_container(s->stage[st].next, struct space_group, stage_link[st]);
+		uint64_t *from = g->stage[st];
+		unsigned n = g->staged[st];
+
+		if (!g->stage[st + 1]) {
+			g->stage[st + 1] = from;
+			g->stage[st] = NULL;
+		} else {
+			for (unsigned w = 0; w < SPACE_WORDS; w++)
+				g->stage[st + 1][w] |= from[w]; /* disjoint: a block is in one stage */
+		}
+		stage_drop(pool, g, st);
+		if (!g->staged[st + 1])
+			vd_list_add_tail(&s->stage[st + 1], &g->stage_link[st + 1]);
+		g->staged[st + 1] += n;
+		s->staged[st + 1] += n;
+		vd_spin_unlock(&s->lock); /* for those that wait */
+		vd_spin_lock(&s->lock);
+	}
+	vd_spin_unlock(&s->lock);
+}
+
+void vd_space_checkpointed(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	s->root = pool->space_root;
+	vd_spin_unlock(&s->lock);
+	while (!vd_list_empty(&s->changed)) { /* S1: only now may they be dropped */
+		struct space_group *g = vd_container(s->changed.next, struct space_group, changed_link);
+
+		vd_list_del(&g->changed_link);
+		g->changed = false;
+	}
+	stage_advance(pool, STAGE_FREED);
+}
+
+void vd_space_release(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint64_t seq)
+{
+	struct vd_space *s = pool->space;
+
+	if (!space_valid(s, pool, p, len, false))
+		return;
+	vd_spin_lock(&s->lock);
+	while (len) {
+		struct space_chunk *c = s->released_last;
+		uint64_t n = vd_min(len, (uint64_t)65536);
+
+		if (!c || c->n == SPACE_CHUNK_MAX) {
+			c = pool->host.alloc(pool->host.ctx, sizeof(*c), VD_ALLOC_NOWAIT);
+			if (!c)
+				break; /* they leak until the next opening */
+			c->next = NULL;
+			c->n = 0;
+			if (s->released_last)
+				s->released_last->next = c;
+			else
+				s->released = c;
+			s->released_last = c;
+		}
+		if (c->n && c->e[c->n - 1].seq == seq) {
+			struct space_range *e = &c->e[c->n - 1];
+			uint64_t have = (e->p_len >> 48) + 1;
+
+			if ((e->p_len & VD_PBLK_NONE) + have == p && have + n <= 65536) {
+				e->p_len += n << 48;
+				n = 0;
+			}
+		}
+		if (n) {
+			c->e[c->n].p_len = p | (n - 1) << 48;
+			c->e[c->n++].seq = seq;
+		} else {
+			n = vd_min(len, (uint64_t)65536);
+		}
+		p += n;
+		len -= n;
+	}
+	vd_spin_unlock(&s->lock);
+}
+
+/* Lock held.  A released range into SEALED, but for blocks that a checkpoint
+ * counted since. False: no memory now. */
+static bool seal_range(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	struct vd_space *s = pool->space;
+
+	for (uint64_t left = len, n; left; p += n, left -= n) {
+		struct space_group *g = space_find(s, space_nr(p));
+		unsigned i = space_in(p);
+
+		n = vd_min(left, (uint64_t)(VD_GROUP_BLOCKS - i));
+		if (!g)
+			continue;
+		if (space_stage_ready(pool, g, STAGE_SEALED, VD_ALLOC_NOWAIT))
+			return false;
+		for (unsigned j = i; j < i + (unsigned)n; j++)
+			if (space_bit(g->busy, j) && !space_count_at(g, j))
+				space_stage_set(s, g, STAGE_SEALED, j, 1);
+		if (!g->staged[STAGE_SEALED])
+			stage_drop(pool, g, STAGE_SEALED);
+	}
+	return true;
+}
+
+/* What is durable of one chunk; the rest stays in it. */
+static void seal_chunk(struct vd_pool *pool, struct space_chunk *c, uint64_t durable)
+{
+	struct vd_space *s = pool->space;
+	unsigned kept = 0;
+
+	vd_spin_lock(&s->lock);
+	for (unsigned i = 0; i < c->n; i++) {
+		struct space_range e = c->e[i];
+
+		if (e.seq > durable || !seal_range(pool, e.p_len & VD_PBLK_NONE, (e.p_len >> 48) + 1))
+			c->e[kept++] = e;
+	}
+	c->n = kept;
+	vd_spin_unlock(&s->lock);
+}
+
+void vd_space_seal(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	uint64_t durable = vd_journal_durable(pool);
+	struct space_chunk *c, *next, *keep = NULL;
+
+	stage_advance(pool, STAGE_RIPE);
+	vd_spin_lock(&s->lock);
+	c = s->released;
+	s->released = s->released_last = NULL;
+	vd_spin_unlock(&s->lock);
+	for (; c; c = next) {
+		next = c->next;
+		seal_chunk(pool, c, durable);
+		if (c->n) {
+			c->next = keep;
+			keep = c;
+		} else {
+			vd_free(pool, c);
+		}
+	}
+	vd_spin_lock(&s->lock);
+	while (keep) { /* in front of what came since */
+		next = keep->next;
+		keep->next = s->released;
+		s->released = keep;
+		if (!s->released_last)
+			s->released_last = keep;
+		keep = next;
+	}
+	vd_spin_unlock(&s->lock);
+}
+
+/* The sealed blocks of g are passed down as discards. They are SEALED until the
+ * caller frees them, so that nobody uses them and g stays. */
+static void discard_group(struct vd_pool *pool, const struct space_group *g)
+{
+	const uint64_t *bits = g->stage[STAGE_SEALED];
+	unsigned i = 0;
+
+	while ((i = space_bit_next(bits, i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS) {
+		unsigned end = space_bit_next(bits, i, VD_GROUP_BLOCKS, false);
+
+		if (end - i >= 16)
+			(void)pool->host.discard(pool->host.ctx, g->m->index, VD_PBLK_BLOCK(space_first(g)) + i, end - i);
+		i = end;
+	}
+}
+
+void vd_space_drained(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+
+	vd_mutex_lock(&s->load_lock); /* who still reads from an older root ends first (S2) */
+	vd_mutex_unlock(&s->load_lock);
+	for (;;) {
+		struct space_group *g = NULL;
+
+		vd_spin_lock(&s->lock);
+		if (!vd_list_empty(&s->stage[STAGE_SEALED]))
+			g = vd_container(s->stage[STAGE_SEALED].next, struct space_group, stage_link[STAGE_SEALED]);
+		vd_spin_unlock(&s->lock);
+		if (!g)
+			break;
+		if (pool->host.discard)
+			discard_group(pool, g);
+		vd_spin_lock(&s->lock);
+		for (unsigned i = 0, end; (i = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS; i = end) {
+			end = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, false);
+			space_busy_clear(s, g, i, end - i);
+		}
+		stage_drop(pool, g, STAGE_SEALED);
+		vd_spin_unlock(&s->lock);
+	}
+}
+
+bool vd_space_pending(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	bool any;
+
+	vd_spin_lock(&s->lock);
+	any = s->staged[STAGE_FREED] || s->staged[STAGE_RIPE] || s->staged[STAGE_SEALED] || s->released;
+	vd_spin_unlock(&s->lock);
+	return any;
+}
+
+void space_alloc_fini(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+
+	while (s->released) {
+		struct space_chunk *c = s->released;
+
+		s->released = c->next;
+		vd_free(pool, c);
+	}
+}
