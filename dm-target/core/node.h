@@ -19,15 +19,17 @@
 #include "host.h"
 
 struct vd_pool;
+struct vd_cache;
 struct vd_ptr { vd_pblk_t a, b; uint64_t gen; }; /* gen 0: none. b: VD_PBLK_NONE when one copy */
 
 struct vd_node {
 	struct vd_ptr ptr;
 	uint8_t kind, level;
 	bool dirty;          /* ckpt_lock */
-	vd_atomic_t refs;
-	struct vd_list lru, hash;
 	bool used;           /* for the clock */
+	vd_atomic_t refs;    /* holders, and one of the cache's own while hashed */
+	struct vd_list lru, hash, changed;
+	struct vd_cache *cache;
 	void *data;          /* VD_BLOCK bytes; a vd_disk_node at its head */
 };
 static inline struct vd_disk_node *vd_node_head(struct vd_node *n) { return n->data; }
@@ -41,14 +43,22 @@ enum { VD_NODE_NOWAIT = 1 /* -EWOULDBLOCK instead of reading */ };
 int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level, unsigned flags, struct vd_node **out) __must_check;
 void vd_node_put(struct vd_pool *pool, struct vd_node *n);
 /* A new zeroed dirty node of the running checkpoint at freshly allocated blocks
- * (count 1 each), head filled in but for count and key range. -ENOSPC. ckpt_lock. */
+ * (count 1 each), head filled in but for count and key range. -ENOSPC; -EIO: when
+ * too much of the cache is dirty, nodes nobody holds are written early. ckpt_lock. */
 int vd_node_new(struct vd_pool *pool, enum vd_node_kind kind, unsigned level, uint32_t owner, struct vd_node **out) __must_check;
-void vd_node_dirty(struct vd_node *n); /* ckpt_lock; n->ptr.gen == ckpt_gen */
-/* The node at ptr is no longer allocated: forget it without writing. ckpt_lock. */
+/* After each change, while the node is still held. ckpt_lock; n->ptr.gen == ckpt_gen. */
+void vd_node_dirty(struct vd_node *n);
+/* The node at ptr is no longer allocated: forget it without writing. May wait for a
+ * repair of one of its copies to end. ckpt_lock. */
 void vd_node_forget(struct vd_pool *pool, const struct vd_ptr *ptr);
 /* Seals and writes all dirty nodes, in address order, contiguous runs in one
  * host write of up to 64 blocks.  Does not flush.  ckpt_lock. */
 int vd_cache_write(struct vd_pool *pool) __must_check;
+/* The running checkpoint is given up: forgets all nodes of generation ckpt_gen. None
+ * may be held. ckpt_lock. */
+void vd_cache_abort(struct vd_pool *pool);
+/* Node blocks written since vd_cache_init(), all copies, repairs included. Class N. */
+uint64_t vd_cache_written(const struct vd_pool *pool);
 
 void vd_ptr_get(struct vd_ptr *to, const struct vd_disk_ptr *from);
 void vd_ptr_put(struct vd_disk_ptr *to, const struct vd_ptr *from); /* leaves key and aux */
