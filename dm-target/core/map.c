@@ -273,6 +273,22 @@ int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out)
 	}
 }
 
+bool vd_map_gap(struct vd_volume *vol, vd_vblk_t v, uint64_t *len, struct vd_root *root)
+{
+	const struct vd_layer *bottom;
+	struct vd_ext e;
+	bool gap;
+
+	vd_read_lock(&vol->map);
+	gap = !find_in_overlays(vol, v, &e, &bottom);
+	if (gap) {
+		*len = e.len;
+		*root = bottom->root;
+	}
+	vd_read_unlock(&vol->map);
+	return gap;
+}
+
 int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped)
 {
 	uint64_t end = v + len, n = 0;

@@ -15,6 +15,9 @@ void vd_record_set(struct vd_volume *vol, struct vd_record *rec);
 unsigned vd_record_len(const struct vd_disk_volume *d); /* bytes in the journal */
 void vd_record_encode(const struct vd_disk_volume *d, struct vd_disk_rec *rec);
 
+/* A record read from disk or journal: -EUCLEAN if it makes no sense. */
+int vd_record_verify(const struct vd_disk_volume *d, uint32_t id) __must_check;
+
 bool vd_name_valid(const char *name);
 bool vd_pool_name_valid(const char *name);
 
@@ -22,6 +25,9 @@ struct vd_volume *vd_volume_in_memory(struct vd_volumes *vs, uint32_t id);
 int vd_volume_new(struct vd_pool *pool, uint32_t id, const struct vd_root *root, struct vd_record *rec, struct vd_volume **out) __must_check;
 void vd_volume_insert(struct vd_volumes *vs, struct vd_volume *vol);
 int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __must_check;
+
+/* 0: *id and *key are the name's; -ENOENT: *key is a free place for it; -EEXIST: there is none. */
+int vd_index_find(struct vd_pool *pool, const char *name, uint32_t *id, vd_vblk_t *key) __must_check;
 
 /* A plan looks up keys and takes memory beforehand; applying it cannot fail. */
 struct vd_index_op { vd_vblk_t key; uint32_t id; /* 0: remove */ struct vd_ov_entry *spare[2]; };

@@ -85,7 +85,7 @@ static bool terminated(const char *s, size_t size)
 }
 
 /* A record from disk or journal is input: nothing of it is used before this. */
-static int record_verify(const struct vd_disk_volume *d, uint32_t id)
+int vd_record_verify(const struct vd_disk_volume *d, uint32_t id)
 {
 	uint32_t flags = le32_to_cpu(d->flags), attrs = le32_to_cpu(d->attrs_len);
 	uint64_t size = le64_to_cpu(d->size);
@@ -210,7 +210,7 @@ int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 	if (r)
 		return r;
 	d = node->data;
-	r = record_verify(d, id);
+	r = vd_record_verify(d, id);
 	rec = r ? NULL : vd_record_new(pool, d);
 	if (!r && !rec)
 		r = -ENOMEM;
@@ -258,125 +258,6 @@ int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 		return -ENOENT;
 	*out = vol;
 	return 0;
-}
-
-/* ---- the index ---------------------------------------------------------- */
-
-static vd_vblk_t name_key(const char *name)
-{
-	size_t n = strlen(name);
-	uint64_t hi = vd_port_crc32c(~0u, name, n), lo = vd_port_crc32c(0x5bd1e995u, name, n);
-
-	/* 46 bits of hash, then the place in the bucket; below the attention list. */
-	return (hi << 18 | (lo & 0x3fff) << 4) & (VD_INDEX_ATTENTION - 1);
-}
-
-/* 0: *id and *key are the name's; -ENOENT: *key is a free place for it. */
-static int index_find(struct vd_pool *pool, const char *name, uint32_t *id, vd_vblk_t *key)
-{
-	struct vd_volumes *vs = pool->volumes;
-	vd_vblk_t first = name_key(name), k = first, end = first + VD_INDEX_BUCKET;
-	struct vd_volume *vol;
-	struct vd_ext e;
-	bool room = false;
-	int r;
-
-	for (; k < end; k++) {
-		r = vd_map_find_wait(&vs->index, k, &e);
-		if (r)
-			return r;
-		if (e.kind != VD_DATA) {
-			if (!room)
-				*key = k;
-			room = true;
-			if (e.len >= end - k)
-				break;
-			continue;
-		}
-		r = vd_volumes_load(pool, (uint32_t)e.p, &vol);
-		if (r && r != -ENOENT)
-			return r;
-		if (!r && !strcmp(vol->rec->d.name, name)) {
-			*id = vol->id;
-			*key = k;
-			return 0;
-		}
-	}
-	return room ? -ENOENT : -EEXIST;
-}
-
-int vd_plan_init(struct vd_plan *plan, struct vd_pool *pool, unsigned max)
-{
-	plan->pool = pool;
-	plan->n = 0;
-	plan->max = max;
-	plan->op = vd_zalloc(pool, max * sizeof(*plan->op));
-	return plan->op ? 0 : -ENOMEM;
-}
-
-void vd_plan_fini(struct vd_plan *plan)
-{
-	unsigned i;
-
-	for (i = 0; plan->op && i < plan->n; i++)
-		vd_spares_free(plan->pool, plan->op[i].spare);
-	vd_free(plan->pool, plan->op);
-}
-
-int vd_plan_key(struct vd_plan *plan, vd_vblk_t key, uint32_t id)
-{
-	struct vd_index_op *op = &plan->op[plan->n];
-	int r;
-
-	if (plan->n == plan->max)
-		return -EUCLEAN;
-	r = vd_spares_new(plan->pool, op->spare, VD_ALLOC_WAIT);
-	if (r)
-		return r;
-	op->key = key;
-	op->id = id;
-	plan->n++;
-	return 0;
-}
-
-int vd_plan_name(struct vd_plan *plan, const char *name, uint32_t id)
-{
-	unsigned i, moved;
-	vd_vblk_t key;
-	uint32_t other;
-	int r = index_find(plan->pool, name, &other, &key);
-
-	if (!id) /* removal */
-		return r == -ENOENT ? 0 : r ? r : vd_plan_key(plan, key, 0);
-	if (!r)
-		return -EEXIST;
-	if (r != -ENOENT)
-		return r;
-	/* Names of one plan that share a bucket must not take one place. */
-	do {
-		moved = 0;
-		for (i = 0; i < plan->n; i++)
-			if (plan->op[i].key == key && plan->op[i].id) {
-				key++;
-				moved++;
-			}
-	} while (moved);
-	return vd_plan_key(plan, key, id);
-}
-
-void vd_plan_apply(struct vd_plan *plan)
-{
-	struct vd_volume *index = &plan->pool->volumes->index;
-	unsigned i;
-
-	vd_write_lock(&index->map);
-	for (i = 0; i < plan->n; i++) {
-		struct vd_index_op *op = &plan->op[i];
-		struct vd_ext e = { .v = op->key, .len = 1, .p = op->id, .kind = op->id ? VD_DATA : VD_HOLE };
-
-		vd_map_put(index, &e, 0, op->spare);
-	}
-	vd_write_unlock(&index->map);
 }
 
 /* ---- a record changes ---------------------------------------------------- */
@@ -887,7 +768,7 @@ int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
 	if (!vd_name_valid(name))
 		return -EINVAL;
 	vd_mutex_lock(&vs->lock);
-	r = index_find(pool, name, &found, &key);
+	r = vd_index_find(pool, name, &found, &key);
 	if (r == -EEXIST)
 		r = -ENOENT;
 	if (!r)
@@ -1008,7 +889,7 @@ static int replay_volume(struct vd_pool *pool, uint64_t seq, const struct vd_dis
 	if (!rec)
 		return -ENOMEM;
 	memcpy((uint8_t *)&rec->d + sizeof(rec->d.h), r0 + 1, len);
-	r = record_verify(&rec->d, id);
+	r = vd_record_verify(&rec->d, id);
 	if (!r) {
 		r = vd_volumes_load(pool, id, &vol);
 		is_new = r == -ENOENT;

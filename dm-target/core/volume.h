@@ -157,6 +157,9 @@ void vd_volume_teardown(struct vd_volume *vol); /* without its base */
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
 /* The same from outside the lock, reading what is missing. Class B. */
 int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out) __must_check;
+/* True: no overlay covers [v, v + *len), only the tree at *root. Within volumes->gate. */
+bool vd_map_gap(struct vd_volume *vol, vd_vblk_t v, uint64_t *len, struct vd_root *root);
+unsigned vd_permille(uint64_t n, uint64_t all); /* report.c */
 int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped) __must_check;
 /* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces. */
 void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2]);

@@ -1,0 +1,412 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Checking: counts every reference from the roots down and compares with what
+ * the space tree has recorded.
+ *
+ * A node is entered once, however many volumes share it; each further reference
+ * is only counted.  Where nodes are unreadable, a second pass goes through every
+ * volume in full and tells which ranges of which volumes are lost.  Nothing read
+ * here is believed further than vd_node_get() and record_verify() do.
+ */
+#include "record.h"
+
+struct tally { /* found references of one group */
+	struct vd_list hash;
+	uint64_t group;
+	uint32_t n[VD_GROUP_BLOCKS];
+};
+
+#define TALLY_BUCKETS 4096u
+
+struct check {
+	struct vd_pool *pool;
+	vd_check_fn fn;
+	void *arg;
+	int (*progress)(void *arg, unsigned permille);
+	uint64_t faults, nodes_bad;
+	uint64_t nodes, nodes_expected;
+	uint32_t volume;
+	bool counted;      /* first pass: count and enter once; second: tell lost ranges */
+	bool noref;        /* the tree's extents are no blocks */
+	uint8_t *copy;     /* a block, for comparing copies */
+	struct vd_list tally[TALLY_BUCKETS];
+};
+
+static int report(struct check *c, enum vd_fault fault, uint64_t a, uint64_t b)
+{
+	struct vd_check_report rep = { fault, c->volume, a, b };
+
+	c->faults++;
+	return c->fn ? c->fn(c->arg, &rep) : 0;
+}
+
+/* ---- tally ------------------------------------------------------------------ */
+
+static struct tally *tally_find(struct check *c, uint64_t group, bool make)
+{
+	struct vd_list *head = &c->tally[(group ^ group >> 27) % TALLY_BUCKETS], *pos;
+	struct tally *t;
+
+	vd_list_for_each(pos, head) {
+		t = vd_container(pos, struct tally, hash);
+		if (t->group == group)
+			return t;
+	}
+	t = make ? vd_zalloc(c->pool, sizeof(*t)) : NULL;
+	if (t) {
+		t->group = group;
+		vd_list_add_tail(head, &t->hash);
+	}
+	return t;
+}
+
+/* *first: nobody had referred to p before. */
+static int count(struct check *c, vd_pblk_t p, uint64_t len, bool *first)
+{
+	struct tally *t = NULL;
+	uint64_t i;
+
+	for (i = 0; i < len; i++, p++) {
+		if (!t || t->group != p >> VD_GROUP_SHIFT)
+			t = tally_find(c, p >> VD_GROUP_SHIFT, true);
+		if (!t)
+			return -ENOMEM;
+		if (first)
+			*first = !t->n[p % VD_GROUP_BLOCKS];
+		t->n[p % VD_GROUP_BLOCKS]++;
+	}
+	return 0;
+}
+
+static void tally_free(struct check *c)
+{
+	unsigned i;
+
+	for (i = 0; i < TALLY_BUCKETS; i++)
+		while (!vd_list_empty(&c->tally[i])) {
+			struct tally *t = vd_container(c->tally[i].next, struct tally, hash);
+
+			vd_list_del(&t->hash);
+			vd_free(c->pool, t);
+		}
+}
+
+/* ---- nodes -------------------------------------------------------------------- */
+
+/* vd_node_get() was content with one copy; both are looked at here. */
+static int compare_copies(struct check *c, const struct vd_visit *v)
+{
+	struct vd_pool *pool = c->pool;
+	vd_pblk_t at[2] = { v->ptr.a, v->ptr.b };
+	unsigned i;
+	int r;
+
+	for (i = 0; i < 2; i++) {
+		if (at[i] == VD_PBLK_NONE)
+			continue;
+		r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), c->copy, 1);
+		if (!r && !memcmp(c->copy, v->n->data, VD_BLOCK))
+			continue;
+		r = report(c, VD_FAULT_COPY, at[i], 0);
+		if (!r && vd_pool_writable(pool))
+			r = pool->host.write(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), v->n->data, 1);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
+static int check_extents(struct check *c, const struct vd_visit *v)
+{
+	unsigned i, n = le16_to_cpu(vd_node_head(v->n)->count);
+	struct vd_ext e;
+	int r = 0;
+
+	for (i = 0; i < n && !r; i++) {
+		r = vd_extents_get(v->n->data, i, &e);
+		if (!r && (e.v < v->lo || e.len > v->hi - e.v))
+			r = -EUCLEAN;
+		if (r == -EUCLEAN)
+			return report(c, VD_FAULT_ORDER, v->ptr.a, i);
+		if (r || e.kind != VD_DATA || c->noref)
+			continue;
+		if (!vd_pblk_valid(c->pool, e.p, e.len))
+			return report(c, VD_FAULT_ORDER, v->ptr.a, i);
+		r = count(c, e.p, e.len, NULL);
+	}
+	return r;
+}
+
+static int lost(struct check *c, const struct vd_visit *v)
+{
+	uint64_t hi = vd_min(v->hi, VD_VBLK_END);
+	int r;
+
+	if (c->counted) {
+		c->nodes_bad++;
+		r = report(c, VD_FAULT_NODE, v->ptr.a, (uint64_t)-v->err);
+	} else {
+		r = report(c, VD_FAULT_RANGE, v->lo << VD_BLOCK_SHIFT, (hi - vd_min(v->lo, hi)) << VD_BLOCK_SHIFT);
+	}
+	return r ? r : 1;
+}
+
+static int tell(struct check *c)
+{
+	return c->progress && !(c->nodes++ & 255) && c->progress(c->arg, vd_permille(c->nodes, c->nodes_expected)) ? -EINTR : 0;
+}
+
+static int visit(void *arg, const struct vd_visit *v)
+{
+	struct check *c = arg;
+	bool first = true, ignored;
+	int r = tell(c);
+
+	if (r || (!v->n && !v->err))
+		return r;
+	if (c->counted) {
+		r = count(c, v->ptr.a, 1, &first);
+		if (!r && first && v->ptr.b != VD_PBLK_NONE)
+			r = count(c, v->ptr.b, 1, &ignored);
+		if (r)
+			return r;
+		if (!first)
+			return 1;
+	}
+	if (v->err)
+		return lost(c, v);
+	if (!c->counted)
+		return 0;
+	r = compare_copies(c, v);
+	if (!r && v->n->kind == VD_NODE_EXTENTS)
+		r = check_extents(c, v);
+	return r;
+}
+
+static int walk(struct check *c, const struct vd_root *root, enum vd_node_kind kind, uint32_t volume, bool noref)
+{
+	c->volume = volume;
+	c->noref = noref;
+	return root->ptr.gen ? vd_tree_walk(c->pool, root, kind, visit, c) : 0;
+}
+
+/* ---- volumes -------------------------------------------------------------------- */
+
+/* Calls fn with each record that can be read, and its mapping's root. */
+static int each_volume(struct check *c, int (*fn)(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root))
+{
+	struct vd_pool *pool = c->pool;
+	struct vd_slot slot;
+	struct vd_node *n;
+	struct vd_root root;
+	uint64_t id;
+	int r;
+
+	for (id = 0;; id = slot.key + 1) {
+		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
+		if (r)
+			return r == -ENODATA || r == -EBADMSG || r == -EUCLEAN ? 0 : r; /* the walk has told */
+		if (vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n))
+			continue;
+		c->volume = (uint32_t)slot.key;
+		vd_root_get(&root, &((const struct vd_disk_volume *)n->data)->root);
+		r = fn(c, n->data, &root);
+		vd_node_put(pool, n);
+		if (r)
+			return r;
+	}
+}
+
+static int check_record(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)
+{
+	struct vd_volume *vol;
+	uint32_t id, flags = le32_to_cpu(d->flags);
+	int r;
+
+	(void)root;
+	if (vd_record_verify(d, c->volume))
+		return report(c, VD_FAULT_RECORD, c->volume, 0);
+	if (flags & (VD_VOL_DELETING | VD_VOL_PENDING))
+		return 0;
+	/* The record in memory may be newer: renamed or deleted since. */
+	vd_mutex_lock(&c->pool->volumes->lock);
+	vol = vd_volume_in_memory(c->pool->volumes, c->volume);
+	r = vol && memcmp(vol->rec->d.name, d->name, sizeof(d->name));
+	vd_mutex_unlock(&c->pool->volumes->lock);
+	if (r)
+		return 0;
+	r = vd_volume_find(c->pool, d->name, &id);
+	if (r && r != -ENOENT)
+		return r == -EBADMSG || r == -EUCLEAN ? 0 : r;
+	return r || id != c->volume ? report(c, VD_FAULT_NAME, c->volume, 0) : 0;
+}
+
+static int walk_mapping(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)
+{
+	int r = vd_record_verify(d, c->volume);
+
+	return r ? 0 : walk(c, root, VD_NODE_EXTENTS, c->volume, false);
+}
+
+static int check_root(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)
+{
+	struct vd_visit v = { .ptr = root->ptr, .hi = VD_VBLK_END };
+	enum vd_node_kind kind = root->height ? VD_NODE_INDEX : VD_NODE_EXTENTS;
+	int r = check_record(c, d, root);
+
+	if (r || !root->ptr.gen)
+		return r;
+	v.err = vd_node_get(c->pool, &root->ptr, kind, root->height, 0, &v.n);
+	if (v.err) {
+		r = lost(c, &v);
+		return r < 0 ? r : 0;
+	}
+	vd_node_put(c->pool, v.n);
+	return 0;
+}
+
+/* ---- comparing with what is recorded ----------------------------------------------- */
+
+static int report_leak(struct check *c, vd_pblk_t end, uint64_t *len)
+{
+	uint64_t n = *len;
+
+	*len = 0;
+	return n ? report(c, VD_FAULT_LEAK, end - n, n) : 0;
+}
+
+static int compare_group(struct check *c, uint64_t group)
+{
+	struct vd_pool *pool = c->pool;
+	const struct tally *t = tally_find(c, group, false);
+	vd_pblk_t p = group << VD_GROUP_SHIFT;
+	unsigned m = VD_PBLK_MEMBER(p);
+	uint64_t end, i, run, leak = 0;
+	uint32_t recorded, found;
+	int r = 0;
+
+	if (m >= pool->nmembers)
+		return 0;
+	end = vd_min((uint64_t)VD_GROUP_BLOCKS, pool->member[m].blocks - VD_PBLK_BLOCK(p));
+	for (i = 0; i < end && !r;) {
+		r = vd_space_run(pool, p + i, end - i, &recorded, &run);
+		if (r == -EBADMSG || r == -EUCLEAN)
+			return 0; /* its page is lost, which the walk has told */
+		if (r)
+			return r;
+		for (run += i; i < run && !r; i++) {
+			found = t ? t->n[i] : 0;
+			if (recorded && !found) {
+				leak++;
+				continue;
+			}
+			r = report_leak(c, p + i, &leak);
+			if (!r && found != recorded)
+				r = report(c, VD_FAULT_COUNT, p + i, (uint64_t)found << 32 | recorded);
+		}
+	}
+	return r ? r : report_leak(c, p + i, &leak);
+}
+
+static int compare_counts(struct check *c)
+{
+	struct vd_slot slot;
+	struct vd_list *pos;
+	uint64_t key = 0, group;
+	unsigned i;
+	int r = 0;
+
+	c->volume = 0;
+	for (i = 0; i < TALLY_BUCKETS && !r; i++)
+		for (pos = c->tally[i].next; pos != &c->tally[i] && !r; pos = pos->next)
+			r = compare_group(c, vd_container(pos, struct tally, hash)->group);
+	while (!r) { /* recorded groups in which nothing was found */
+		r = vd_ptree_next(c->pool, &c->pool->space_root, key, false, 0, &slot);
+		if (r)
+			return r == -ENODATA || r == -EBADMSG || r == -EUCLEAN ? 0 : r;
+		group = slot.key >> (VD_GROUP_SHIFT - VD_SPACE_KEY_SHIFT);
+		key = (group + 1) << (VD_GROUP_SHIFT - VD_SPACE_KEY_SHIFT);
+		if (!tally_find(c, group, false))
+			r = compare_group(c, group);
+	}
+	return r;
+}
+
+/* The blocks no tree refers to: system blocks and the journal. */
+static int count_fixed(struct check *c)
+{
+	const struct vd_disk_super *s = c->pool->super;
+	unsigned m, i;
+	int r = 0;
+
+	for (m = 0; m < c->pool->nmembers && !r; m++)
+		r = count(c, VD_PBLK(m, 0), VD_SYSTEM_BLOCKS, NULL);
+	for (i = 0; i < VD_JOURNAL_COPIES && !r; i++) {
+		m = le32_to_cpu(s->journal_member[i]);
+		if (m != ~0u)
+			r = count(c, VD_PBLK(m, le64_to_cpu(s->journal_start)), le64_to_cpu(s->journal_blocks), NULL);
+	}
+	return r;
+}
+
+static int check_full(struct check *c)
+{
+	struct vd_pool *pool = c->pool;
+	const struct vd_root *index = &pool->volumes->index.disk_root;
+	uint64_t before;
+	int r;
+
+	c->counted = true;
+	r = count_fixed(c);
+	if (!r)
+		r = walk(c, &pool->space_root, VD_NODE_SPACE, 0, false);
+	if (!r)
+		r = walk(c, &pool->volumes_root, VD_NODE_VOLUME, 0, false);
+	if (!r)
+		r = walk(c, index, VD_NODE_EXTENTS, 0, true);
+	if (!r)
+		r = each_volume(c, walk_mapping);
+	before = c->nodes_bad;
+	if (!r)
+		r = each_volume(c, check_record);
+	/* With nodes lost the counts below them cannot be found again. */
+	if (!r && !before)
+		r = compare_counts(c);
+	c->counted = false;
+	if (!r && before)
+		r = each_volume(c, walk_mapping);
+	return r;
+}
+
+int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, int (*progress)(void *arg, unsigned permille), uint64_t *faults)
+{
+	struct check *c = vd_zalloc(pool, sizeof(*c));
+	unsigned i;
+	int r = 0;
+
+	if (!c)
+		return -ENOMEM;
+	c->pool = pool;
+	c->fn = fn;
+	c->arg = arg;
+	c->progress = progress;
+	c->copy = vd_alloc(pool, VD_BLOCK);
+	for (i = 0; i < TALLY_BUCKETS; i++)
+		vd_list_init(&c->tally[i]);
+	if (!c->copy)
+		r = -ENOMEM;
+	if (!r && vd_pool_writable(pool))
+		r = vd_checkpoint(pool);
+	vd_mutex_lock(&pool->ckpt_lock); /* trees and counts hold still */
+	/* A guess for the bar: a page of mapping for a hundred blocks, a node for each. */
+	c->nodes_expected = le64_to_cpu(pool->super->used_blocks) / 100 + 1;
+	if (!r)
+		r = flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
+	vd_mutex_unlock(&pool->ckpt_lock);
+	tally_free(c);
+	vd_free(pool, c->copy);
+	if (!r)
+		*faults = c->faults;
+	vd_free(pool, c);
+	return r;
+}
