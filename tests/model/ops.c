@@ -1,0 +1,912 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * The random operations.  Each does one thing to the pool and to the model, and
+ * judges the engine's answer: what it may refuse is said here, and where.
+ */
+#include "world.h"
+
+static const unsigned weights[W_OPS] = {
+	[W_WRITE] = 340, [W_READ] = 60, [W_UNMAP] = 50, [W_FLUSH] = 60, [W_FUA] = 30, [W_CREATE] = 25, [W_DELETE] = 22,
+	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
+	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
+	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10,
+};
+const char *const world_op_name[W_OPS] = {
+	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
+	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
+	"reopen", "add", "check", "edge",
+};
+
+void world_weights(struct world *w)
+{
+	memcpy(w->weight, weights, sizeof(weights));
+}
+
+typedef unsigned long long ull;
+
+/* ---- choosing --------------------------------------------------------- */
+
+static uint64_t below(struct world *w, uint64_t n) { return rng_below(&w->rng, n); }
+static bool one_in(struct world *w, uint64_t n) { return rng_one_in(&w->rng, n); }
+
+enum { ANY = 0, UNLOCKED = 1, WRITABLE = 2, NO_POINTERS = 4 };
+static struct ref_vol *pick(struct world *w, unsigned want)
+{
+	unsigned i, n = w->ref->n, at;
+
+	if (!n)
+		return NULL;
+	at = (unsigned)below(w, n);
+	for (i = 0; i < n; i++) {
+		struct ref_vol *v = w->ref->vol[(at + i) % n];
+
+		if (!(want & UNLOCKED && v->locked) && !(want & WRITABLE && v->readonly) && !(want & NO_POINTERS && v->npointers))
+			return v;
+	}
+	return NULL;
+}
+
+static bool is_open(const struct world *w, uint32_t id)
+{
+	unsigned i;
+
+	for (i = 0; i < w->nhandles; i++)
+		if (w->handle[i].id == id)
+			return true;
+	return false;
+}
+
+static void close_handle(struct world *w, uint32_t id)
+{
+	unsigned i;
+
+	for (i = 0; i < w->nhandles; i++)
+		if (w->handle[i].id == id) {
+			vd_volume_close(w->handle[i].vol);
+			w->handle[i] = w->handle[--w->nhandles];
+			return;
+		}
+}
+
+struct vd_volume *world_handle(struct world *w, uint32_t id)
+{
+	struct vd_volume *vol;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < w->nhandles; i++)
+		if (w->handle[i].id == id)
+			return w->handle[i].vol;
+	r = vd_volume_open(w->pool, id, &vol);
+	if (r) {
+		world_log(w, "open volume %u: %d", id, r);
+		if (!world_disturbed(w))
+			world_fail(w, "open of volume %u: error %d", id, r);
+		return NULL;
+	}
+	w->handle[w->nhandles].id = id;
+	w->handle[w->nhandles++].vol = vol;
+	return vol;
+}
+
+/* Where things are done to a volume: all of a small one; of a large one here and there. */
+static uint64_t island(struct world *w, const struct ref_vol *v)
+{
+	uint64_t room = 256 << 10, at;
+
+	if (v->size <= 4 << 20)
+		return below(w, v->size / VD_BLOCK) * VD_BLOCK;
+	switch (below(w, 5)) {
+	case 0: at = 0; break;
+	case 1: at = v->size - room; break;
+	case 2: at = v->size / 3 & ~(uint64_t)(VD_BLOCK - 1); break;
+	case 3: at = v->size / 2 & ~(uint64_t)((1 << 20) - 1); break; /* across a boundary */
+	default: at = (v->size >> 10) * below(w, 1000) & ~(uint64_t)(VD_BLOCK - 1); break;
+	}
+	return vd_min(at + below(w, room / VD_BLOCK) * VD_BLOCK, v->size - VD_BLOCK);
+}
+
+static void pick_range(struct world *w, const struct ref_vol *v, uint64_t max, uint64_t *off, uint64_t *len)
+{
+	uint64_t unit = w->shape.sector_size, n;
+
+	*off = island(w, v);
+	switch (below(w, 10)) {
+	case 0: case 1: /* within a block */
+		*off += below(w, VD_BLOCK / unit) * unit;
+		n = 1;
+		break;
+	case 2: case 3: /* a few sectors, over a block's edge perhaps */
+		*off += below(w, VD_BLOCK / unit) * unit;
+		n = 1 + below(w, 24 * SECTOR / unit + 1);
+		break;
+	case 4: case 5: case 6:
+		n = VD_BLOCK / unit;
+		break;
+	case 7: case 8:
+		n = VD_BLOCK / unit * (1 + below(w, 8));
+		break;
+	default:
+		n = 1 + below(w, max / unit);
+		break;
+	}
+	*len = vd_min(vd_min(n * unit, max), v->size - *off);
+}
+
+static void fresh_name(struct world *w, char *name, size_t size)
+{
+	snprintf(name, size, "v%llu%s", (ull)w->names++, one_in(w, 4) ? ".a-rather-long-name-of-a-volume@2024:+_" : "");
+}
+
+/* ---- judging ---------------------------------------------------------- */
+
+static bool may_be_full(struct world *w)
+{
+	struct vd_pool_info info;
+
+	if (w->shape.tiny)
+		return true;
+	vd_pool_info(w->pool, &info);
+	return info.used_blocks + info.reserve_blocks > info.total_blocks / 2;
+}
+
+/*
+ * What the engine's answer r to the change in ref->op means.  also: an errno
+ * that is a proper refusal here.  0, or 1 when a cut or fault leaves it open.
+ */
+static int settle(struct world *w, int r, int also)
+{
+	enum ref_op_kind kind = w->ref->op.kind;
+
+	if (sim_is_cut(w->sim))
+		return 1;
+	if (!r) {
+		ref_done(w->ref);
+		return 0;
+	}
+	if (w->sim->fault.hit)
+		return 1;
+	ref_undone(w->ref);
+	if (r == -ENOSPC && kind != REF_DELETE && kind != REF_UNMAP && kind != REF_UNLOCK && kind != REF_POINTER_DEL && may_be_full(w)) {
+		w->nospace++;
+		return 0;
+	}
+	if (also && r == also)
+		return 0;
+	world_fail(w, "%s of volume %u: error %d", ref_op_name[kind], w->ref->vol[0] ? w->ref->op.id : 0, r);
+}
+
+/* Of a call that changes nothing the model knows of. */
+static int plain(struct world *w, const char *what, int r)
+{
+	if (r && !world_disturbed(w))
+		world_fail(w, "%s: error %d", what, r);
+	return world_disturbed(w);
+}
+
+/* ---- I/O -------------------------------------------------------------- */
+
+static int do_flush(struct world *w)
+{
+	int r = vd_flush(w->pool);
+
+	world_log(w, "flush: %d", r);
+	if (plain(w, "flush", r))
+		return 1;
+	ref_flushed(w->ref);
+	return 0;
+}
+
+static int do_write(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED | (one_in(w, 20) ? 0 : WRITABLE));
+	struct ref_op op = { .kind = REF_WRITE };
+	struct vd_volume *h;
+	uint64_t done;
+	int r;
+
+	if (!v)
+		return world_do(w, W_CREATE);
+	if (!(h = world_handle(w, v->id)))
+		return 1;
+	op.id = v->id;
+	op.value = w->ref->next_value++;
+	pick_range(w, v, w->shape.max_write, &op.off, &op.len);
+	if (v->readonly) {
+		r = io_stamp(w->sim, h, v->nbase, op.off, op.len, op.value, NULL);
+		world_log(w, "write to read-only %u: %d", v->id, r);
+		if (r != -EROFS && !world_disturbed(w))
+			world_fail(w, "a write to read-only volume %u answers %d", v->id, r);
+		return world_disturbed(w);
+	}
+	ref_begin(w->ref, &op);
+	r = io_stamp(w->sim, h, v->nbase, op.off, op.len, op.value, &done);
+	world_log(w, "write %u: %llu+%llu (block %llu) = %llu: %d", v->id, (ull)op.off, (ull)op.len, (ull)op.off / VD_BLOCK, (ull)op.value, r);
+	if (r == -ENOSPC && !world_disturbed(w) && may_be_full(w)) {
+		ref_done_partly(w->ref, done);
+		w->nospace++;
+		return 0;
+	}
+	return settle(w, r, 0);
+}
+
+static int do_fua(struct world *w)
+{
+	int r = do_write(w); /* I6: the mapping it meets may not be durable yet */
+
+	return r ? r : do_flush(w);
+}
+
+static int do_unmap(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED | WRITABLE);
+	struct ref_op op = { .kind = REF_UNMAP };
+	struct vd_volume *h;
+	int r;
+
+	if (!v)
+		return world_do(w, W_CREATE);
+	if (!(h = world_handle(w, v->id)))
+		return 1;
+	op.id = v->id;
+	pick_range(w, v, 1 << 20, &op.off, &op.len);
+	if (one_in(w, 20) || (w->shape.tiny && one_in(w, 4))) {
+		op.off = 0;
+		op.len = v->size;
+	}
+	ref_begin(w->ref, &op);
+	r = vd_unmap(h, op.off, op.len);
+	world_log(w, "unmap %u: %llu+%llu (block %llu): %d", v->id, (ull)op.off, (ull)op.len, (ull)op.off / VD_BLOCK, r);
+	return settle(w, r, 0);
+}
+
+static int do_read(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED);
+	uint64_t off, len, s;
+	struct vd_volume *h;
+	uint8_t *buf;
+	int r;
+
+	if (!v)
+		return 0;
+	if (!(h = world_handle(w, v->id)))
+		return 1;
+	pick_range(w, v, 1 << 20, &off, &len);
+	buf = malloc(len);
+	if (!buf)
+		abort();
+	r = io_read(w->sim, h, v->nbase, off, buf, len, NULL);
+	world_log(w, "read %u: %llu+%llu: %d", v->id, (ull)off, (ull)len, r);
+	for (s = 0; !r && s < len / SECTOR; s++) {
+		uint64_t got = stamp_read(buf + s * SECTOR, off / SECTOR + s), want = ref_value(v, off / SECTOR + s);
+		char what[100];
+
+		stamp_describe(buf + s * SECTOR, what, sizeof(what));
+		if (got != want)
+			world_fail(w, "read of volume %u, sector %llu (block %llu): %s, and it was write %llu", v->id, (ull)(off / SECTOR + s),
+				   (ull)(off / SECTOR + s) / 8, got ? what : "zeros", (ull)want);
+	}
+	free(buf);
+	return plain(w, "read", r);
+}
+
+/* ---- volumes ---------------------------------------------------------- */
+
+static int do_create(struct world *w)
+{
+	struct ref_op op = { .kind = REF_CREATE };
+	struct vd_volume_spec spec = { .name = op.name };
+	char base[64];
+	unsigned i;
+	int r;
+
+	if (w->ref->n >= w->shape.max_volumes)
+		return world_do(w, W_DELETE);
+	fresh_name(w, op.name, sizeof(op.name));
+	if (w->shape.far && one_in(w, 2))
+		op.size = one_in(w, 5) ? 1ull << 63 : VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, 8, 50)));
+	else
+		op.size = VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, 0, 10)));
+	if (w->shape.bases && one_in(w, 2) && op.size <= 4 << 20) {
+		op.nbase = 1 + below(w, op.size / SECTOR);
+		if (w->shape.sector_size == VD_BLOCK)
+			op.nbase = op.size / SECTOR;
+		base_path(base, sizeof(base), op.nbase);
+		spec.base = base;
+	}
+	if (one_in(w, 5)) {
+		snprintf(op.attrs, sizeof(op.attrs), "made=%llu\n", (ull)w->names);
+		spec.attrs = op.attrs;
+	}
+	for (i = 0; i < 16; i++)
+		spec.uuid[i] = (uint8_t)rng_next(&w->rng);
+	spec.size = op.size;
+	ref_begin(w->ref, &op);
+	r = vd_volume_create(w->pool, &spec, &w->ref->op.id);
+	world_log(w, "create %s, %llu bytes, base %llu: %d, volume %u", op.name, (ull)op.size, (ull)op.nbase, r, r ? 0 : w->ref->op.id);
+	return settle(w, r, 0);
+}
+
+static int do_delete(struct world *w)
+{
+	struct ref_op op = { .kind = REF_DELETE };
+	struct ref_vol *v = pick(w, ANY);
+	bool keep = one_in(w, 4);
+	int r, want;
+
+	if (!v)
+		return world_do(w, W_CREATE);
+	op.id = v->id;
+	if (!keep)
+		close_handle(w, v->id);
+	want = v->locked ? -EACCES : v->npointers || is_open(w, v->id) ? -EBUSY : 0;
+	ref_begin(w->ref, &op);
+	r = vd_volume_delete(w->pool, v->id);
+	world_log(w, "delete %u (%s): %d", v->id, v->name, r);
+	if (want && !r && !world_disturbed(w))
+		world_fail(w, "delete of volume %u which is %s", v->id, v->locked ? "locked" : "in use");
+	return settle(w, r, v->locked && r == -EBUSY && (v->npointers || is_open(w, v->id)) ? -EBUSY : want);
+}
+
+static int do_rename(struct world *w)
+{
+	struct ref_op op = { .kind = REF_RENAME };
+	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS), *other;
+	int r;
+
+	if (!v)
+		return 0;
+	other = pick(w, ANY);
+	if (one_in(w, 5) && other != v) { /* a name that is taken */
+		r = vd_volume_rename(w->pool, v->id, other->name);
+		world_log(w, "rename %u to %s, which is taken: %d", v->id, other->name, r);
+		if (r != -EEXIST && r != -EBUSY && !world_disturbed(w))
+			world_fail(w, "a rename to a name that is taken answers %d", r);
+		return world_disturbed(w);
+	}
+	op.id = v->id;
+	fresh_name(w, op.name, sizeof(op.name));
+	ref_begin(w->ref, &op);
+	r = vd_volume_rename(w->pool, v->id, op.name);
+	world_log(w, "rename %u to %s: %d", v->id, op.name, r);
+	return settle(w, r, is_open(w, v->id) ? -EBUSY : 0);
+}
+
+static int do_resize(struct world *w)
+{
+	struct ref_op op = { .kind = REF_RESIZE };
+	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS | WRITABLE);
+	uint64_t blocks;
+	int r;
+
+	if (!v)
+		return 0;
+	blocks = v->size / VD_BLOCK;
+	op.id = v->id;
+	if (one_in(w, 2) || v->nbase > 8 << 11)
+		op.size = VD_BLOCK * (1 + below(w, blocks));
+	else
+		op.size = VD_BLOCK * vd_min(blocks + below(w, 2 * blocks), 1ull << 51);
+	if (op.size < VD_BLOCK)
+		op.size = VD_BLOCK;
+	ref_begin(w->ref, &op);
+	r = vd_volume_resize(w->pool, v->id, op.size);
+	world_log(w, "resize %u from %llu to %llu (block %llu): %d", v->id, (ull)v->size, (ull)op.size, (ull)op.size / VD_BLOCK, r);
+	return settle(w, r, 0);
+}
+
+static int snapshot(struct world *w, unsigned n)
+{
+	struct ref_op op = { .kind = REF_SNAPSHOT };
+	struct vd_snap snap[REF_PAIRS] = { 0 };
+	unsigned i, k;
+	int r;
+
+	for (i = 0; i < n; i++) {
+		struct ref_vol *v = pick(w, UNLOCKED);
+
+		if (!v || w->ref->n + op.n >= w->shape.max_volumes)
+			break;
+		for (k = 0; k < op.n && op.pair[k].origin != v->id; k++)
+			;
+		if (k < op.n)
+			continue;
+		op.pair[op.n].origin = v->id;
+		op.pair[op.n].readonly = one_in(w, 2);
+		fresh_name(w, op.pair[op.n].name, sizeof(op.pair[0].name));
+		snap[op.n].origin = v->id;
+		snap[op.n].name = op.pair[op.n].name;
+		snap[op.n].flags = op.pair[op.n].readonly ? VD_VOL_READONLY : 0;
+		for (k = 0; k < 16; k++)
+			snap[op.n].uuid[k] = (uint8_t)rng_next(&w->rng);
+		op.n++;
+	}
+	if (!op.n)
+		return world_do(w, W_DELETE);
+	ref_begin(w->ref, &op);
+	r = vd_snapshot(w->pool, snap, op.n);
+	for (i = 0; i < op.n; i++) {
+		w->ref->op.pair[i].id = snap[i].id;
+		world_log(w, "snapshot %u of %u: %u as %s%s: %d, volume %u", i + 1, op.n, snap[i].origin, snap[i].name,
+			  snap[i].flags ? " (ro)" : "", r, r ? 0 : snap[i].id);
+	}
+	return settle(w, r, 0);
+}
+
+static int do_rollback(struct world *w)
+{
+	struct ref_op op = { .kind = REF_ROLLBACK };
+	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS | WRITABLE), *s = pick(w, UNLOCKED);
+	unsigned i;
+	int r;
+
+	if (!v || v == s)
+		return 0;
+	for (i = 0; i < 8 && (s == v || s->family != v->family); i++)
+		s = pick(w, UNLOCKED);
+	if (s == v)
+		return 0;
+	if (!one_in(w, 4))
+		close_handle(w, v->id);
+	if (s->family != v->family && !one_in(w, 4))
+		return 0;
+	op.id = v->id;
+	op.other = s->id;
+	ref_begin(w->ref, &op);
+	r = vd_rollback(w->pool, v->id, s->id);
+	world_log(w, "rollback %u to %u: %d", v->id, s->id, r);
+	if (!r && !world_disturbed(w) && (is_open(w, v->id) || s->family != v->family))
+		world_fail(w, "rollback of volume %u, which is open or not related", v->id);
+	return settle(w, r, s->family != v->family && r == -EXDEV ? -EXDEV : is_open(w, v->id) ? -EBUSY : 0);
+}
+
+static int do_attrs(struct world *w)
+{
+	struct ref_op op = { .kind = REF_ATTRS };
+	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS);
+	int r;
+
+	if (!v)
+		return 0;
+	op.id = v->id;
+	if (!one_in(w, 4))
+		snprintf(op.attrs, sizeof(op.attrs), "a=%llu\nb=x\n", (ull)w->names++);
+	ref_begin(w->ref, &op);
+	r = vd_volume_set_attrs(w->pool, v->id, op.attrs);
+	world_log(w, "attrs %u: %d", v->id, r);
+	return settle(w, r, is_open(w, v->id) ? -EBUSY : 0);
+}
+
+static void holder(struct world *w, struct vd_disk_holder *h)
+{
+	memset(h, 0, sizeof(*h));
+	memcpy(h->host, "somehost", 8);
+	memcpy(h->hostname, "elsewhere", 9);
+	memcpy(h->purpose, "model", 5);
+	h->pid = cpu_to_le64(w->names++);
+}
+
+static int do_lock(struct world *w)
+{
+	struct ref_op op = { 0 };
+	struct ref_vol *v = pick(w, ANY);
+	struct vd_disk_holder who;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < w->ref->n; i++) /* unlock sooner than lock */
+		if (w->ref->vol[i]->locked)
+			v = w->ref->vol[i];
+	if (!v || (!v->locked && is_open(w, v->id)))
+		return 0;
+	op.id = v->id;
+	holder(w, &who);
+	if (v->locked && one_in(w, 3)) {
+		r = vd_volume_lock(w->pool, v->id, &who);
+		world_log(w, "lock %u once more: %d", v->id, r);
+		if (r != -EACCES && !world_disturbed(w))
+			world_fail(w, "a second lock of volume %u answers %d", v->id, r);
+		return world_disturbed(w);
+	}
+	op.kind = v->locked ? REF_UNLOCK : REF_LOCK;
+	ref_begin(w->ref, &op);
+	r = v->locked ? vd_volume_unlock(w->pool, v->id) : vd_volume_lock(w->pool, v->id, &who);
+	world_log(w, "%s %u: %d", ref_op_name[op.kind], op.id, r);
+	return settle(w, r, op.kind == REF_LOCK && v->npointers ? -EBUSY : 0);
+}
+
+static int do_pointer(struct world *w)
+{
+	struct ref_op op = { 0 };
+	struct ref_vol *v = pick(w, UNLOCKED);
+	struct vd_disk_pointer ptr;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < w->ref->n; i++)
+		if (w->ref->vol[i]->npointers && one_in(w, 2))
+			v = w->ref->vol[i];
+	if (!v || (v->locked && !v->npointers))
+		return 0;
+	op.id = v->id;
+	memset(&ptr, 0, sizeof(ptr));
+	holder(w, &ptr.who);
+	if (v->npointers && one_in(w, 2)) {
+		op.kind = REF_POINTER_DEL;
+		op.other = v->link[below(w, v->npointers)];
+		ref_begin(w->ref, &op);
+		r = vd_volume_pointer_del(w->pool, v->id, op.other);
+	} else if (v->npointers < VD_POINTERS_MAX) {
+		op.kind = REF_POINTER_ADD; /* read-only ones, any number of which go together */
+		ref_begin(w->ref, &op);
+		r = vd_volume_pointer_add(w->pool, v->id, &ptr, &w->ref->op.other);
+	} else {
+		uint32_t link;
+
+		r = vd_volume_pointer_add(w->pool, v->id, &ptr, &link);
+		world_log(w, "one pointer too many to %u: %d", v->id, r);
+		if (r != -ENOSPC && !world_disturbed(w))
+			world_fail(w, "one pointer too many to volume %u answers %d", v->id, r);
+		return world_disturbed(w);
+	}
+	world_log(w, "%s %u, link %u: %d", ref_op_name[op.kind], v->id, w->ref->op.other, r);
+	return settle(w, r, 0);
+}
+
+static int do_readonly(struct world *w)
+{
+	struct ref_op op = { .kind = REF_READONLY };
+	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS);
+	int r;
+
+	if (!v)
+		return 0;
+	close_handle(w, v->id);
+	op.id = v->id;
+	op.readonly = !v->readonly && one_in(w, 2);
+	ref_begin(w->ref, &op);
+	r = vd_volume_set_flags(w->pool, v->id, op.readonly ? VD_VOL_READONLY : 0, op.readonly ? 0 : VD_VOL_READONLY);
+	world_log(w, "volume %u: readonly %d: %d", v->id, op.readonly, r);
+	return settle(w, r, 0);
+}
+
+/* ---- reports ---------------------------------------------------------- */
+
+struct ranges { uint64_t (*r)[2]; uint64_t n, room; bool disorder; };
+
+static int range_seen(void *arg, uint64_t off, uint64_t len)
+{
+	struct ranges *l = arg;
+
+	if (l->n == l->room) {
+		l->room = l->room ? l->room * 2 : 64;
+		l->r = realloc(l->r, l->room * sizeof(*l->r));
+		if (!l->r)
+			abort();
+	}
+	if (!len || (l->n && off <= l->r[l->n - 1][1])) /* ascending, merged */
+		l->disorder = true;
+	l->r[l->n][0] = off;
+	l->r[l->n++][1] = off + len;
+	return 0;
+}
+
+static bool in_ranges(const struct ranges *l, uint64_t off)
+{
+	uint64_t lo = 0, hi = l->n;
+
+	while (lo < hi) {
+		uint64_t mid = (lo + hi) / 2;
+
+		if (l->r[mid][1] <= off)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	return lo < l->n && l->r[lo][0] <= off;
+}
+
+static void diff_pages(struct world *w, const struct ranges *l, const struct ref_vol *a, const struct ref_vol *b)
+{
+	uint64_t end = vd_min(a->size, b->size), s, first;
+	unsigned i, k;
+
+	for (i = 0; i < a->nbuckets; i++) {
+		if (!a->bucket[i])
+			continue;
+		first = a->bucket[i]->number * PAGE_SECTORS;
+		for (k = 0; k < b->nbuckets && b->bucket[k] != a->bucket[i]; k++)
+			;
+		if (k < b->nbuckets && w->ref->exact) { /* nothing was done to these since: precise */
+			for (s = first; s < first + PAGE_SECTORS; s++)
+				if (in_ranges(l, s * SECTOR))
+					world_fail(w, "diff %u %u: block %llu is shared and yet reported", a->id, b->id, (ull)s / 8);
+			continue;
+		}
+		for (s = first; s < first + PAGE_SECTORS && s * SECTOR < end; s++)
+			if (ref_value(a, s) != ref_value(b, s) && !in_ranges(l, s * SECTOR))
+				world_fail(w, "diff %u %u: sector %llu (block %llu) differs and is not reported", a->id, b->id, (ull)s, (ull)s / 8);
+	}
+}
+
+static int do_diff(struct world *w)
+{
+	struct ref_vol *a = pick(w, ANY), *b = pick(w, ANY);
+	struct ranges l = { 0 };
+	unsigned i;
+	int r;
+
+	for (i = 0; a && i < 8 && (a == b || a->family != b->family); i++)
+		b = pick(w, ANY);
+	if (!a || a == b)
+		return 0;
+	r = vd_diff(w->pool, a->id, b->id, range_seen, &l);
+	world_log(w, "diff %u %u: %d, %llu ranges", a->id, b->id, r, (ull)l.n);
+	if (a->family != b->family) {
+		if (r != -EXDEV && !world_disturbed(w))
+			world_fail(w, "diff of volumes %u and %u, not related, answers %d", a->id, b->id, r);
+		r = 0;
+	} else if (!r && !world_disturbed(w)) {
+		if (l.disorder)
+			world_fail(w, "diff %u %u: ranges are empty, out of order, or not merged", a->id, b->id);
+		diff_pages(w, &l, a, b);
+		diff_pages(w, &l, b, a);
+	}
+	free(l.r);
+	return plain(w, "diff", r);
+}
+
+static int do_extent(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED);
+	uint64_t off, end, b, n = 0;
+	struct vd_volume *h;
+	unsigned i;
+	int r = 0;
+
+	if (!v)
+		return 0;
+	if (!(h = world_handle(w, v->id)))
+		return 1;
+	off = island(w, v);
+	end = vd_min(off + VD_BLOCK * (1 + below(w, 512)), v->size);
+	world_log(w, "extents %u: %llu-%llu", v->id, (ull)off, (ull)end);
+	while (off < end) {
+		struct vd_extent_info e = { 0 };
+
+		r = vd_extent(h, off, end - off, &e);
+		if (r)
+			break;
+		if (e.off != off || !e.len || e.len > end - off || e.len % VD_BLOCK || e.kind > VD_BASE)
+			world_fail(w, "extent of volume %u at %llu: %llu+%llu of kind %d", v->id, (ull)off, (ull)e.off, (ull)e.len, e.kind);
+		for (b = off / VD_BLOCK; b < (off + e.len) / VD_BLOCK; b++) {
+			enum vd_ext_kind kind = ref_kind(v, b);
+
+			if (w->ref->exact && (e.kind == VD_DATA) != (kind == VD_DATA))
+				world_fail(w, "extent of volume %u, block %llu: kind %d should be %d", v->id, (ull)b, e.kind, kind);
+			for (i = 0; e.kind != VD_DATA && i < 8; i++) {
+				uint64_t s = b * 8 + i, want = e.kind == VD_BASE && s < v->nbase ? VALUE_BASE : 0;
+
+				if (ref_value(v, s) != want)
+					world_fail(w, "extent of volume %u, block %llu: kind %d, and it holds write %llu", v->id, (ull)b, e.kind, (ull)ref_value(v, s));
+			}
+		}
+		off += e.len;
+		if (++n > 4096)
+			world_fail(w, "extents of volume %u do not end", v->id);
+	}
+	return plain(w, "extent", r);
+}
+
+static int do_usage(struct world *w)
+{
+	struct ref_vol *v = pick(w, ANY);
+	struct vd_usage u = { 0 };
+	unsigned i, relatives = 0;
+	int r;
+
+	if (!v)
+		return 0;
+	for (i = 0; i < w->ref->n; i++)
+		relatives += w->ref->vol[i]->family == v->family;
+	r = vd_volume_usage(w->pool, v->id, &u, NULL, NULL);
+	world_log(w, "usage %u: %d", v->id, r);
+	if (!r && !world_disturbed(w)) {
+		if (u.exclusive + u.shared != u.mapped)
+			world_fail(w, "usage of %u: %llu mapped, %llu + %llu", v->id, (ull)u.mapped, (ull)u.exclusive, (ull)u.shared);
+		if (w->ref->exact && u.mapped != ref_mapped(v))
+			world_fail(w, "usage of %u: %llu mapped and should be %llu", v->id, (ull)u.mapped, (ull)ref_mapped(v));
+	}
+	return plain(w, "usage", r);
+}
+
+/* ---- the pool --------------------------------------------------------- */
+
+static int do_checkpoint(struct world *w)
+{
+	int r = vd_checkpoint(w->pool);
+
+	world_log(w, "checkpoint: %d", r);
+	if (plain(w, "checkpoint", r))
+		return 1;
+	ref_flushed(w->ref);
+	return 0;
+}
+
+static int do_work(struct world *w, unsigned times)
+{
+	int r = 1;
+
+	while (times-- && r > 0)
+		r = vd_pool_work(w->pool);
+	world_log(w, "work: %d", r);
+	if (r > 0 && times > 1000)
+		world_fail(w, "work does not end");
+	return plain(w, "work", r < 0 ? r : 0);
+}
+
+static int do_reopen(struct world *w)
+{
+	int r = world_close(w);
+
+	if (r && world_disturbed(w))
+		return 1;
+	r = world_open(w, 0);
+	return r || world_disturbed(w) ? 1 : 0;
+}
+
+static int do_add(struct world *w)
+{
+	struct vd_pool_info info;
+	uint8_t uuid[16];
+	unsigned i;
+	int r;
+
+	vd_pool_info(w->pool, &info);
+	if (info.nmembers >= 4)
+		return 0;
+	if (info.nmembers == w->sim->nmembers)
+		sim_add(w->sim, VD_MEMBER_MIN_BLOCKS + below(w, 4096));
+	for (i = 0; i < 16; i++)
+		uuid[i] = (uint8_t)rng_next(&w->rng);
+	r = vd_pool_add(w->pool, uuid, w->sim->member[info.nmembers]->blocks, w->shape.sector_size);
+	world_log(w, "add member %u: %d", info.nmembers, r);
+	if (r == -ENOSPC && w->shape.tiny)
+		return world_disturbed(w);
+	return plain(w, "add", r);
+}
+
+/* What must be refused. */
+static int do_edge(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED);
+	struct vd_volume_spec spec = { .name = "x", .size = VD_BLOCK };
+	uint8_t buf[VD_BLOCK] = { 0 };
+	uint64_t unit = w->shape.sector_size;
+	struct vd_volume *h;
+	uint32_t id = 0;
+	struct vd_snap two[2];
+	struct vd_volume_info info;
+	int r, want;
+
+	if (!v)
+		return 0;
+	switch (below(w, 10)) {
+	case 0:
+		if (!(h = world_handle(w, v->id)))
+			return 1;
+		r = io_write(w->sim, h, v->nbase, v->size, buf, unit, NULL);
+		want = v->readonly ? -EROFS : -ERANGE;
+		break;
+	case 1:
+		if (!(h = world_handle(w, v->id)))
+			return 1;
+		r = io_read(w->sim, h, v->nbase, v->size + unit * below(w, 1000), buf, unit, NULL);
+		want = -ERANGE;
+		break;
+	case 2:
+		spec.name = v->name;
+		r = vd_volume_create(w->pool, &spec, &id);
+		want = -EEXIST;
+		break;
+	case 3:
+		spec.size = 1000;
+		r = vd_volume_create(w->pool, &spec, &id);
+		want = -EINVAL;
+		break;
+	case 4:
+		spec.name = one_in(w, 2) ? "-dash" : "white space";
+		r = vd_volume_create(w->pool, &spec, &id);
+		want = -EINVAL;
+		break;
+	case 5:
+		r = vd_volume_delete(w->pool, 1000000000);
+		want = -ENOENT;
+		break;
+	case 6:
+		r = vd_volume_info(w->pool, 1000000000, &info);
+		want = -ENOENT;
+		break;
+	case 7:
+		memset(two, 0, sizeof(two));
+		two[0].origin = v->id;
+		two[0].name = "s1";
+		two[1].origin = 1000000000;
+		two[1].name = "s2";
+		r = vd_snapshot(w->pool, two, 2); /* all or none */
+		want = -ENOENT;
+		break;
+	case 8:
+		r = vd_volume_resize(w->pool, v->id, 4097);
+		want = -EINVAL;
+		break;
+	default:
+		r = vd_volume_find(w->pool, "no-such-volume", &id);
+		want = -ENOENT;
+		break;
+	}
+	world_log(w, "something refused: %d", r);
+	if (r != want && !world_disturbed(w))
+		world_fail(w, "volume %u: %d should have been %d", v->id, r, want);
+	return world_disturbed(w);
+}
+
+int world_do(struct world *w, enum world_op op)
+{
+	switch (op) {
+	case W_WRITE: return do_write(w);
+	case W_READ: return do_read(w);
+	case W_UNMAP: return do_unmap(w);
+	case W_FLUSH: return do_flush(w);
+	case W_FUA: return do_fua(w);
+	case W_CREATE: return do_create(w);
+	case W_DELETE: return do_delete(w);
+	case W_RENAME: return do_rename(w);
+	case W_RESIZE: return do_resize(w);
+	case W_SNAPSHOT: return snapshot(w, 1);
+	case W_GROUP: return snapshot(w, 2 + (unsigned)below(w, 3));
+	case W_ROLLBACK: return do_rollback(w);
+	case W_ATTRS: return do_attrs(w);
+	case W_LOCK: return do_lock(w);
+	case W_POINTER: return do_pointer(w);
+	case W_READONLY: return do_readonly(w);
+	case W_CHECKPOINT: return do_checkpoint(w);
+	case W_WORK: return do_work(w, 1);
+	case W_SETTLE: return do_work(w, 100000);
+	case W_CLOSE_VOLUME:
+		if (w->nhandles)
+			close_handle(w, w->handle[below(w, w->nhandles)].id);
+		return 0;
+	case W_DIFF: return do_diff(w);
+	case W_EXTENT: return do_extent(w);
+	case W_USAGE: return do_usage(w);
+	case W_REOPEN: return do_reopen(w);
+	case W_ADD: return do_add(w);
+	case W_CHECK:
+		world_check(w);
+		return world_disturbed(w);
+	case W_EDGE: return do_edge(w);
+	case W_OPS: break;
+	}
+	abort();
+}
+
+int world_step(struct world *w)
+{
+	unsigned sum = 0, i, at;
+	int r;
+
+	for (i = 0; i < W_OPS; i++)
+		sum += w->weight[i];
+	at = (unsigned)below(w, sum);
+	for (i = 0; at >= w->weight[i]; i++)
+		at -= w->weight[i];
+	r = world_do(w, (enum world_op)i);
+	w->done[i]++;
+	if (!r && w->sim->kicked && one_in(w, 4)) { /* the background's turn */
+		w->sim->kicked = false;
+		r = do_work(w, 1);
+	}
+	return r;
+}
