@@ -228,8 +228,8 @@ retry:
 	}
 	for (;;) {
 		struct json_object *o, *v;
-		char *line;
-		size_t used;
+		char *line = NULL;
+		size_t used = 0;
 		r = recv_line(c, may_end, &line, &used);
 		if (r) {
 			snprintf(err->text, sizeof(err->text), r == -EINTR ? "interrupted" :
