@@ -140,6 +140,16 @@ static void shrink(struct vd_pool *pool)
 	vd_spin_unlock(&s->lock);
 }
 
+void space_shrink(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+
+	vd_mutex_lock(&s->load_lock);
+	for (unsigned turns = s->ngroups >> 4; turns && s->ngroups >= s->max_groups; turns--)
+		shrink(pool); /* each group is met twice at most */
+	vd_mutex_unlock(&s->load_lock);
+}
+
 /* ---- what is in the space tree ------------------------------------------- */
 
 static uint32_t bits_get(const uint8_t *bits, unsigned i, unsigned width)
@@ -516,7 +526,7 @@ static void change_up(struct vd_pool *pool, struct space_group *g, unsigned i, u
 static void change_down(struct vd_pool *pool, struct space_group *g, unsigned i, unsigned n)
 {
 	struct vd_space *s = pool->space;
-	bool leak = space_stage_ready(pool, g, STAGE_FREED, VD_ALLOC_NOWAIT) != 0; /* A2 */
+	bool leak = space_stage_ready(pool, g, STAGE_FREED, VD_ALLOC_NOWAIT) != 0; /* B2 */
 	unsigned gone = 0;
 
 	if (g->csize == 0) {
@@ -678,7 +688,6 @@ int vd_space_init(struct vd_pool *pool)
 	for (unsigned st = 0; st < STAGES; st++)
 		vd_list_init(&s->stage[st]);
 	s->max_groups = SPACE_GROUPS_MAX;
-	s->poor = SPACE_POOR_CREDIT;
 	s->root = pool->space_root;
 	journal_place(pool);
 	while (!r && s->nmembers < pool->nmembers)
@@ -707,7 +716,7 @@ void vd_space_fini(struct vd_pool *pool)
 			s->hash[b] = g->next;
 			group_free(pool, g);
 		}
-	space_alloc_fini(pool);
+	space_stage_fini(pool);
 	for (unsigned m = 0; m < s->nmembers; m++)
 		vd_free(pool, s->member[m]);
 	vd_spin_fini(&s->lock);

@@ -1,21 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /*
- * Who gets which block, and when a block is free again.
+ * Who gets which block.
  *
- * The life of a block, by its busy bit, its count and its stage:
- *
- *   free --reserve--> busy, count 0 --inc--> busy, count > 0
- *   busy, count 0 --unreserve--> free
- *   busy, count 0 --release(seq)--> released --seal, seq durable--> SEALED
- *   busy, count > 0 --dec to 0--> FREED --checkpointed--> RIPE --seal--> SEALED
- *   SEALED --drained (and passed down as a discard)--> free
- *   FREED --inc (same checkpoint)--> busy, count > 0
- *
- * A1. A block in a stage is busy and has count 0; so its group stays in memory.
- * A2. A stage is a bitmap a group; when there is no memory for one, its blocks
- *     stay busy until the next opening, which knows only counts.
- * A3. Every free block of a member is in a group in a class, in the member's
+ * A1. Every free block of a member is in a group in a class, in the member's
  *     metadata group, in its metadata window, or in a group not in memory.
+ * A2. A group's class is log2 of `longest`, a bound: a search that fails makes it
+ *     exact, a block that becomes free makes it a guess again.
+ * A3. -EWOULDBLOCK and refill's 0 never answer each other for ever: whenever refill
+ *     answers 0, memory holds a free run that the next search takes, however poor,
+ *     unless another caller was faster.
  * A4. Data takes no block of a member that would leave less than its floor of free
  *     blocks in memory; floors together are at most the reserve.  So both copies
  *     of a node find room on two members for as long as there is a reserve, while
@@ -150,6 +143,15 @@ static struct run member_longest(struct space_member *m, unsigned want, unsigned
 
 /* ---- data -------------------------------------------------------------------- */
 
+/* Lock held.  In memory there is a group with a good run, as far as is known. */
+static bool member_good(const struct space_member *m)
+{
+	for (unsigned c = space_log2(SPACE_POOR); c < SPACE_CLASSES; c++)
+		if (!vd_list_empty(&m->class[c]))
+			return true;
+	return false;
+}
+
 /* How many blocks data may take of the member, at most want. Lock held. */
 static unsigned member_room(const struct vd_pool *pool, const struct space_member *m, unsigned want)
 {
@@ -188,13 +190,12 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 	struct vd_space *s = pool->space;
 	struct space_member *m = s->member[first];
 	struct run best = { .n = 0 }, run;
-	bool all = true;
+	bool all = true, good = false;
 
 	for (unsigned k = 0; k < s->nmembers; k++, m = member_after(s, m->index)) {
 		unsigned w = member_room(pool, m, want);
 
-		if (!pool->member[m->index].missing)
-			all &= m->dry;
+		all &= m->dry || pool->member[m->index].missing;
 		if (!w)
 			continue;
 		run = member_search(m, w);
@@ -211,8 +212,10 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 			if (run.n)
 				best = run;
 		}
+		good |= w && member_good(m);
 	}
-	if (best.n < vd_min(want, SPACE_POOR) && !all) {
+	all |= s->free <= (int64_t)s->loaded;
+	if (best.n && (best.g->meta || best.n < vd_min(want, SPACE_POOR)) && !good && !all) {
 		if (s->poor)
 			s->poor--;
 		else
@@ -433,17 +436,15 @@ enum need { NEED_DATA, NEED_META };
 static bool member_wants(const struct vd_pool *pool, const struct space_member *m, enum need need)
 {
 	struct vd_space *s = pool->space;
-	bool poor = true;
+	bool wants = true;
 
 	vd_spin_lock(&s->lock);
-	for (unsigned c = space_log2(SPACE_POOR); c < SPACE_CLASSES; c++)
-		poor &= vd_list_empty(&m->class[c]);
 	if (m->dry || s->free <= (int64_t)s->loaded) /* none is free that is not in memory */
-		poor = false;
-	else if (need == NEED_META || m->free < member_floor(pool) + SPACE_LOW)
-		poor = true;
+		wants = false;
+	else if (need == NEED_DATA)
+		wants = !member_good(m) || m->free < member_floor(pool) + SPACE_LOW;
 	vd_spin_unlock(&s->lock);
-	return poor;
+	return wants;
 }
 
 /*
@@ -481,7 +482,7 @@ int vd_space_refill(struct vd_pool *pool)
 {
 	struct vd_space *s = pool->space;
 	unsigned n = s->nmembers;
-	bool any = false;
+	bool any = false, good = false;
 	int r = 0, bad = 0;
 
 	if (vd_space_free(pool) <= pool->reserve_blocks)
@@ -490,9 +491,15 @@ int vd_space_refill(struct vd_pool *pool)
 		if (!pool->member[i].missing)
 			r = member_fill(pool, s->member[i], NEED_DATA, 2, false, &bad);
 	vd_spin_lock(&s->lock);
-	s->poor = SPACE_POOR_CREDIT;
-	for (unsigned i = 0; i < n; i++)
-		any |= member_room(pool, s->member[i], 1) && s->member[i]->free > s->member[i]->window_left;
+	for (unsigned i = 0; i < n; i++) {
+		const struct space_member *m = s->member[i];
+
+		if (!member_room(pool, m, 1))
+			continue;
+		any |= m->free > m->window_left;
+		good |= member_good(m);
+	}
+	s->poor = good ? 0 : SPACE_POOR_CREDIT; /* not good: reserve takes what there is, for a while */
 	any &= s->free > (int64_t)pool->reserve_blocks;
 	vd_spin_unlock(&s->lock);
 	if (any)
@@ -530,7 +537,8 @@ static struct space_group *meta_choose(struct space_member *m)
 }
 
 /* Lock held.  A new window in the metadata group, or in a better one if that has
- * only short runs left.  False: the member has no free block in memory. */
+ * only short runs left.  False: the member has no free block in memory, or, unless
+ * `poor`, none but short runs and those where data goes. */
 static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 {
 	for (;;) {
@@ -539,12 +547,14 @@ static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 
 		if (m->meta)
 			run = group_search(m->meta, 0, SPACE_WINDOW);
-		if (run.n < SPACE_POOR) {
+		if (run.n < SPACE_WINDOW / 4) {
 			g = meta_choose(m);
 			if (g && g->longest > run.n) {
 				struct run other = group_search(g, 0, SPACE_WINDOW);
 
 				if (other.n > run.n) {
+					if (g == m->cur && !poor)
+						return false;
 					meta_group(m, g);
 					run = other;
 				} else {
@@ -552,7 +562,7 @@ static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 				}
 			}
 		}
-		if (!run.n || (run.n < SPACE_POOR && !poor))
+		if (!run.n || (run.n < SPACE_WINDOW / 4 && !poor))
 			return false;
 		space_busy_set(s, run.g, run.i, run.n);
 		m->window = space_first(run.g) + run.i;
@@ -680,286 +690,4 @@ undo_p:
 	if (q != VD_PBLK_NONE)
 		vd_space_unreserve(pool, q, 1);
 	return r;
-}
-
-/* ---- stages ---------------------------------------------------------------------- */
-
-int space_stage_ready(struct vd_pool *pool, struct space_group *g, enum space_stage st, int how)
-{
-	struct vd_space *s = pool->space;
-
-	if (g->stage[st])
-		return 0;
-	g->stage[st] = pool->host.alloc(pool->host.ctx, SPACE_WORDS * 8, how);
-	if (!g->stage[st]) {
-		if (!s->warned_leak)
-			vd_log(pool, VD_LOG_WARN, "no memory: freed blocks of member %a are not used again before the next opening", g->m->index, 0);
-		s->warned_leak = true;
-		return -ENOMEM;
-	}
-	memset(g->stage[st], 0, SPACE_WORDS * 8);
-	return 0;
-}
-
-unsigned space_stage_set(struct vd_space *s, struct space_group *g, enum space_stage st, unsigned i, unsigned n)
-{
-	unsigned changed = space_bits_fill(g->stage[st], i, n, true);
-
-	if (changed && !g->staged[st])
-		vd_list_add_tail(&s->stage[st], &g->stage_link[st]);
-	g->staged[st] += changed;
-	s->staged[st] += changed;
-	return changed;
-}
-
-/* Nothing of g is in the stage any more. */
-static void stage_drop(struct vd_pool *pool, struct space_group *g, enum space_stage st)
-{
-	pool->space->staged[st] -= g->staged[st];
-	g->staged[st] = 0;
-	vd_list_del(&g->stage_link[st]);
-	vd_free(pool, g->stage[st]);
-	g->stage[st] = NULL;
-}
-
-void space_stage_clear(struct vd_pool *pool, struct space_group *g, enum space_stage st, unsigned i, unsigned n)
-{
-	unsigned changed;
-
-	if (!g->staged[st])
-		return;
-	changed = space_bits_fill(g->stage[st], i, n, false);
-	g->staged[st] -= changed;
-	pool->space->staged[st] -= changed;
-	if (!g->staged[st])
-		stage_drop(pool, g, st);
-}
-
-/* All of stage `st` goes on to the next. */
-static void stage_advance(struct vd_pool *pool, enum space_stage st)
-{
-	struct vd_space *s = pool->space;
-
-	vd_spin_lock(&s->lock);
-	while (!vd_list_empty(&s->stage[st])) {
-		struct space_group *g = vd_container(s->stage[st].next, struct space_group, stage_link[st]);
-		uint64_t *from = g->stage[st];
-		unsigned n = g->staged[st];
-
-		if (!g->stage[st + 1]) {
-			g->stage[st + 1] = from;
-			g->stage[st] = NULL;
-		} else {
-			for (unsigned w = 0; w < SPACE_WORDS; w++)
-				g->stage[st + 1][w] |= from[w]; /* disjoint: a block is in one stage */
-		}
-		stage_drop(pool, g, st);
-		if (!g->staged[st + 1])
-			vd_list_add_tail(&s->stage[st + 1], &g->stage_link[st + 1]);
-		g->staged[st + 1] += n;
-		s->staged[st + 1] += n;
-		vd_spin_unlock(&s->lock); /* for those that wait */
-		vd_spin_lock(&s->lock);
-	}
-	vd_spin_unlock(&s->lock);
-}
-
-void vd_space_checkpointed(struct vd_pool *pool)
-{
-	struct vd_space *s = pool->space;
-
-	vd_spin_lock(&s->lock);
-	s->root = pool->space_root;
-	vd_spin_unlock(&s->lock);
-	while (!vd_list_empty(&s->changed)) { /* S1: only now may they be dropped */
-		struct space_group *g = vd_container(s->changed.next, struct space_group, changed_link);
-
-		vd_list_del(&g->changed_link);
-		g->changed = false;
-	}
-	stage_advance(pool, STAGE_FREED);
-}
-
-void vd_space_release(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint64_t seq)
-{
-	struct vd_space *s = pool->space;
-
-	if (!space_valid(s, pool, p, len, false))
-		return;
-	vd_spin_lock(&s->lock);
-	while (len) {
-		struct space_chunk *c = s->released_last;
-		uint64_t n = vd_min(len, (uint64_t)65536);
-
-		if (!c || c->n == SPACE_CHUNK_MAX) {
-			c = pool->host.alloc(pool->host.ctx, sizeof(*c), VD_ALLOC_NOWAIT);
-			if (!c)
-				break; /* they leak until the next opening */
-			c->next = NULL;
-			c->n = 0;
-			if (s->released_last)
-				s->released_last->next = c;
-			else
-				s->released = c;
-			s->released_last = c;
-		}
-		if (c->n && c->e[c->n - 1].seq == seq) {
-			struct space_range *e = &c->e[c->n - 1];
-			uint64_t have = (e->p_len >> 48) + 1;
-
-			if ((e->p_len & VD_PBLK_NONE) + have == p && have + n <= 65536) {
-				e->p_len += n << 48;
-				n = 0;
-			}
-		}
-		if (n) {
-			c->e[c->n].p_len = p | (n - 1) << 48;
-			c->e[c->n++].seq = seq;
-		} else {
-			n = vd_min(len, (uint64_t)65536);
-		}
-		p += n;
-		len -= n;
-	}
-	vd_spin_unlock(&s->lock);
-}
-
-/* Lock held.  A released range into SEALED, but for blocks that a checkpoint
- * counted since. False: no memory now. */
-static bool seal_range(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
-{
-	struct vd_space *s = pool->space;
-
-	for (uint64_t left = len, n; left; p += n, left -= n) {
-		struct space_group *g = space_find(s, space_nr(p));
-		unsigned i = space_in(p);
-
-		n = vd_min(left, (uint64_t)(VD_GROUP_BLOCKS - i));
-		if (!g)
-			continue;
-		if (space_stage_ready(pool, g, STAGE_SEALED, VD_ALLOC_NOWAIT))
-			return false;
-		for (unsigned j = i; j < i + (unsigned)n; j++)
-			if (space_bit(g->busy, j) && !space_count_at(g, j))
-				space_stage_set(s, g, STAGE_SEALED, j, 1);
-		if (!g->staged[STAGE_SEALED])
-			stage_drop(pool, g, STAGE_SEALED);
-	}
-	return true;
-}
-
-/* What is durable of one chunk; the rest stays in it. */
-static void seal_chunk(struct vd_pool *pool, struct space_chunk *c, uint64_t durable)
-{
-	struct vd_space *s = pool->space;
-	unsigned kept = 0;
-
-	vd_spin_lock(&s->lock);
-	for (unsigned i = 0; i < c->n; i++) {
-		struct space_range e = c->e[i];
-
-		if (e.seq > durable || !seal_range(pool, e.p_len & VD_PBLK_NONE, (e.p_len >> 48) + 1))
-			c->e[kept++] = e;
-	}
-	c->n = kept;
-	vd_spin_unlock(&s->lock);
-}
-
-void vd_space_seal(struct vd_pool *pool)
-{
-	struct vd_space *s = pool->space;
-	uint64_t durable = vd_journal_durable(pool);
-	struct space_chunk *c, *next, *keep = NULL;
-
-	stage_advance(pool, STAGE_RIPE);
-	vd_spin_lock(&s->lock);
-	c = s->released;
-	s->released = s->released_last = NULL;
-	vd_spin_unlock(&s->lock);
-	for (; c; c = next) {
-		next = c->next;
-		seal_chunk(pool, c, durable);
-		if (c->n) {
-			c->next = keep;
-			keep = c;
-		} else {
-			vd_free(pool, c);
-		}
-	}
-	vd_spin_lock(&s->lock);
-	while (keep) { /* in front of what came since */
-		next = keep->next;
-		keep->next = s->released;
-		s->released = keep;
-		if (!s->released_last)
-			s->released_last = keep;
-		keep = next;
-	}
-	vd_spin_unlock(&s->lock);
-}
-
-/* The sealed blocks of g are passed down as discards. They are SEALED until the
- * caller frees them, so that nobody uses them and g stays. */
-static void discard_group(struct vd_pool *pool, const struct space_group *g)
-{
-	const uint64_t *bits = g->stage[STAGE_SEALED];
-	unsigned i = 0;
-
-	while ((i = space_bit_next(bits, i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS) {
-		unsigned end = space_bit_next(bits, i, VD_GROUP_BLOCKS, false);
-
-		if (end - i >= 16)
-			(void)pool->host.discard(pool->host.ctx, g->m->index, VD_PBLK_BLOCK(space_first(g)) + i, end - i);
-		i = end;
-	}
-}
-
-void vd_space_drained(struct vd_pool *pool)
-{
-	struct vd_space *s = pool->space;
-
-	vd_mutex_lock(&s->load_lock); /* who still reads from an older root ends first (S2) */
-	vd_mutex_unlock(&s->load_lock);
-	for (;;) {
-		struct space_group *g = NULL;
-
-		vd_spin_lock(&s->lock);
-		if (!vd_list_empty(&s->stage[STAGE_SEALED]))
-			g = vd_container(s->stage[STAGE_SEALED].next, struct space_group, stage_link[STAGE_SEALED]);
-		vd_spin_unlock(&s->lock);
-		if (!g)
-			break;
-		if (pool->host.discard)
-			discard_group(pool, g);
-		vd_spin_lock(&s->lock);
-		for (unsigned i = 0, end; (i = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS; i = end) {
-			end = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, false);
-			space_busy_clear(s, g, i, end - i);
-		}
-		stage_drop(pool, g, STAGE_SEALED);
-		vd_spin_unlock(&s->lock);
-	}
-}
-
-bool vd_space_pending(struct vd_pool *pool)
-{
-	struct vd_space *s = pool->space;
-	bool any;
-
-	vd_spin_lock(&s->lock);
-	any = s->staged[STAGE_FREED] || s->staged[STAGE_RIPE] || s->staged[STAGE_SEALED] || s->released;
-	vd_spin_unlock(&s->lock);
-	return any;
-}
-
-void space_alloc_fini(struct vd_pool *pool)
-{
-	struct vd_space *s = pool->space;
-
-	while (s->released) {
-		struct space_chunk *c = s->released;
-
-		s->released = c->next;
-		vd_free(pool, c);
-	}
 }

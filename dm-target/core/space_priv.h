@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /*
- * Space as its own three files see it: space.c keeps groups and their counts,
- * space_fold.c writes them, space_alloc.c decides who gets which block and when it
- * is free again.
+ * Space as its own four files see it: space.c keeps groups and their counts,
+ * space_fold.c writes them, space_alloc.c decides who gets which block, and
+ * space_stage.c when a block is free again.
  *
  * Locks, outer to inner:
  *   ckpt_lock        the caller's: counts, the space tree, dirty and changed,
@@ -25,7 +25,7 @@
 #define SPACE_PARTS_MAX 8u
 #define SPACE_COUNT_MAX 0x7fffffffu
 #define SPACE_WINDOW 64u           /* blocks of metadata reserved at once */
-#define SPACE_POOR 16u             /* a shorter free run is not a good one */
+#define SPACE_POOR 256u            /* a shorter free run is not a good one */
 #define SPACE_POOR_CREDIT 32u      /* poor answers between two refills */
 #define SPACE_FAILURES 8u          /* groups that could not be read, in one refill */
 #define SPACE_LOW 4096u            /* free blocks a member should have in memory */
@@ -194,6 +194,8 @@ struct space_group *space_find(const struct vd_space *s, uint64_t nr);
  * it is let go. Class B. */
 int space_load(struct vd_pool *pool, uint64_t nr, bool ckpt, struct space_group **out) __must_check;
 int space_load_locked(struct vd_pool *pool, uint64_t nr, bool ckpt, struct space_group **out) __must_check;
+/* Drops clean groups that are more than max_groups. ckpt_lock. */
+void space_shrink(struct vd_pool *pool);
 /* As vd_ptree_next on the durable root; load_lock held. */
 int space_durable_next(struct vd_pool *pool, uint64_t key, bool with_aux, struct vd_slot *out) __must_check;
 /* [p, p+len) is within a member; `system`: also where labels and the journal are. */
@@ -214,10 +216,13 @@ uint64_t space_key(const struct space_group *g, unsigned parts, unsigned part); 
 
 int space_member_add(struct vd_pool *pool, struct vd_space *s) __must_check; /* the next one */
 void space_windows_release(struct vd_pool *pool);
+
+/* ---- space_stage.c ------------------------------------------------------ */
+
 /* Lock held.  bitmap of the stage exists, or -ENOMEM. */
 int space_stage_ready(struct vd_pool *pool, struct space_group *g, enum space_stage st, int how) __must_check;
 unsigned space_stage_set(struct vd_space *s, struct space_group *g, enum space_stage st, unsigned i, unsigned n);
 void space_stage_clear(struct vd_pool *pool, struct space_group *g, enum space_stage st, unsigned i, unsigned n);
-void space_alloc_fini(struct vd_pool *pool);
+void space_stage_fini(struct vd_pool *pool);
 
 #endif

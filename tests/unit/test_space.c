@@ -1,8 +1,8 @@
-/* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c */
+/* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c dm-target/core/space_stage.c */
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
  * space*.c over a space tree that is one sorted array a version and nodes that
- * stay in memory.  S1-S5 and A1-A4 are the invariants at the files' heads.
+ * stay in memory.  S, A and B are the invariants at the files' heads.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -425,7 +425,7 @@ static void verify_totals(void)
 	uint64_t used = 0, busy_free = 0, windows = 0, total = 0, loaded = 0;
 
 	for (unsigned m = 0; m < P->nmembers; m++) {
-		uint64_t groups = s->member[m]->groups, member_free = 0;
+		uint64_t groups = s->member[m]->groups;
 
 		total += P->member[m].blocks;
 		for (uint64_t k = 0; k < groups; k++) {
@@ -445,6 +445,10 @@ static void verify_totals(void)
 			assert_true(g->longest <= g->free);
 			busy_free += nfree;
 		}
+	}
+	for (unsigned m = 0; m < P->nmembers; m++) {
+		uint64_t member_free = 0;
+
 		for (struct space_group **h = s->hash; h < s->hash + SPACE_HASH; h++)
 			for (struct space_group *g = *h; g; g = g->next)
 				if (g->m->index == m)
@@ -528,6 +532,7 @@ static void an_emptied_group_leaves_the_tree(void **state)
 {
 	(void)state;
 	pool_one(3 * 8192);
+	checkpoint(); /* metadata is in group 0 */
 	OK(vd_space_inc(P, 9000, 10));
 	checkpoint();
 	assert_non_null(slot_of(8));
@@ -1008,6 +1013,7 @@ static void refill_passes_over_groups_it_cannot_read(void **state)
 
 	(void)state;
 	pool_one(3 * 8192);
+	checkpoint(); /* metadata is in group 0 */
 	OK(vd_space_inc(P, 9000, 1));
 	checkpoint();
 	drain();
@@ -1086,14 +1092,11 @@ static void nodes_of_a_checkpoint_are_contiguous(void **state)
 static void one_copy_when_the_other_member_is_full(void **state)
 {
 	uint64_t blocks[2] = { 2048, 3 * 8192 };
-	vd_pblk_t a, b, p;
-	unsigned got;
+	vd_pblk_t a, b;
 
 	(void)state;
 	pool_members(2, blocks);
-	while (!vd_space_reserve(P, VD_PBLK(0, 100), 1024, &p, &got) || !vd_space_refill(P))
-		if (P->space->member[0]->free == 0)
-			break;
+	OK(vd_space_claim(P, 80, 2048 - 80));
 	OK(vd_space_alloc_node(P, &a, &b));
 	assert_int_equal(VD_PBLK_MEMBER(a), 1);
 	assert_int_equal(b, VD_PBLK_NONE);
@@ -1141,6 +1144,7 @@ static void clean_groups_leave_memory(void **state)
 	checkpoint();
 	drain();
 	P->space->max_groups = 50;
+	checkpoint();
 	for (unsigned turn = 0; turn < 2; turn++)
 		for (unsigned k = 1; k < 400; k++) {
 			assert_int_equal(count(k * 8192 + k - 1), 0);
@@ -1300,11 +1304,14 @@ static uint32_t rnd(uint32_t n)
 	return (uint32_t)((seed >> 33) % n);
 }
 
+#define UNTIL_CHECKPOINT (~0ull)
+#define UNTIL_DRAIN (~1ull)
+/* else: that sequence, durable, and a drain */
 struct model {
 	uint64_t blocks[3];
 	unsigned n;
 	uint32_t *count[3];   /* data only */
-	uint8_t *state[3];    /* 0 unknown or free, 1 reserved, 2 counted, 3 freed or released and not known free */
+	uint64_t *until[3];   /* 0, or when a block may be given again: */
 };
 
 static void model_check(struct model *m)
@@ -1351,7 +1358,7 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 	for (unsigned k = 0; k < n; k++) {
 		m.blocks[k] = blocks[k];
 		m.count[k] = calloc(blocks[k], 4);
-		m.state[k] = calloc(blocks[k], 1);
+		m.until[k] = calloc(blocks[k], 8);
 	}
 	for (unsigned i = 0; i < steps; i++) {
 		unsigned k = rnd(n), len = 1 + rnd(rnd(4) ? 40 : 1024), got, reps = 1;
@@ -1375,13 +1382,14 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 			b = VD_PBLK_BLOCK(p);
 			for (unsigned j = 0; j < got; j++) {
 				assert_int_equal(m.count[k][b + j], 0);
-				assert_int_equal(m.state[k][b + j], 0);
+				assert_int_equal(m.until[k][b + j], 0);
 			}
 			if (what == 0) {
 				vd_space_unreserve(P, p, got);
 			} else if (what == 1) {
 				vd_space_release(P, p, got, ++seq);
-				memset(m.state[k] + b, 3, got);
+				for (unsigned j = 0; j < got; j++)
+					m.until[k][b + j] = seq;
 			} else {
 				OK(vd_space_inc(P, p, got));
 				for (unsigned j = 0; j < got; j++)
@@ -1418,17 +1426,16 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 					OK(vd_space_dec(P, VD_PBLK(k, b + j), e - j));
 					for (unsigned x = j; x < e; x++)
 						if (!--m.count[k][b + x])
-							m.state[k][b + x] = 3;
+							m.until[k][b + x] = UNTIL_CHECKPOINT;
 				}
 			break;
 		case 10:
 			durable_seq = seq - (seq ? rnd(2) : 0);
 			drain();
-			if (durable_seq == seq && !P->space->staged[STAGE_FREED]) {
-				assert_false(vd_space_pending(P));
-				for (unsigned x = 0; x < n; x++)
-					memset(m.state[x], 0, blocks[x]);
-			}
+			for (unsigned x = 0; x < n; x++)
+				for (uint64_t y = 0; y < blocks[x]; y++)
+					if (m.until[x][y] == UNTIL_DRAIN || m.until[x][y] <= durable_seq)
+						m.until[x][y] = 0;
 			break;
 		case 11:
 			if (rnd(3))
@@ -1438,6 +1445,10 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 			super.used_blocks = cpu_to_le64(vd_space_used(P));
 			vd_space_checkpointed(P);
 			P->ckpt_gen++;
+			for (unsigned x = 0; x < n; x++)
+				for (uint64_t y = 0; y < blocks[x]; y++)
+					if (m.until[x][y] == UNTIL_CHECKPOINT)
+						m.until[x][y] = UNTIL_DRAIN;
 			if (rnd(2))
 				break;
 			model_check(&m);
@@ -1446,7 +1457,7 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 			reopen();
 			P->space->max_groups = 2 + rnd(6);
 			for (unsigned x = 0; x < n; x++)
-				memset(m.state[x], 0, blocks[x]);
+				memset(m.until[x], 0, blocks[x] * 8);
 			if (rnd(2))
 				model_check(&m);
 			break;
@@ -1457,7 +1468,7 @@ static void model_run(uint64_t from, unsigned n, const uint64_t *blocks, unsigne
 	model_check(&m);
 	for (unsigned k = 0; k < n; k++) {
 		free(m.count[k]);
-		free(m.state[k]);
+		free(m.until[k]);
 	}
 	pool_end();
 }
