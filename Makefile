@@ -43,7 +43,7 @@ endif
 INCLUDES := -I. -Idm-target/core -Ilibvol
 ALL_CFLAGS = $(BASE_CFLAGS) $(INCLUDES) $(CFLAGS) $(SAN)
 ALL_LDFLAGS = $(LDFLAGS) $(SAN) -pthread -Wl,--as-needed
-LIBS := -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
+LIBS := -lnbd -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
 CMD_LIBS := -lpopt
 
 ENGINE_SRC := $(wildcard dm-target/core/*.c)
@@ -111,14 +111,16 @@ $(ENGINE_OBJ) $(LIBVOL_OBJ): | $(DEPS_STAMP)
 
 # ---- build ---------------------------------------------------------------
 
+serve_CFLAGS = -DVD_PLUGINDIR='"$(NBDKIT_PLUGINDIR)"'
+
 $(B)/dm-target/core/%.o: dm-target/core/%.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) $(ENGINE_CFLAGS) $($(notdir $*)_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $(ENGINE_CFLAGS) -MMD -MP -c -o $@ $<
 $(B)/%.o: %.c | $(DEPS_STAMP)
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CFLAGS) $($(notdir $*)_CFLAGS) -MMD -MP -c -o $@ $<
 
 $(B)/libvol.a: $(ENGINE_OBJ) $(LIBVOL_OBJ)
 	$(call say,AR,$@)
@@ -136,7 +138,7 @@ $(addprefix $(B)/,$(CMDS)): $(B)/%: $(B)/cmd/%.o $(call obj,$(CMD_COMMON)) $(B)/
 define plugin_rule
 $(B)/$(2).so: $(B)/$(1:.c=.o) $(B)/libvol.a
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) -shared $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS) -lnbd
+	$$(Q)$$(CC) -shared $$(ALL_LDFLAGS) -o $$@ $$^ $$(LIBS)
 endef
 $(foreach s,$(PLUGIN_SRC),$(eval $(call plugin_rule,$(s),$(call plugin_name,$(basename $(notdir $(s)))))))
 
@@ -152,7 +154,7 @@ helpers_of = $(filter-out $(dir $(1))test_% $(dir $(1))bench_%,$(wildcard $(dir 
 define test_rule
 $(B)/$(1:.c=): $(B)/$(1:.c=.o) $(if $(call link_of,$(1)),$(call obj,$(call link_of,$(1))),$(call obj,$(call helpers_of,$(1))) $(B)/libvol.a) | $(DEPS_STAMP)
 	$$(call say,LD,$$@)
-	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o %.a,$$^) $$(LIBS) -lcmocka -lnbd -lm
+	$$(Q)$$(CC) $$(ALL_LDFLAGS) -o $$@ $$(filter %.o %.a,$$^) $$(LIBS) -lcmocka -lm
 endef
 $(foreach t,$(UNIT_SRC) $(MODEL_SRC) $(BENCH_SRC),$(eval $(call test_rule,$(t))))
 

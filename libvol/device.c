@@ -1,0 +1,457 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Block devices of this host, for links. */
+#include "device.h"
+
+#include <blkid/blkid.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/loop.h>
+#include <linux/nbd.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+extern char **environ;
+
+#define LOOP_TRIES 32
+
+/* One line of a file below /sys/block; "" when it cannot be read. */
+static void sys_read(const char *dev, const char *attr, char *buf, size_t size)
+{
+	char path[256];
+	ssize_t n;
+	int fd;
+
+	buf[0] = 0;
+	snprintf(path, sizeof(path), "/sys/block/%s/%s", dev, attr);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	n = read(fd, buf, size - 1);
+	close(fd);
+	buf[n > 0 ? n : 0] = 0;
+	buf[strcspn(buf, "\n")] = 0;
+}
+
+static const char *base_name(const char *dev)
+{
+	const char *slash = strrchr(dev, '/');
+
+	return slash ? slash + 1 : dev;
+}
+
+/* ---- nbd ----------------------------------------------------------------- */
+
+bool device_have_nbd(void)
+{
+	return !access("/sys/block/nbd0", F_OK) && !access("/dev/nbd0", F_OK);
+}
+
+int device_nbd_free(char dev[DEVICE_PATH])
+{
+	char name[16], size[32], pid[32];
+
+	for (unsigned i = 0; i < 1024; i++) {
+		snprintf(name, sizeof(name), "nbd%u", i);
+		sys_read(name, "size", size, sizeof(size));
+		if (!size[0])
+			break;
+		sys_read(name, "pid", pid, sizeof(pid));
+		snprintf(dev, DEVICE_PATH, "/dev/%s", name);
+		if (!strcmp(size, "0") && !pid[0] && !access(dev, F_OK))
+			return 0;
+	}
+	return vol_fail(NULL, -ENODEV, "every nbd device is in use; load the module with a larger nbds_max");
+}
+
+int device_nbd_disconnect(const char *dev)
+{
+	int fd = open(dev, O_RDWR | O_CLOEXEC | O_EXCL);
+	int r = 0;
+
+	if (fd < 0 || ioctl(fd, NBD_DISCONNECT))
+		r = vol_fail(NULL, -errno, "%s cannot be disconnected: %s", dev, vol_strerror(-errno));
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* ---- loop ---------------------------------------------------------------- */
+
+int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH])
+{
+	struct loop_config config = {
+		.block_size = sector,
+		.info = { .lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN | (readonly ? LO_FLAGS_READ_ONLY : 0) },
+	};
+	int control, backing, fd, n, r = -EBUSY;
+
+	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+	if (control < 0)
+		return vol_fail(NULL, -errno, "no loop devices here: /dev/loop-control: %s; 'modprobe loop' may help",
+				vol_strerror(-errno));
+	backing = open(file, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	if (backing < 0) {
+		r = vol_fail(NULL, -errno, "%s cannot be opened: %s", file, vol_strerror(-errno));
+		goto no_backing;
+	}
+	config.fd = (unsigned)backing;
+	snprintf((char *)config.info.lo_file_name, sizeof(config.info.lo_file_name), "%s", file);
+	/* Another process may take the free one first: then it is EBUSY, and the next one's turn. */
+	for (unsigned i = 0; i < LOOP_TRIES && r == -EBUSY; i++) {
+		n = ioctl(control, LOOP_CTL_GET_FREE);
+		if (n < 0) {
+			r = -errno;
+			break;
+		}
+		snprintf(dev, DEVICE_PATH, "/dev/loop%d", n);
+		fd = open(dev, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+		for (unsigned ms = 0; fd < 0 && errno == ENOENT && ms < 2000; ms += 20) {
+			nanosleep(&(struct timespec){ 0, 20000000 }, NULL); /* devtmpfs or udev makes the node */
+			fd = open(dev, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+		}
+		if (fd < 0) {
+			r = -errno;
+			break;
+		}
+		r = ioctl(fd, LOOP_CONFIGURE, &config) ? -errno : 0;
+		close(fd);
+	}
+	if (r)
+		vol_fail(NULL, r, "no loop device could be made on %s: %s", file, vol_strerror(r));
+	close(backing);
+no_backing:
+	close(control);
+	return r;
+}
+
+int device_loop_detach(const char *dev)
+{
+	char users[512], holder[16], name[64];
+	int fd, r = 0;
+
+	/* Again for a while: udev looks at a device that has just been closed. */
+	for (unsigned ms = 0;; ms += 20) {
+		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
+		device_users(dev, users, sizeof(users));
+		if ((fd >= 0 && !users[0]) || ms >= 2000)
+			break;
+		if (fd >= 0)
+			close(fd);
+		else if (errno != EBUSY)
+			break;
+		nanosleep(&(struct timespec){ 0, 20000000 }, NULL);
+	}
+	if (fd < 0 && errno == EBUSY) {
+		return vol_fail(NULL, -EBUSY, "%s is in use%s%s; stop what uses it (swap, RAID, LVM, a partition) first", dev,
+				users[0] ? " by " : "", users);
+	}
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be opened: %s", dev, vol_strerror(-errno));
+	/* While others have it open the kernel only notes the wish and is content:
+	 * the front would then live on behind a link that is said to be gone. */
+	if (users[0])
+		r = vol_fail(NULL, -EBUSY, "%s is in use by %s", dev, users);
+	else if (ioctl(fd, LOOP_CLR_FD))
+		r = vol_fail(NULL, -errno, "%s cannot be detached: %s", dev, vol_strerror(-errno));
+	close(fd);
+	/* It goes with the last closing: udev may still be looking. */
+	snprintf(name, sizeof(name), "%s", base_name(dev));
+	for (unsigned ms = 0; !r && ms < 5000; ms += 5) {
+		sys_read(name, "loop/backing_file", holder, sizeof(holder));
+		if (!holder[0])
+			return 0;
+		nanosleep(&(struct timespec){ 0, 5000000 }, NULL);
+	}
+	return r ? r : vol_fail(NULL, -EBUSY, "%s is still in use", dev);
+}
+
+int device_loop_find(const char *file, char dev[DEVICE_PATH])
+{
+	DIR *d = opendir("/sys/block");
+	char backing[4096];
+	struct dirent *e;
+	int r = -ENODEV;
+
+	if (!d)
+		return -ENODEV;
+	while (r && (e = readdir(d))) {
+		if (strncmp(e->d_name, "loop", 4))
+			continue;
+		sys_read(e->d_name, "loop/backing_file", backing, sizeof(backing));
+		if (!strcmp(backing, file)) {
+			snprintf(dev, DEVICE_PATH, "/dev/%.20s", e->d_name);
+			r = 0;
+		}
+	}
+	closedir(d);
+	return r;
+}
+
+int device_loop_resize(const char *dev)
+{
+	int fd = open(dev, O_RDONLY | O_CLOEXEC);
+	int r = 0;
+
+	if (fd < 0 || ioctl(fd, LOOP_SET_CAPACITY, 0))
+		r = vol_fail(NULL, -errno, "%s does not take its new size: %s", dev, vol_strerror(-errno));
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+int device_size(const char *dev, uint64_t *size)
+{
+	int fd = open(dev, O_RDONLY | O_CLOEXEC);
+	int r = 0;
+
+	if (fd < 0 || ioctl(fd, BLKGETSIZE64, size))
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* ---- what is on it ------------------------------------------------------- */
+
+static void lookup(blkid_probe pr, const char *name, char *buf, size_t size)
+{
+	const char *s;
+
+	if (!blkid_probe_lookup_value(pr, name, &s, NULL))
+		snprintf(buf, size, "%s", s);
+}
+
+int device_probe(const char *dev, struct device_content *out)
+{
+	blkid_probe pr = blkid_new_probe_from_filename(dev);
+	int r;
+
+	memset(out, 0, sizeof(*out));
+	if (!pr)
+		return vol_fail(NULL, -EIO, "%s cannot be looked at: %s", dev, vol_strerror(-errno));
+	blkid_probe_enable_superblocks(pr, 1);
+	blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_UUID);
+	blkid_probe_enable_partitions(pr, 1);
+	r = blkid_do_safeprobe(pr);
+	if (r == -2)
+		r = vol_fail(NULL, -ENOTUNIQ, "%s carries the marks of more than one file system; 'wipefs %s' shows them", dev, dev);
+	else if (r < 0)
+		r = vol_fail(NULL, -EIO, "%s cannot be read", dev);
+	else if (!r) {
+		lookup(pr, "TYPE", out->type, sizeof(out->type));
+		lookup(pr, "USAGE", out->usage, sizeof(out->usage));
+		lookup(pr, "LABEL", out->label, sizeof(out->label));
+		lookup(pr, "UUID", out->uuid, sizeof(out->uuid));
+		if (!out->type[0]) {
+			lookup(pr, "PTTYPE", out->type, sizeof(out->type));
+			if (out->type[0])
+				snprintf(out->usage, sizeof(out->usage), "partition table");
+		}
+	}
+	blkid_free_probe(pr);
+	return r < 0 ? r : 0;
+}
+
+/* ---- mounts -------------------------------------------------------------- */
+
+/* \040 and the like, in place. */
+static void unescape(char *s)
+{
+	char *to = s;
+
+	for (; *s; s++, to++) {
+		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
+			*to = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
+			s += 3;
+		} else {
+			*to = *s;
+		}
+	}
+	*to = 0;
+}
+
+#define MOUNTS_MAX 256
+
+int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg)
+{
+	char *line = NULL, *dirs[MOUNTS_MAX], *dir;
+	unsigned major_, minor_, n = 0;
+	size_t size = 0;
+	struct stat st;
+	FILE *f;
+	int r = 0, at;
+
+	if (stat(dev, &st) || !S_ISBLK(st.st_mode))
+		return 0;
+	f = fopen("/proc/self/mountinfo", "re");
+	if (!f)
+		return -errno;
+	while (getline(&line, &size, f) > 0 && n < MOUNTS_MAX) {
+		/* 36 35 98:0 /root /mnt … */
+		if (sscanf(line, "%*u %*u %u:%u %*s %n", &major_, &minor_, &at) != 2 || makedev(major_, minor_) != st.st_rdev)
+			continue;
+		dir = line + at;
+		dir[strcspn(dir, " \n")] = 0;
+		unescape(dir);
+		dirs[n] = strdup(dir);
+		if (!dirs[n]) {
+			r = -ENOMEM;
+			break;
+		}
+		n++;
+	}
+	free(line);
+	fclose(f);
+	for (unsigned i = n; i-- > 0;) {
+		if (!r)
+			r = fn(arg, dirs[i]);
+		free(dirs[i]);
+	}
+	return r;
+}
+
+/* One of a process's links or open files is on the file system, or is the device. */
+static bool uses(const char *path, dev_t fs, dev_t blk)
+{
+	struct stat st;
+
+	if (stat(path, &st))
+		return false;
+	return (fs && st.st_dev == fs) || (blk && S_ISBLK(st.st_mode) && st.st_rdev == blk);
+}
+
+static bool process_uses(const char *pid, dev_t fs, dev_t blk)
+{
+	static const char *const links[] = { "cwd", "root", "exe" };
+	char path[320];
+	struct dirent *e;
+	bool found = false;
+	DIR *d;
+
+	for (unsigned i = 0; i < 3; i++) {
+		snprintf(path, sizeof(path), "/proc/%s/%s", pid, links[i]);
+		if (uses(path, fs, blk))
+			return true;
+	}
+	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
+	d = opendir(path);
+	while (d && !found && (e = readdir(d))) {
+		snprintf(path, sizeof(path), "/proc/%.16s/fd/%.16s", pid, e->d_name);
+		found = isdigit((unsigned char)e->d_name[0]) && uses(path, fs, blk);
+	}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+void device_users(const char *path, char *buf, size_t size)
+{
+	char comm[64], file[64];
+	struct dirent *e;
+	struct stat st;
+	dev_t fs = 0, blk = 0;
+	size_t n = 0;
+	DIR *d;
+	FILE *f;
+
+	buf[0] = 0;
+	if (stat(path, &st))
+		return;
+	if (S_ISBLK(st.st_mode))
+		blk = st.st_rdev;
+	else
+		fs = st.st_dev;
+	d = opendir("/proc");
+	while (d && (e = readdir(d))) {
+		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || !process_uses(e->d_name, fs, blk))
+			continue;
+		snprintf(file, sizeof(file), "/proc/%.16s/comm", e->d_name);
+		comm[0] = 0;
+		f = fopen(file, "re");
+		if (f) {
+			if (!fgets(comm, sizeof(comm), f))
+				comm[0] = 0;
+			fclose(f);
+		}
+		comm[strcspn(comm, "\n")] = 0;
+		if (n + 96 > size) {
+			snprintf(buf + n, size - n, ", …");
+			break;
+		}
+		n += (size_t)snprintf(buf + n, size - n, "%s%s (%.16s)", n ? ", " : "", comm, e->d_name);
+	}
+	if (d)
+		closedir(d);
+}
+
+/* What mounting a device that nobody may write needs, besides ro: no replay of a
+ * log, and, as a snapshot has its origin's UUID, no refusal because of that. */
+static const char *readonly_options(const char *type)
+{
+	if (!strcmp(type, "xfs"))
+		return "ro,norecovery,nouuid";
+	return "ro";
+}
+
+int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options)
+{
+	char opts[512], text[1024] = "", *argv[] = { "mount", "-t", (char *)c->type, "-o", opts, (char *)dev, (char *)dir, NULL };
+	posix_spawn_file_actions_t fa;
+	size_t n = 0;
+	ssize_t got;
+	pid_t pid;
+	int p[2], status, r;
+
+	snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
+		 options ? options : "");
+	if (pipe2(p, O_CLOEXEC))
+		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_adddup2(&fa, p[1], 1);
+	posix_spawn_file_actions_adddup2(&fa, p[1], 2);
+	r = -posix_spawnp(&pid, "mount", &fa, NULL, argv, environ);
+	posix_spawn_file_actions_destroy(&fa);
+	close(p[1]);
+	if (!r) {
+		while (n < sizeof(text) - 1 && ((got = read(p[0], text + n, sizeof(text) - 1 - n)) > 0 || (got < 0 && errno == EINTR)))
+			n += got > 0 ? (size_t)got : 0;
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+		text[n] = 0;
+		text[strcspn(text, "\n")] = 0;
+		if (!WIFEXITED(status) || WEXITSTATUS(status))
+			r = vol_fail(NULL, -EIO, "mount said: %s%s", text, readonly && !strncmp(c->type, "ext", 3) ?
+				     "\na file system whose journal must be replayed cannot be mounted from a device that nobody may write;"
+				     "\nfreeze it while you take the snapshot (fsfreeze -f DIR), or link the snapshot without --readonly" : "");
+	} else {
+		vol_fail(NULL, r, "mount cannot be run: %s", vol_strerror(r));
+	}
+	close(p[0]);
+	return r;
+}
+
+int device_umount(const char *dir)
+{
+	char users[512];
+	int r;
+
+	if (!umount2(dir, UMOUNT_NOFOLLOW))
+		return 0;
+	r = -errno;
+	if (r != -EBUSY)
+		return vol_fail(NULL, r, "%s cannot be unmounted: %s", dir, vol_strerror(r));
+	device_users(dir, users, sizeof(users));
+	if (users[0])
+		return vol_fail(NULL, r, "%s is in use by %s", dir, users);
+	return vol_fail(NULL, r, "%s is busy, and no process has it open: another mount is below it, or a swap file on it", dir);
+}

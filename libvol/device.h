@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Block devices of this host, for links: loop devices, what is mounted where, who
+ * keeps a device busy.  Texts in vol_error(NULL).
+ */
+#ifndef VOL_DEVICE_H
+#define VOL_DEVICE_H
+
+#include "host.h"
+
+#define DEVICE_PATH 32 /* "/dev/loop123" */
+
+/* Whether the kernel has the nbd driver (no module is loaded to find out). */
+bool device_have_nbd(void);
+/* A /dev/nbdN that nobody uses now. -ENODEV. */
+int device_nbd_free(char dev[DEVICE_PATH]) __must_check;
+int device_nbd_disconnect(const char *dev) __must_check;
+
+/* Makes a loop device on a file, with direct I/O. */
+int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH]) __must_check;
+/* -EBUSY: somebody has it open. */
+int device_loop_detach(const char *dev) __must_check;
+/* The loop device whose backing file is `file`. -ENODEV: none. */
+int device_loop_find(const char *file, char dev[DEVICE_PATH]) __must_check;
+/* Takes in that the file has another size. */
+int device_loop_resize(const char *dev) __must_check;
+
+/* Size in bytes as the kernel sees it; -ENXIO: no device there (now). */
+int device_size(const char *dev, uint64_t *size) __must_check;
+
+/* What blkid sees: type "" nothing at all; usage e.g. "filesystem", "raid". */
+struct device_content { char type[32], usage[32], label[64], uuid[64]; };
+int device_probe(const char *dev, struct device_content *out) __must_check;
+
+/* Where it is mounted: calls fn for each mount point, last mounted first. */
+int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
+/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "". */
+void device_users(const char *path, char *buf, size_t size);
+
+/* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */
+int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options) __must_check;
+/* umount(2); -EBUSY: the text names who. */
+int device_umount(const char *dir) __must_check;
+
+#endif

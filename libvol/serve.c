@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Finding and starting the server process of a pool. */
+#include "serve.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define START_TIMEOUT_MS 60000
+#define PLUGIN_FILE "nbdkit-vd-plugin.so"
+
+extern char **environ;
+
+int vol_serve_socket_path(const char *pool, char *buf, size_t size)
+{
+	struct sockaddr_un un;
+	int n = snprintf(buf, size, "%s/%s.nbd", vol_runtime_dir(), pool);
+
+	if (n < 0 || (size_t)n >= size || (size_t)n >= sizeof(un.sun_path))
+		return vol_fail(NULL, -ENAMETOOLONG, "%s/%s.nbd is too long for a socket; choose a shorter VD_RUNTIME_DIR",
+				vol_runtime_dir(), pool);
+	return 0;
+}
+
+void vol_serve_log_path(const char *pool, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/%s.log", vol_runtime_dir(), pool);
+}
+
+bool vol_serve_running(const char *pool)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	char path[sizeof(un.sun_path)];
+	bool up;
+	int fd;
+
+	if (vol_serve_socket_path(pool, path, sizeof(path)))
+		return false;
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return false;
+	memcpy(un.sun_path, path, sizeof(path));
+	/* EAGAIN: its backlog is full, so it lives */
+	up = !connect(fd, (struct sockaddr *)&un, sizeof(un)) || errno == EAGAIN || errno == EINPROGRESS;
+	close(fd);
+	return up;
+}
+
+int vol_serve_log_open(const char *pool)
+{
+	char path[512];
+	int fd;
+
+	vol_serve_log_path(pool, path, sizeof(path));
+	fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s: cannot be written: %s", path, vol_strerror(-errno));
+	if (dup2(fd, 1) < 0 || dup2(fd, 2) < 0) {
+		close(fd);
+		return -EIO;
+	}
+	if (fd > 2)
+		close(fd);
+	return 0;
+}
+
+uint64_t vol_serve_tail_token(const uint8_t uuid[16])
+{
+	char pool[VOL_UUID_TEXT], boot[VOL_UUID_TEXT], path[512];
+	struct vd_disk_holder self;
+	struct statx sx;
+
+	vol_holder_self(&self, NULL);
+	vol_uuid_text(uuid, pool);
+	vol_uuid_text(self.boot, boot);
+	snprintf(path, sizeof(path), "%s/%s.%s.tail", vol_runtime_dir(), pool, boot);
+	if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &sx))
+		return 0;
+	/* A file made anew has another inode number (tmpfs never gives one twice),
+	 * or at least another time of birth. */
+	uint64_t t = sx.stx_mask & STATX_BTIME ?
+		(uint64_t)sx.stx_btime.tv_sec * 1000000000ull + sx.stx_btime.tv_nsec : 0;
+	return (sx.stx_ino * 0x9e3779b97f4a7c15ull ^ t) | 1;
+}
+
+/* $VD_PLUGIN; beside this executable, in a build tree; the place it is installed. */
+static int find_plugin(char *path, size_t size)
+{
+	const char *env = getenv("VD_PLUGIN");
+	char *slash;
+	ssize_t n;
+
+	if (env && *env) {
+		snprintf(path, size, "%s", env);
+		return access(path, R_OK) ? vol_fail(NULL, -ENOENT, "VD_PLUGIN says %s, which cannot be read", env) : 0;
+	}
+	n = readlink("/proc/self/exe", path, size - sizeof("/" PLUGIN_FILE));
+	if (n > 0) {
+		path[n] = 0;
+		slash = strrchr(path, '/');
+		if (slash) {
+			strcpy(slash, "/" PLUGIN_FILE);
+			if (!access(path, R_OK))
+				return 0;
+		}
+	}
+#ifdef VD_PLUGINDIR
+	snprintf(path, size, VD_PLUGINDIR "/" PLUGIN_FILE);
+	if (!access(path, R_OK))
+		return 0;
+#endif
+	return vol_fail(NULL, -ENOENT, PLUGIN_FILE " is not installed; run 'make install', or say where it is in VD_PLUGIN");
+}
+
+/* What the server said since the log was `from` bytes long: its last error. */
+static void last_words(const char *pool, off_t from, char *buf, size_t size)
+{
+	char path[512], *line, *save = NULL, text[4096];
+	const char *best = NULL;
+	ssize_t n = -1;
+	int fd;
+
+	snprintf(buf, size, "see its log");
+	vol_serve_log_path(pool, path, sizeof(path));
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		n = pread(fd, text, sizeof(text) - 1, from);
+		close(fd);
+	}
+	if (n <= 0)
+		return;
+	text[n] = 0;
+	for (line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+		const char *e = strstr(line, "error: ");
+
+		if (e)
+			best = e + 7;
+	}
+	if (best)
+		snprintf(buf, size, "%s", best);
+}
+
+static void nap(unsigned ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+/* nbdkit in the foreground, as our child: its end and its words reach us.  It is
+ * adopted by init when we end. */
+static int spawn_server(const char *pool, const char *socket, const char *plugin, pid_t *pid)
+{
+	char log[512], arg_pool[VOL_NAME_SIZE + 8], arg_socket[192];
+	char *argv[] = { "nbdkit", "--foreground", "--unix", (char *)socket, (char *)plugin, arg_pool,
+			 arg_socket, NULL };
+	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t at;
+	sigset_t all, none;
+	int r;
+
+	snprintf(arg_pool, sizeof(arg_pool), "pool=%s", pool);
+	snprintf(arg_socket, sizeof(arg_socket), "socket=%s", socket);
+	vol_serve_log_path(pool, log, sizeof(log));
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_addopen(&fa, 1, log, O_WRONLY | O_APPEND | O_CREAT, 0600);
+	posix_spawn_file_actions_adddup2(&fa, 1, 2);
+	posix_spawn_file_actions_addclosefrom_np(&fa, 3);
+	posix_spawnattr_init(&at);
+	sigfillset(&all);
+	sigemptyset(&none);
+	posix_spawnattr_setsigdefault(&at, &all);
+	posix_spawnattr_setsigmask(&at, &none);
+	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
+	r = posix_spawnp(pid, "nbdkit", &fa, &at, argv, environ);
+	posix_spawnattr_destroy(&at);
+	posix_spawn_file_actions_destroy(&fa);
+	if (r)
+		return vol_fail(NULL, -r, "nbdkit cannot be started (%s); is it installed?", vol_strerror(-r));
+	return 0;
+}
+
+/* The control socket answers: the pool is open. */
+static bool answers(const char *pool)
+{
+	char file[VOL_NAME_SIZE + 8];
+	struct vol_client *c;
+
+	snprintf(file, sizeof(file), "%s.ctl", pool);
+	if (vol_client_connect(file, &c))
+		return false;
+	vol_client_close(c);
+	return true;
+}
+
+int vol_serve_start(const char *pool, bool *started)
+{
+	char socket[160], plugin[4096], path[512], words[1024];
+	struct stat st;
+	off_t log_end = 0;
+	mode_t mask;
+	pid_t pid;
+	int r, lock, status;
+
+	if (started)
+		*started = false;
+	r = vol_serve_socket_path(pool, socket, sizeof(socket));
+	if (!r)
+		r = vol_runtime_dir_make();
+	if (r)
+		return r;
+	snprintf(path, sizeof(path), "%s/%s.start", vol_runtime_dir(), pool);
+	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (lock < 0)
+		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
+	while (flock(lock, LOCK_EX)) {
+		if (errno != EINTR || vol_interrupted()) {
+			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+			goto out;
+		}
+	}
+	if (vol_serve_running(pool) && answers(pool))
+		goto out;
+	r = find_plugin(plugin, sizeof(plugin));
+	if (r)
+		goto out;
+	/* One that is ending still has its socket; it closes the pool in order. */
+	for (unsigned ms = 0; vol_serve_running(pool) && !answers(pool); ms += 50) {
+		if (ms >= START_TIMEOUT_MS || vol_interrupted()) {
+			r = vol_fail(NULL, -ETIMEDOUT, "the server of pool %s does not answer; see %s/%s.log", pool,
+				     vol_runtime_dir(), pool);
+			goto out;
+		}
+		nap(50);
+	}
+	if (vol_serve_running(pool))
+		goto out;
+	unlink(socket);
+	vol_serve_log_path(pool, path, sizeof(path));
+	if (!stat(path, &st))
+		log_end = st.st_size;
+	mask = umask(077);
+	r = spawn_server(pool, socket, plugin, &pid);
+	umask(mask);
+	if (r)
+		goto out;
+	for (unsigned ms = 0; !answers(pool); ms += 10) {
+		if (waitpid(pid, &status, WNOHANG) == pid) {
+			last_words(pool, log_end, words, sizeof(words));
+			r = vol_fail(NULL, -EIO, "the server of pool %s did not start: %s", pool, words);
+			goto out;
+		}
+		if (ms >= START_TIMEOUT_MS || vol_interrupted()) {
+			kill(pid, SIGTERM);
+			r = vol_interrupted() ? vol_fail(NULL, -EINTR, "interrupted") :
+				vol_fail(NULL, -ETIMEDOUT, "the server of pool %s does not answer; see %s", pool, path);
+			goto out;
+		}
+		nap(10);
+	}
+	if (started)
+		*started = true;
+out:
+	close(lock);
+	return r;
+}
