@@ -1,0 +1,1251 @@
+/* link: dm-target/core/node.c dm-target/core/tree.c dm-target/core/extents.c libvol/port.c */
+/* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
+/*
+ * The node cache and the trees, over a disk in memory and a space layer that is
+ * two arrays of counts.  Numbers in comments are the invariants of node.c (N),
+ * tree.c and extents.c (T).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <cmocka.h>
+
+#include "pool.h"
+
+#define MEMBERS 2u
+#define BLOCKS (1u << 21)   /* of each member */
+#define DATA_FROM (1u << 19)/* nodes below, data above */
+
+/* ---- a world ------------------------------------------------------------ */
+
+static struct world {
+	struct vd_pool pool;
+	pthread_mutex_t lock;
+	uint8_t **block[MEMBERS];
+	uint32_t *count[MEMBERS];
+	uint32_t *saved[MEMBERS];   /* counts at the last checkpoint */
+	uint32_t next_node, next_data;
+	vd_pblk_t *freed;           /* not to be used again before the next checkpoint */
+	size_t nfreed, freed_max;
+	vd_pblk_t *free_nodes;      /* pairs' first addresses */
+	size_t nfree_nodes, free_max;
+	long fail_in;               /* this many operations from now one fails; -1: none does */
+	bool failed, io_only;
+	unsigned long reads, writes, blocks_written, warnings, errors, allocs, largest;
+	vd_pblk_t read_error;       /* this block cannot be read */
+	bool small_runs;
+} w;
+
+static uint64_t rnd_state = 1;
+static uint64_t rnd(void)
+{
+	rnd_state ^= rnd_state << 13;
+	rnd_state ^= rnd_state >> 7;
+	rnd_state ^= rnd_state << 17;
+	return rnd_state * 0x2545f4914f6cdd1dull >> 11;
+}
+
+static bool fails(void)
+{
+	bool now;
+
+	pthread_mutex_lock(&w.lock);
+	now = w.fail_in >= 0 && !w.fail_in--;
+	w.failed |= now;
+	pthread_mutex_unlock(&w.lock);
+	return now;
+}
+
+static int h_read(void *ctx, unsigned m, uint64_t b, void *buf, unsigned n)
+{
+	(void)ctx;
+	assert_true(m < MEMBERS && b + n <= BLOCKS);
+	if (fails() || VD_PBLK(m, b) == w.read_error)
+		return -EIO;
+	pthread_mutex_lock(&w.lock);
+	w.reads++;
+	for (unsigned i = 0; i < n; i++) {
+		if (w.block[m][b + i])
+			memcpy((uint8_t *)buf + i * VD_BLOCK, w.block[m][b + i], VD_BLOCK);
+		else
+			memset((uint8_t *)buf + i * VD_BLOCK, 0, VD_BLOCK);
+	}
+	pthread_mutex_unlock(&w.lock);
+	return 0;
+}
+
+static int h_write(void *ctx, unsigned m, uint64_t b, const void *buf, unsigned n)
+{
+	(void)ctx;
+	assert_true(m < MEMBERS && b >= VD_SYSTEM_BLOCKS && b + n <= BLOCKS);
+	if (fails())
+		return -EIO;
+	pthread_mutex_lock(&w.lock);
+	w.writes++;
+	w.blocks_written += n;
+	if (n > w.largest)
+		w.largest = n;
+	for (unsigned i = 0; i < n; i++) {
+		if (!w.block[m][b + i])
+			w.block[m][b + i] = malloc(VD_BLOCK);
+		memcpy(w.block[m][b + i], (const uint8_t *)buf + i * VD_BLOCK, VD_BLOCK);
+	}
+	pthread_mutex_unlock(&w.lock);
+	return 0;
+}
+
+static int h_flush(void *ctx, unsigned m)
+{
+	(void)ctx;
+	(void)m;
+	return 0;
+}
+
+static void *h_alloc(void *ctx, size_t size, int how)
+{
+	(void)ctx;
+	(void)how;
+	if (!w.io_only && fails())
+		return NULL;
+	__atomic_add_fetch(&w.allocs, 1, __ATOMIC_RELAXED);
+	return malloc(size);
+}
+
+static void h_free(void *ctx, void *p)
+{
+	(void)ctx;
+	__atomic_sub_fetch(&w.allocs, 1, __ATOMIC_RELAXED);
+	free(p);
+}
+
+static void h_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t b)
+{
+	(void)ctx;
+	(void)a;
+	(void)b;
+	if (level == VD_LOG_ERROR)
+		__atomic_add_fetch(&w.errors, 1, __ATOMIC_RELAXED);
+	else
+		__atomic_add_fetch(&w.warnings, 1, __ATOMIC_RELAXED);
+	if (getenv("VD_TEST_VERBOSE"))
+		print_message("%s (%llx, %llx)\n", msg, (unsigned long long)a, (unsigned long long)b);
+}
+
+/* ---- what pool.c and space.c would do ------------------------------------ */
+
+bool vd_pblk_valid(const struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	uint64_t b = VD_PBLK_BLOCK(p);
+
+	(void)pool;
+	return p < VD_PBLK_NONE && VD_PBLK_MEMBER(p) < MEMBERS && b >= VD_SYSTEM_BLOCKS && len && len <= BLOCKS && b + len <= BLOCKS;
+}
+
+static uint32_t *counter(vd_pblk_t p)
+{
+	return &w.count[VD_PBLK_MEMBER(p)][VD_PBLK_BLOCK(p)];
+}
+
+int vd_space_inc(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	assert_true(vd_pblk_valid(pool, p, len));
+	if (fails())
+		return -EIO;
+	while (len--)
+		++*counter(p++);
+	return 0;
+}
+
+static void freed(vd_pblk_t p)
+{
+	if (w.nfreed == w.freed_max) {
+		w.freed_max = w.freed_max ? 2 * w.freed_max : 1024;
+		w.freed = realloc(w.freed, w.freed_max * sizeof(*w.freed));
+	}
+	w.freed[w.nfreed++] = p;
+}
+
+int vd_space_dec(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
+{
+	assert_true(vd_pblk_valid(pool, p, len));
+	if (fails())
+		return -EIO;
+	for (; len--; p++) {
+		if (!*counter(p))
+			return -EUCLEAN;
+		if (!--*counter(p) && VD_PBLK_BLOCK(p) < DATA_FROM && !VD_PBLK_MEMBER(p))
+			freed(p);
+	}
+	return 0;
+}
+
+int vd_space_count(struct vd_pool *pool, vd_pblk_t p, uint32_t *count)
+{
+	assert_true(vd_pblk_valid(pool, p, 1));
+	if (fails())
+		return -EIO;
+	*count = *counter(p);
+	return 0;
+}
+
+int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b)
+{
+	uint64_t at;
+
+	(void)pool;
+	if (fails())
+		return -ENOSPC;
+	if (w.nfree_nodes)
+		at = w.free_nodes[--w.nfree_nodes];
+	else
+		at = w.next_node++;
+	assert_true(at < DATA_FROM);
+	*a = VD_PBLK(0, at);
+	*b = VD_PBLK(1, at + 3);
+	assert_int_equal(*counter(*a), 0);
+	assert_int_equal(*counter(*b), 0);
+	*counter(*a) = *counter(*b) = 1;
+	return 0;
+}
+
+int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t *left)
+{
+	int r = vd_space_dec(pool, ptr->a, 1);
+
+	if (!r && !*counter(ptr->a)) {
+		if (ptr->b != VD_PBLK_NONE)
+			r = vd_space_dec(pool, ptr->b, 1);
+		vd_node_forget(pool, ptr);
+	}
+	*left = *counter(ptr->a);
+	return r;
+}
+
+static vd_pblk_t data(uint64_t n)
+{
+	vd_pblk_t p = VD_PBLK(0, DATA_FROM + w.next_data);
+
+	w.next_data += n;
+	assert_true(DATA_FROM + w.next_data <= BLOCKS);
+	return p;
+}
+
+static void cache_start(uint64_t bytes)
+{
+	assert_int_equal(vd_cache_init(&w.pool, bytes), 0);
+}
+
+static int setup(void **state)
+{
+	(void)state;
+	memset(&w, 0, sizeof(w));
+	pthread_mutex_init(&w.lock, NULL);
+	for (unsigned m = 0; m < MEMBERS; m++) {
+		w.block[m] = calloc(BLOCKS, sizeof(*w.block[m]));
+		w.count[m] = calloc(BLOCKS, sizeof(*w.count[m]));
+		w.saved[m] = calloc(BLOCKS, sizeof(*w.saved[m]));
+	}
+	w.next_node = VD_SYSTEM_BLOCKS;
+	w.fail_in = -1;
+	w.read_error = VD_PBLK_NONE;
+	w.pool.host = (struct vd_host){ .read = h_read, .write = h_write, .flush = h_flush, .alloc = h_alloc, .free = h_free, .log = h_log };
+	w.pool.id = 0x1122334455667788ull;
+	w.pool.ckpt_gen = 1;
+	w.pool.nmembers = MEMBERS;
+	vd_atomic_set(&w.pool.mode, VD_MODE_RW);
+	rnd_state = getenv("VD_TEST_SEED") ? strtoull(getenv("VD_TEST_SEED"), NULL, 0) | 1 : 88172645463325252ull;
+	return 0;
+}
+
+static int teardown(void **state)
+{
+	(void)state;
+	vd_cache_fini(&w.pool);
+	for (unsigned m = 0; m < MEMBERS; m++) {
+		for (unsigned i = 0; i < BLOCKS; i++)
+			free(w.block[m][i]);
+		free(w.block[m]);
+		free(w.count[m]);
+		free(w.saved[m]);
+	}
+	free(w.freed);
+	free(w.free_nodes);
+	if (w.allocs)
+		print_message("%lu allocations are left\n", w.allocs);
+	return w.allocs != 0;
+}
+
+/* The checkpoint is durable: what it freed may be used again. */
+static void checkpoint_done(void)
+{
+	for (size_t i = 0; i < w.nfreed; i++) {
+		if (*counter(w.freed[i]))
+			continue;
+		if (w.nfree_nodes == w.free_max) {
+			w.free_max = w.free_max ? 2 * w.free_max : 1024;
+			w.free_nodes = realloc(w.free_nodes, w.free_max * sizeof(*w.free_nodes));
+		}
+		w.free_nodes[w.nfree_nodes++] = w.freed[i];
+	}
+	w.nfreed = 0;
+	w.pool.ckpt_gen++;
+}
+
+static void checkpoint(void)
+{
+	assert_int_equal(vd_cache_write(&w.pool), 0);
+	checkpoint_done();
+}
+
+static void cache_drop(uint64_t bytes)
+{
+	vd_cache_fini(&w.pool);
+	assert_int_equal(w.errors, 0); /* nothing was held */
+	cache_start(bytes);
+}
+
+static int set(struct vd_root *root, vd_vblk_t v, uint64_t len, enum vd_ext_kind kind, vd_pblk_t p, uint64_t birth, int64_t *mapped)
+{
+	struct vd_ext e = { v, len, p, birth, kind };
+
+	return vd_tree_set(&w.pool, root, 7, &e, 0, mapped);
+}
+
+/* ---- reference model ------------------------------------------------------ */
+
+#define UNIVERSE 60000u
+#define VOLUMES 6u
+struct cell { uint8_t kind; uint32_t birth; vd_pblk_t p; };
+static struct volume {
+	bool used;
+	struct vd_root root;
+	int64_t mapped;
+	struct cell *cell;
+} vols[VOLUMES], saved_vols[VOLUMES];
+
+static struct cell *cells(void)
+{
+	return calloc(UNIVERSE, sizeof(struct cell));
+}
+
+static void vols_free(struct volume *v)
+{
+	for (unsigned i = 0; i < VOLUMES; i++) {
+		free(v[i].cell);
+		memset(&v[i], 0, sizeof(v[i]));
+	}
+}
+
+static void verify_contents(const struct volume *vol, bool exact_births)
+{
+	uint64_t v = 0, mapped = 0, ref = 0;
+
+	while (v < UNIVERSE) {
+		struct vd_ext x;
+
+		assert_int_equal(vd_tree_find(&w.pool, &vol->root, v, 0, &x), 0);
+		assert_int_equal(x.v, v);
+		assert_true(x.len > 0 && x.len <= VD_VBLK_END - v);
+		for (uint64_t i = 0; i < x.len && v + i < UNIVERSE; i++) {
+			const struct cell *c = &vol->cell[v + i];
+
+			assert_int_equal(c->kind, x.kind);
+			if (x.kind == VD_HOLE)
+				continue;
+			if (x.kind == VD_DATA)
+				assert_int_equal(c->p, x.p + i);
+			if (exact_births)
+				assert_int_equal(c->birth, x.birth);
+			else
+				assert_true(x.birth <= c->birth);
+		}
+		v += x.len;
+	}
+	for (v = 0; v < UNIVERSE; v++)
+		ref += vol->cell[v].kind == VD_DATA;
+	assert_int_equal(vol->mapped, ref);
+	assert_int_equal(vd_tree_mapped(&w.pool, &vol->root, 0, VD_VBLK_END, &mapped), 0);
+	assert_int_equal(mapped, ref);
+}
+
+static uint32_t *found[MEMBERS];
+struct tally { uint64_t pages, nodes, extents; unsigned flags; };
+
+static int tally_visit(void *arg, const struct vd_visit *v)
+{
+	struct tally *t = arg;
+	const struct vd_disk_extents *d;
+
+	assert_int_equal(v->err, 0);
+	assert_true(v->lo < v->hi);
+	if (found[0][VD_PBLK_BLOCK(v->ptr.a)]++)
+		return 1;
+	found[1][VD_PBLK_BLOCK(v->ptr.b)]++;
+	t->nodes++;
+	assert_int_equal(vd_node_verify(v->n), 0);
+	if (v->level) {
+		assert_int_equal(le64_to_cpu(vd_index_entry(v->n, 0)->key) < v->lo, 0);
+		return 0;
+	}
+	t->pages++;
+	d = v->n->data;
+	assert_true(le16_to_cpu(d->h.count) > 0);
+	for (unsigned i = 0; i < le16_to_cpu(d->h.count); i++) {
+		struct vd_ext x;
+
+		t->extents++;
+		assert_int_equal(vd_extents_get(d, i, &x), 0);
+		assert_true(x.v >= v->lo && x.v + x.len <= v->hi);
+		if (x.kind == VD_DATA && !(t->flags & VD_TREE_NOREF))
+			for (uint64_t k = 0; k < x.len; k++)
+				found[VD_PBLK_MEMBER(x.p)][VD_PBLK_BLOCK(x.p) + k]++;
+	}
+	return 0;
+}
+
+/* Counts recomputed from the roots are the space layer's, block by block. */
+static struct tally verify_counts(const struct volume *v, unsigned n)
+{
+	struct tally t = { 0 };
+
+	for (unsigned m = 0; m < MEMBERS; m++)
+		found[m] = calloc(BLOCKS, sizeof(uint32_t));
+	for (unsigned i = 0; i < n; i++)
+		if (v[i].used)
+			assert_int_equal(vd_tree_walk(&w.pool, &v[i].root, VD_NODE_EXTENTS, tally_visit, &t), 0);
+	for (unsigned m = 0; m < MEMBERS; m++) {
+		for (unsigned i = 0; i < BLOCKS; i++)
+			if (found[m][i] != w.count[m][i])
+				fail_msg("block %u:%u: %u references, counted %u", m, i, found[m][i], w.count[m][i]);
+		free(found[m]);
+	}
+	return t;
+}
+
+static void verify_all(bool exact_births)
+{
+	for (unsigned i = 0; i < VOLUMES; i++)
+		if (vols[i].used)
+			verify_contents(&vols[i], exact_births);
+	verify_counts(vols, VOLUMES);
+}
+
+/* One random change of a volume; the model follows when it succeeds. */
+static int random_change(struct volume *vol, uint32_t birth, unsigned style)
+{
+	uint64_t v = rnd() % UNIVERSE, len, dice = rnd() % 100;
+	enum vd_ext_kind kind = dice < 65 ? VD_DATA : dice < 72 ? VD_ZERO : VD_HOLE;
+	vd_pblk_t p = 0;
+	int r;
+
+	if (style == 1) /* filling up with single blocks */
+		kind = dice < 98 ? VD_DATA : VD_HOLE;
+	len = style == 1 ? 1 : rnd() % 200 == 0 ? rnd() % UNIVERSE + 1 : rnd() % 10 ? rnd() % 4 + 1 : rnd() % 400 + 1;
+	if (kind == VD_DATA && len > 3000)
+		len = 3000;
+	len = vd_min(len, UNIVERSE - v);
+	if (kind == VD_DATA && rnd() % 20 == 0 && v && vol->cell[v - 1].kind == VD_DATA && w.count[0][VD_PBLK_BLOCK(vol->cell[v - 1].p)]) {
+		/* physically after its neighbour, which may have been given to another: any valid block will do */
+		p = vol->cell[v - 1].p + 1;
+		len = vd_min(len, (uint64_t)BLOCKS - VD_PBLK_BLOCK(p));
+		if (!len)
+			return 0;
+	} else if (kind == VD_DATA) {
+		if (DATA_FROM + w.next_data + len > BLOCKS - 8)
+			w.next_data = 0; /* the model does not mind who shares what */
+		p = data(len);
+	}
+	r = set(&vol->root, v, len, kind, p, birth, &vol->mapped);
+	if (r)
+		return r;
+	for (uint64_t i = 0; i < len; i++)
+		vol->cell[v + i] = (struct cell){ kind, birth, kind == VD_DATA ? p + i : 0 };
+	return 0;
+}
+
+static int volume_delete(struct volume *vol)
+{
+	uint32_t left;
+	vd_vblk_t below = VD_VBLK_END, last;
+	int r = vd_tree_release(&w.pool, &vol->root, &left);
+
+	while (!r && !left && below) {
+		last = below;
+		r = vd_tree_trim(&w.pool, &vol->root, 7, 1 + (unsigned)(rnd() % 20), &below);
+		if (!r)
+			assert_true(below < last || !below);
+	}
+	if (r)
+		return r;
+	free(vol->cell);
+	memset(vol, 0, sizeof(*vol));
+	return 0;
+}
+
+static int volume_snapshot(struct volume *to, const struct volume *from)
+{
+	int r = vd_tree_hold(&w.pool, &from->root);
+
+	if (r)
+		return r;
+	*to = *from;
+	to->cell = cells();
+	memcpy(to->cell, from->cell, UNIVERSE * sizeof(*to->cell));
+	return 0;
+}
+
+static int random_step(uint32_t birth, unsigned style)
+{
+	struct volume *v = &vols[rnd() % VOLUMES], *to = &vols[rnd() % VOLUMES];
+	uint64_t dice = rnd() % 1000;
+
+	if (!v->used) {
+		if (dice > 50)
+			return 0;
+		v->used = true;
+		v->cell = cells();
+		return 0;
+	}
+	if (dice < 2)
+		return volume_delete(v);
+	if (dice < 6 && !to->used)
+		return volume_snapshot(to, v);
+	return random_change(v, birth, style);
+}
+
+static void state_save(void)
+{
+	vols_free(saved_vols);
+	for (unsigned i = 0; i < VOLUMES; i++) {
+		saved_vols[i] = vols[i];
+		if (vols[i].cell) {
+			saved_vols[i].cell = cells();
+			memcpy(saved_vols[i].cell, vols[i].cell, UNIVERSE * sizeof(struct cell));
+		}
+	}
+	for (unsigned m = 0; m < MEMBERS; m++)
+		memcpy(w.saved[m], w.count[m], BLOCKS * sizeof(uint32_t));
+}
+
+/* The checkpoint failed: back to the last one. */
+static void state_restore(void)
+{
+	w.fail_in = -1;
+	vols_free(vols);
+	for (unsigned i = 0; i < VOLUMES; i++) {
+		vols[i] = saved_vols[i];
+		memset(&saved_vols[i], 0, sizeof(saved_vols[i]));
+	}
+	for (unsigned m = 0; m < MEMBERS; m++)
+		memcpy(w.count[m], w.saved[m], BLOCKS * sizeof(uint32_t));
+	w.nfreed = 0;
+	w.nfree_nodes = 0;
+	for (uint32_t i = VD_SYSTEM_BLOCKS; i < w.next_node; i++)
+		if (!w.count[0][i])
+			freed(VD_PBLK(0, i));
+	vd_cache_abort(&w.pool);
+	checkpoint_done();
+}
+
+static void volumes_delete(void)
+{
+	for (unsigned i = 0; i < VOLUMES; i++)
+		if (vols[i].used)
+			assert_int_equal(volume_delete(&vols[i]), 0);
+	for (unsigned m = 0; m < MEMBERS; m++)
+		for (unsigned i = 0; i < BLOCKS; i++)
+			assert_int_equal(w.count[m][i], 0);
+}
+
+static unsigned scale(unsigned n)
+{
+	const char *s = getenv("VD_TEST_SCALE");
+	unsigned k = s ? (unsigned)atoi(s) : 100;
+
+	return n * k / 100 ? n * k / 100 : 1;
+}
+
+/* ---- tests ---------------------------------------------------------------- */
+
+static void model_random_changes_and_snapshots(void **state)
+{
+	(void)state;
+	cache_start(300 * VD_BLOCK);
+	for (unsigned gen = 1; gen <= scale(24); gen++) {
+		unsigned style = gen % 8 == 1 ? 1 : 0;
+		unsigned steps = style == 1 ? 12000 : 700;
+
+		for (unsigned i = 0; i < steps; i++)
+			assert_int_equal(random_step(gen, style), 0);
+		checkpoint();
+		if (rnd() % 3 == 0)
+			cache_drop((rnd() % 2 ? 70 : 2000) * VD_BLOCK);
+		verify_all(gen <= 16);
+	}
+	volumes_delete();
+	checkpoint();
+	vols_free(vols);
+}
+
+static void failures_at_every_step_lose_nothing(void **state)
+{
+	unsigned failures = 0;
+
+	(void)state;
+	cache_start(200 * VD_BLOCK);
+	for (unsigned i = 0; i < 9000; i++)
+		assert_int_equal(random_step(1, i < 6000), 0);
+	checkpoint();
+	for (unsigned trial = 0; trial < scale(150); trial++) {
+		int r = 0;
+
+		state_save();
+		if (rnd() % 3 == 0)
+			cache_drop(200 * VD_BLOCK);
+		w.failed = false;
+		w.fail_in = (long)(rnd() % (trial % 2 ? 2000 : 60));
+		for (unsigned i = 0; i < 60 && !r; i++)
+			r = random_step(trial + 2, 0);
+		if (!r)
+			r = vd_cache_write(&w.pool);
+		w.fail_in = -1;
+		if (r) {
+			assert_true(w.failed);
+			assert_true(r == -EIO || r == -ENOMEM || r == -ENOSPC);
+			failures++;
+			state_restore();
+		} else {
+			checkpoint_done();
+		}
+		w.errors = 0;
+		if (trial % 10 == 0)
+			verify_all(false);
+	}
+	verify_all(false);
+	w.errors = 0;
+	cache_drop(200 * VD_BLOCK);
+	volumes_delete();
+	vols_free(vols);
+	vols_free(saved_vols);
+	assert_true(failures > scale(150) / 4);
+}
+
+static void random_blocks_take_36_bytes_at_worst(void **state)
+{
+	const unsigned batch = 50000, batches = scale(20);
+	struct volume vol = { .used = true };
+	uint64_t blocks = 0, *v = malloc(batch * sizeof(*v));
+	double worst = 0;
+
+	(void)state;
+	cache_start(64 << 20);
+	for (unsigned b = 0; b < batches; b++) {
+		struct tally t;
+
+		for (unsigned i = 0; i < batch; i++)
+			v[i] = rnd() % (1ull << 28);
+		for (unsigned gap = batch / 2; gap; gap /= 2) /* as a fold gives them: ascending */
+			for (unsigned i = gap; i < batch; i++)
+				for (unsigned j = i; j >= gap && v[j - gap] > v[j]; j -= gap) {
+					uint64_t x = v[j];
+
+					v[j] = v[j - gap];
+					v[j - gap] = x;
+				}
+		for (unsigned i = 0; i < batch; i++)
+			assert_int_equal(set(&vol.root, v[i], 1, VD_DATA, data(1), 1 + b / 4, &vol.mapped), 0);
+		checkpoint();
+		t = verify_counts(&vol, 1);
+		blocks = (uint64_t)vol.mapped;
+		if ((double)t.nodes * 4096 / (double)blocks > worst)
+			worst = (double)t.nodes * 4096 / (double)blocks;
+		print_message("  %7llu blocks: %5llu pages, %llu nodes, %.1f bytes a block\n", (unsigned long long)blocks,
+			      (unsigned long long)t.pages, (unsigned long long)t.nodes, (double)t.nodes * 4096 / (double)blocks);
+	}
+	print_message("  worst: %.1f bytes a block; early and final writes: %lu blocks in %lu writes\n", worst, w.blocks_written, w.writes);
+	assert_true(worst <= 36);
+	free(v);
+}
+
+static void sequential_100_gib_takes_few_pages(void **state)
+{
+	struct volume vol = { .used = true };
+	struct tally t = { .flags = VD_TREE_NOREF };
+
+	(void)state;
+	cache_start(1 << 20);
+	for (unsigned i = 0; i < 400; i++) {
+		struct vd_ext e = { i * 65536ull, 65536, VD_PBLK(0, 16 + i * 65600ull), 1, VD_DATA };
+
+		assert_int_equal(vd_tree_set(&w.pool, &vol.root, 1, &e, VD_TREE_NOREF, &vol.mapped), 0);
+	}
+	for (unsigned m = 0; m < MEMBERS; m++)
+		found[m] = calloc(BLOCKS, sizeof(uint32_t));
+	assert_int_equal(vd_tree_walk(&w.pool, &vol.root, VD_NODE_EXTENTS, tally_visit, &t), 0);
+	for (unsigned m = 0; m < MEMBERS; m++)
+		free(found[m]);
+	print_message("  100 GiB in 400 extents: %llu pages, %llu nodes\n", (unsigned long long)t.pages, (unsigned long long)t.nodes);
+	assert_int_equal(t.extents, 400);
+	assert_int_equal(t.pages, 2);
+}
+
+static void long_data_is_cut_and_contiguous_data_joins(void **state)
+{
+	struct volume vol = { .used = true };
+	struct vd_ext x;
+	struct tally t;
+
+	(void)state;
+	cache_start(1 << 20);
+	for (unsigned i = 0; i < 1000; i++)
+		assert_int_equal(set(&vol.root, 500 + i, 1, VD_DATA, data(1), 3, &vol.mapped), 0);
+	assert_int_equal(verify_counts(&vol, 1).extents, 1);
+	assert_int_equal(set(&vol.root, 10000, 200000, VD_DATA, data(200000), 3, &vol.mapped), 0);
+	t = verify_counts(&vol, 1);
+	assert_int_equal(t.extents, 1 + 4);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10000 + 65536, 0, &x), 0);
+	assert_int_equal(x.len, 65536);
+	/* another birth, or another place, does not join */
+	assert_int_equal(set(&vol.root, 1500, 1, VD_DATA, data(1), 3, &vol.mapped), 0);
+	assert_int_equal(set(&vol.root, 1501, 1, VD_DATA, VD_PBLK(0, DATA_FROM + w.next_data), 4, &vol.mapped), 0);
+	w.next_data++;
+	assert_int_equal(verify_counts(&vol, 1).extents, 7);
+	assert_int_equal(vol.mapped, 201002);
+}
+
+static void zero_spans_everything(void **state)
+{
+	struct volume vol = { .used = true };
+	struct vd_ext x;
+
+	(void)state;
+	cache_start(1 << 20);
+	for (unsigned i = 0; i < 3000; i++)
+		assert_int_equal(set(&vol.root, i * 1000000007ull, 1, VD_DATA, data(1), 3, &vol.mapped), 0);
+	assert_int_equal(set(&vol.root, 0, VD_VBLK_END, VD_ZERO, 0, 4, &vol.mapped), 0);
+	assert_int_equal(vol.mapped, 0);
+	assert_int_equal(verify_counts(&vol, 1).nodes, 1);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 77, 0, &x), 0);
+	assert_int_equal(x.kind, VD_ZERO);
+	assert_int_equal(x.len, VD_VBLK_END - 77);
+	checkpoint();
+	cache_drop(1 << 20);
+	assert_int_equal(set(&vol.root, 1ull << 40, 1, VD_HOLE, 0, 0, &vol.mapped), 0);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 77, 0, &x), 0);
+	assert_int_equal(x.len, (1ull << 40) - 77);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 1ull << 40, 0, &x), 0);
+	assert_int_equal(x.kind, VD_HOLE);
+	assert_int_equal(x.len, 1);
+	assert_int_equal(set(&vol.root, 0, VD_VBLK_END, VD_HOLE, 0, 0, &vol.mapped), 0);
+	assert_int_equal(vol.root.ptr.gen, 0);
+	verify_counts(&vol, 1);
+}
+
+static void build(struct volume *vol, unsigned extents)
+{
+	vol->used = true;
+	for (unsigned i = 0; i < extents; i++)
+		assert_int_equal(set(&vol->root, i * 10ull, 1, VD_DATA, data(1), 1, &vol->mapped), 0);
+}
+
+static void covered_shared_subtree_is_not_read(void **state)
+{
+	struct volume vol[2] = { 0 };
+	unsigned long reads;
+
+	(void)state;
+	cache_start(64 * VD_BLOCK);
+	build(&vol[0], 100000);
+	assert_int_equal(vol[0].root.height, 2);
+	checkpoint();
+	vol[1] = vol[0];
+	assert_int_equal(vd_tree_hold(&w.pool, &vol[0].root), 0);
+	cache_drop(64 * VD_BLOCK);
+	reads = w.reads;
+	assert_int_equal(set(&vol[0].root, 15, 999000, VD_HOLE, 0, 0, NULL), 0);
+	assert_true(w.reads - reads <= 12);
+	verify_counts(vol, 2);
+	checkpoint();
+	reads = w.reads;
+	cache_drop(64 * VD_BLOCK);
+	assert_int_equal(set(&vol[1].root, 0, VD_VBLK_END, VD_HOLE, 0, 0, &vol[1].mapped), 0);
+	assert_int_equal(vol[1].mapped, 0);
+	verify_counts(vol, 2);
+	assert_int_equal(vd_tree_mapped(&w.pool, &vol[0].root, 0, VD_VBLK_END, (uint64_t *)&vol[0].mapped), 0);
+	assert_int_equal(vol[0].mapped, 2 + 100000 - 99902);
+}
+
+static void unmapping_a_hole_copies_nothing(void **state)
+{
+	struct volume vol = { 0 };
+	unsigned long written;
+
+	(void)state;
+	cache_start(1 << 20);
+	build(&vol, 5000);
+	checkpoint();
+	written = vd_cache_written(&w.pool);
+	assert_int_equal(set(&vol.root, 1, 9, VD_HOLE, 0, 0, &vol.mapped), 0);
+	assert_int_equal(set(&vol.root, 50000, 1ull << 45, VD_HOLE, 0, 0, &vol.mapped), 0);
+	checkpoint();
+	assert_int_equal(vd_cache_written(&w.pool), written);
+}
+
+static void births_round_down_and_the_newest_stay(void **state)
+{
+	struct volume vol = { .used = true };
+	struct vd_ext x;
+
+	(void)state;
+	cache_start(1 << 20);
+	for (unsigned i = 0; i < 100; i++) {
+		assert_int_equal(set(&vol.root, i * 2, 1, VD_DATA, data(1), 100 + i, &vol.mapped), 0);
+		for (unsigned k = 0; k <= i; k++) {
+			assert_int_equal(vd_tree_find(&w.pool, &vol.root, k * 2, 0, &x), 0);
+			if (i - k < VD_BIRTHS - 1)
+				assert_int_equal(x.birth, 100 + k);
+			else
+				assert_int_equal(x.birth, 100);
+		}
+	}
+	assert_int_equal(set(&vol.root, 1001, 1, VD_DATA, data(1), 5, &vol.mapped), 0);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 0, 0, &x), 0);
+	assert_int_equal(x.birth, 5);
+	assert_int_equal(set(&vol.root, 1003, 1, VD_DATA, data(1), 50, &vol.mapped), 0);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 1003, 0, &x), 0);
+	assert_int_equal(x.birth, 5);
+}
+
+static void common_ranges_are_found(void **state)
+{
+	struct volume vol[2] = { 0 };
+	uint64_t v, len, differ = 0, steps = 0;
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol[0], 100000);
+	checkpoint();
+	vol[1] = vol[0];
+	assert_int_equal(vd_tree_hold(&w.pool, &vol[0].root), 0);
+	assert_int_equal(vd_tree_common(&w.pool, &vol[0].root, &vol[1].root, 5, &len), 0);
+	assert_int_equal(len, VD_VBLK_END - 5);
+	assert_int_equal(set(&vol[1].root, 500001, 1, VD_DATA, data(1), 2, &vol[1].mapped), 0);
+	for (v = 0; v < 1000000; steps++) {
+		assert_int_equal(vd_tree_common(&w.pool, &vol[0].root, &vol[1].root, v, &len), 0);
+		if (!len) {
+			differ++;
+			len = 1;
+		}
+		v += len;
+	}
+	assert_true(differ > 1000 && differ < 5000); /* one page of 244 extents, ten apart */
+	assert_true(steps < differ + 300);
+	verify_counts(vol, 2);
+}
+
+static void writes_are_sorted_and_joined(void **state)
+{
+	struct volume vol = { 0 };
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol, 40000);
+	assert_int_equal(w.writes, 0);
+	checkpoint();
+	assert_int_equal(w.largest, 64);
+	assert_true(w.writes <= 2 * (w.blocks_written / 2 / 64 + 1));
+	checkpoint();
+	assert_int_equal(vd_cache_written(&w.pool), w.blocks_written);
+}
+
+/* ---- damage ---------------------------------------------------------------- */
+
+static void reseal(uint8_t *d)
+{
+	static const uint8_t zero[4];
+	uint32_t crc;
+
+	memcpy(d + 4, zero, 4);
+	crc = vd_port_crc32c(~0u, d, VD_BLOCK);
+	((struct vd_disk_node *)d)->crc = cpu_to_le32(crc);
+}
+
+static void a_bad_copy_is_healed(void **state)
+{
+	struct volume vol = { 0 };
+	uint8_t *a, *b, good[VD_BLOCK];
+	struct vd_ext x;
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol, 100);
+	checkpoint();
+	a = w.block[0][VD_PBLK_BLOCK(vol.root.ptr.a)];
+	b = w.block[1][VD_PBLK_BLOCK(vol.root.ptr.b)];
+	assert_memory_equal(a, b, VD_BLOCK);
+	memcpy(good, a, VD_BLOCK);
+
+	for (unsigned how = 0; how < 5; how++) {
+		memcpy(a, good, VD_BLOCK);
+		w.read_error = VD_PBLK_NONE;
+		switch (how) {
+		case 0: a[1000] ^= 4; break; /* a flipped bit */
+		case 1: memset(a, 0, VD_BLOCK); break; /* never written */
+		case 2: ((struct vd_disk_node *)a)->gen = cpu_to_le64(77); reseal(a); break; /* a lost write */
+		case 3: ((struct vd_disk_node *)a)->a = cpu_to_le64(99); reseal(a); break; /* misdirected */
+		case 4: w.read_error = vol.root.ptr.a; a[9] ^= 1; break;
+		}
+		cache_drop(16 << 20);
+		w.warnings = 0;
+		assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), 0);
+		assert_int_equal(x.kind, VD_DATA);
+		assert_int_equal(w.warnings, 2);
+		assert_memory_equal(a, good, VD_BLOCK);
+	}
+	/* not in a pool that may not be written */
+	w.read_error = VD_PBLK_NONE;
+	a[1000] ^= 4;
+	cache_drop(16 << 20);
+	vd_atomic_set(&w.pool.mode, VD_MODE_READONLY);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), 0);
+	assert_memory_not_equal(a, good, VD_BLOCK);
+	/* both bad */
+	b[1000] ^= 4;
+	cache_drop(16 << 20);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), -EBADMSG);
+	((struct vd_disk_node *)a)->gen = cpu_to_le64(77);
+	reseal(a);
+	memcpy(b, a, VD_BLOCK);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), -EUCLEAN);
+	w.errors = 0;
+}
+
+static void nowait_does_not_read(void **state)
+{
+	struct volume vol = { 0 };
+	struct vd_ext x;
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol, 1000);
+	checkpoint();
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, VD_NODE_NOWAIT, &x), 0);
+	cache_drop(16 << 20);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, VD_NODE_NOWAIT, &x), -EWOULDBLOCK);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), 0);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, VD_NODE_NOWAIT, &x), 0);
+}
+
+static void an_address_used_again_is_another_node(void **state)
+{
+	struct volume vol = { 0 }, other = { .used = true };
+	struct vd_root old;
+	struct vd_ext x;
+	vd_vblk_t left;
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol, 10);
+	checkpoint();
+	old = vol.root;
+	assert_int_equal(vd_tree_trim(&w.pool, &vol.root, 1, 100, &left), 0);
+	assert_int_equal(left, 0);
+	checkpoint();
+	assert_int_equal(set(&other.root, 5, 1, VD_ZERO, 0, 9, &other.mapped), 0);
+	assert_int_equal(other.root.ptr.a, old.ptr.a);
+	assert_int_equal(vd_tree_find(&w.pool, &other.root, 5, 0, &x), 0);
+	assert_int_equal(x.kind, VD_ZERO);
+	assert_int_equal(vd_tree_find(&w.pool, &old, 5, 0, &x), -EUCLEAN);
+	checkpoint();
+	cache_drop(16 << 20);
+	w.pool.mode.v = VD_MODE_READONLY; /* a stale pointer is not to repair anything */
+	assert_int_equal(vd_tree_find(&w.pool, &old, 5, 0, &x), -EUCLEAN);
+	assert_int_equal(vd_tree_find(&w.pool, &other.root, 5, 0, &x), 0);
+	w.errors = 0;
+}
+
+static int count_visit(void *arg, const struct vd_visit *v)
+{
+	(void)v;
+	++*(uint64_t *)arg;
+	return 0;
+}
+
+/* Whatever a node holds, with a right checksum: an answer or an error, in bounded time. */
+static void hostile_nodes_give_errors_only(void **state)
+{
+	struct volume vol = { 0 }, snap;
+	const unsigned rounds = scale(1200);
+	unsigned errors = 0;
+	uint32_t first, last;
+
+	(void)state;
+	cache_start(16 << 20);
+	build(&vol, 40000);
+	checkpoint();
+	first = VD_SYSTEM_BLOCKS;
+	last = w.next_node;
+	assert_true(vol.root.height == 2);
+	state_save();
+	for (unsigned round = 0; round < rounds; round++) {
+		struct vd_root root = vol.root, two = vol.root;
+		uint32_t at = rnd() % 3 ? first + (uint32_t)(rnd() % (last - first)) : (uint32_t)VD_PBLK_BLOCK(root.ptr.a);
+		uint8_t *a = w.block[0][at], *b = w.block[1][at + 3], keep[VD_BLOCK];
+		uint64_t n, len;
+		struct vd_ext x;
+		int64_t mapped = 0;
+		vd_vblk_t left = VD_VBLK_END;
+		uint32_t count;
+		int r = 0;
+
+		memcpy(keep, a, VD_BLOCK);
+		switch (rnd() % 4) {
+		case 0: /* everything behind the head */
+			for (unsigned i = 64; i < VD_BLOCK; i++)
+				a[i] = (uint8_t)rnd();
+			break;
+		case 1: /* a few bytes anywhere but where identity is */
+			for (unsigned i = 0; i < 8; i++)
+				a[42 + rnd() % (VD_BLOCK - 42)] = (uint8_t)rnd();
+			break;
+		case 2: /* a few entries bytes */
+			for (unsigned i = 0; i < 3; i++)
+				a[64 + rnd() % (VD_BLOCK - 64)] ^= (uint8_t)(1u << rnd() % 8);
+			break;
+		case 3: { /* the contents of another node under this one's name */
+			uint32_t from = first + (uint32_t)(rnd() % (last - first));
+			memcpy(a + 42, w.block[0][from] + 42, VD_BLOCK - 42);
+			break;
+		}
+		}
+		reseal(a);
+		memcpy(b, a, VD_BLOCK);
+		vd_cache_fini(&w.pool);
+		cache_start(16 << 20);
+		for (unsigned i = 0; i < 60 && !r; i++)
+			r = vd_tree_find(&w.pool, &root, rnd() % 400000, 0, &x);
+		errors += r != 0;
+		n = 0;
+		r = vd_tree_walk(&w.pool, &root, VD_NODE_EXTENTS, count_visit, &n);
+		assert_true(n < 20000);
+		n = 0;
+		r = vd_tree_walk(&w.pool, &root, VD_NODE_SPACE, count_visit, &n);
+		assert_true(n < 20000);
+		r = vd_tree_mapped(&w.pool, &root, 0, VD_VBLK_END, &n);
+		errors += r != 0;
+		r = vd_tree_common(&w.pool, &root, &two, rnd() % 400000, &len);
+		r = vd_tree_hold(&w.pool, &root);
+		for (unsigned i = 0; i < 20 && !r; i++)
+			r = set(&two, rnd() % 400000, rnd() % 20 ? rnd() % 3 + 1 : rnd() % 100000 + 1,
+				rnd() % 2 ? VD_DATA : VD_HOLE, VD_PBLK(0, DATA_FROM + rnd() % 1000), 2, &mapped);
+		errors += r != 0;
+		if (!r)
+			r = vd_tree_release(&w.pool, &two, &count);
+		for (unsigned i = 0; i < 2000 && !r && left; i++)
+			r = vd_tree_trim(&w.pool, &root, 1, 5, &left);
+		errors += r != 0;
+		memcpy(a, keep, VD_BLOCK);
+		memcpy(b, keep, VD_BLOCK);
+		w.errors = 0;
+		/* everything of that checkpoint is thrown away */
+		for (unsigned m = 0; m < MEMBERS; m++)
+			memcpy(w.count[m], w.saved[m], BLOCKS * sizeof(uint32_t));
+		vd_cache_abort(&w.pool);
+		w.nfreed = w.nfree_nodes = 0;
+		w.next_node = last;
+		w.pool.ckpt_gen++;
+	}
+	snap = vol;
+	cache_drop(16 << 20);
+	verify_counts(&snap, 1);
+	print_message("  %u rounds, %u errors\n", rounds, errors);
+	assert_true(errors > rounds / 4);
+}
+
+/* ---- trees of pages ---------------------------------------------------------- */
+
+#define KEYS 30000u
+static void ptree_follows_its_model(void **state)
+{
+	struct { uint32_t aux; bool in; uint64_t val; } *ref = calloc(KEYS, sizeof(*ref));
+	struct vd_root root = { 0 };
+	uint64_t live = 0;
+
+	(void)state;
+	cache_start(100 * VD_BLOCK);
+	for (unsigned gen = 0; gen < scale(30); gen++) {
+		unsigned most = gen % 10 < 6 ? 90 : 15; /* growing, then shrinking */
+		struct tally t = { 0 };
+
+		for (unsigned i = 0; i < 3000; i++) {
+			uint32_t k = (uint32_t)(rnd() % KEYS);
+			struct vd_slot s = { k * 8ull, { k * 3 + gen, VD_PBLK_NONE, 0 }, rnd() % 50 ? 0 : (uint32_t)rnd() };
+			int r;
+
+			if (rnd() % 100 < most) {
+				assert_int_equal(vd_ptree_set(&w.pool, &root, VD_NODE_SPACE, &s), 0);
+				live += !ref[k].in;
+				ref[k].in = true;
+				ref[k].aux = s.aux;
+				ref[k].val = s.ptr.a;
+			} else {
+				r = vd_ptree_del(&w.pool, &root, s.key);
+				assert_int_equal(r, ref[k].in ? 0 : -ENODATA);
+				live -= ref[k].in;
+				ref[k].in = false;
+			}
+		}
+		checkpoint();
+		if (gen % 3 == 0)
+			cache_drop(100 * VD_BLOCK);
+		for (int aux = 0; aux < 2; aux++) {
+			uint64_t key = 0;
+
+			for (uint32_t k = 0; k <= KEYS; k++) {
+				struct vd_slot s;
+				int r;
+
+				if (k < KEYS && (!ref[k].in || (aux && !ref[k].aux)))
+					continue;
+				r = vd_ptree_next(&w.pool, &root, key, aux, 0, &s);
+				if (k == KEYS) {
+					assert_int_equal(r, -ENODATA);
+					break;
+				}
+				assert_int_equal(r, 0);
+				assert_int_equal(s.key, k * 8ull);
+				assert_int_equal(s.ptr.a, ref[k].val);
+				assert_int_equal(s.aux, ref[k].aux);
+				key = s.key + 1;
+			}
+		}
+		(void)t;
+	}
+	for (uint32_t k = 0; k < KEYS; k++)
+		if (ref[k].in)
+			assert_int_equal(vd_ptree_del(&w.pool, &root, k * 8ull), 0);
+	assert_int_equal(root.ptr.gen, 0);
+	for (uint32_t i = 0; i < BLOCKS; i++)
+		assert_int_equal(w.count[0][i] + w.count[1][i], 0);
+	free(ref);
+}
+
+static int slot_visit(void *arg, const struct vd_visit *v)
+{
+	if (!v->level) {
+		assert_non_null(v->slot);
+		assert_int_equal(v->lo, v->slot->key);
+		assert_int_equal(v->slot->ptr.a, v->slot->key / 8 + 1);
+		++*(uint64_t *)arg;
+	}
+	return 0;
+}
+
+static void walk_shows_uniform_groups(void **state)
+{
+	struct vd_root root = { 0 };
+	uint64_t n = 0;
+
+	(void)state;
+	cache_start(1 << 20);
+	for (unsigned i = 0; i < 1000; i++) {
+		struct vd_slot s = { i * 8, { i + 1, VD_PBLK_NONE, 0 }, 0 };
+
+		assert_int_equal(vd_ptree_set(&w.pool, &root, VD_NODE_SPACE, &s), 0);
+	}
+	assert_int_equal(vd_tree_walk(&w.pool, &root, VD_NODE_SPACE, slot_visit, &n), 0);
+	assert_int_equal(n, 1000);
+}
+
+/* ---- threads ------------------------------------------------------------------ */
+
+static struct vd_root shared_root;
+static int stop;
+
+static void *reader(void *arg)
+{
+	uint64_t x = (uintptr_t)arg * 7919 + 1, n = 0;
+
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		struct vd_ext e;
+		int r;
+
+		x = x * 6364136223846793005ull + 1442695040888963407ull;
+		r = vd_tree_find(&w.pool, &shared_root, (x >> 33) % 200000, 0, &e);
+		if (r || (e.kind == VD_DATA) != (e.v % 10 == 0))
+			return (void *)(intptr_t)-1;
+		n++;
+	}
+	return (void *)(intptr_t)n;
+}
+
+static void readers_run_beside_a_checkpoint(void **state)
+{
+	struct volume vol[2] = { 0 };
+	pthread_t t[3];
+	uint64_t finds = 0;
+
+	(void)state;
+	cache_start(64 * VD_BLOCK);
+	build(&vol[0], 20000);
+	checkpoint();
+	vol[1] = vol[0];
+	assert_int_equal(vd_tree_hold(&w.pool, &vol[0].root), 0);
+	shared_root = vol[1].root;
+	stop = 0;
+	for (uintptr_t i = 0; i < 3; i++)
+		assert_int_equal(pthread_create(&t[i], NULL, reader, (void *)i), 0);
+	for (unsigned gen = 0; gen < scale(6); gen++) {
+		vd_vblk_t left = 1;
+
+		for (unsigned i = 0; i < 800; i++)
+			assert_int_equal(set(&vol[0].root, rnd() % 200000, 1 + rnd() % 20, rnd() % 3 ? VD_DATA : VD_HOLE,
+					     VD_PBLK(0, DATA_FROM + rnd() % 100000), gen + 2, &vol[0].mapped), 0);
+		checkpoint();
+		if (gen % 2) {
+			while (left)
+				assert_int_equal(vd_tree_trim(&w.pool, &vol[0].root, 1, 7, &left), 0);
+			checkpoint();
+			vol[0].root = vol[1].root;
+			assert_int_equal(vd_tree_hold(&w.pool, &vol[1].root), 0);
+		}
+	}
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < 3; i++) {
+		void *n;
+
+		pthread_join(t[i], &n);
+		assert_true((intptr_t)n > 0);
+		finds += (uint64_t)(intptr_t)n;
+	}
+	print_message("  %llu look-ups beside it\n", (unsigned long long)finds);
+	verify_counts(vol, 2);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(long_data_is_cut_and_contiguous_data_joins),
+		T(zero_spans_everything),
+		T(covered_shared_subtree_is_not_read),
+		T(unmapping_a_hole_copies_nothing),
+		T(births_round_down_and_the_newest_stay),
+		T(common_ranges_are_found),
+		T(writes_are_sorted_and_joined),
+		T(sequential_100_gib_takes_few_pages),
+		T(a_bad_copy_is_healed),
+		T(nowait_does_not_read),
+		T(an_address_used_again_is_another_node),
+		T(ptree_follows_its_model),
+		T(walk_shows_uniform_groups),
+		T(readers_run_beside_a_checkpoint),
+		T(hostile_nodes_give_errors_only),
+		T(model_random_changes_and_snapshots),
+		T(failures_at_every_step_lose_nothing),
+		T(random_blocks_take_36_bytes_at_worst),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
