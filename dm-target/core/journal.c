@@ -38,6 +38,8 @@
  */
 #include "journal_priv.h"
 
+#define HOLD_MAX 320u /* a snapshot of 256 volumes at once, and some */
+
 static uint64_t mod64(uint64_t a, uint64_t b) /* b < 2^63, not 0 */
 {
 	uint64_t r = 0;
@@ -157,10 +159,17 @@ uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, 
 	return h.seq;
 }
 
-static bool roomy(const struct vd_journal *j)
+unsigned vd_journal_hold_max(const struct vd_pool *pool)
 {
-	return vd_atomic_read(&j->claimed) + 2 <= (int64_t)j->blocks &&
-	       vd_atomic_read(&j->claimed_bytes) + vd_journal_rec_bytes(VD_REC_MAX) <= (int64_t)VD_TAIL_BYTES;
+	return (unsigned)vd_min(pool->journal->blocks / 2, (uint64_t)HOLD_MAX);
+}
+
+static bool roomy(const struct vd_pool *pool)
+{
+	const struct vd_journal *j = pool->journal;
+
+	return vd_atomic_read(&j->claimed) + vd_journal_hold_max(pool) <= (int64_t)j->blocks &&
+	       vd_atomic_read(&j->claimed_bytes) <= (int64_t)VD_TAIL_BYTES / 2;
 }
 
 int vd_journal_make_room(struct vd_pool *pool)
@@ -174,7 +183,7 @@ int vd_journal_make_room(struct vd_pool *pool)
 	vd_mutex_lock(&j->room_lock);
 	/* With little in use it is reservations in flight that fill the ring:
 	 * they end on their own, and a checkpoint would not help. */
-	if (!roomy(j) && 4 * vd_journal_used(pool) >= j->blocks)
+	if (!roomy(pool) && 4 * vd_journal_used(pool) >= j->blocks)
 		r = vd_checkpoint(pool);
 	vd_mutex_unlock(&j->room_lock);
 	return r;

@@ -25,7 +25,7 @@
 
 struct vd_pool;
 struct vd_journal; /* pool->journal */
-#define VD_TAIL_BYTES (1u << 20)
+#define VD_TAIL_BYTES (2u << 20)
 #define VD_TAIL_AREA (VD_TAIL_BYTES + 4096u) /* what host.tail() is asked for: a head and the ring */
 #define VD_TAIL_BLOCKS ((VD_TAIL_BYTES + VD_JOURNAL_PAYLOAD - 1) / VD_JOURNAL_PAYLOAD) /* longest commit */
 #define VD_REC_MAX 4096u /* bytes, longest record */
@@ -45,8 +45,12 @@ void vd_journal_unreserve(struct vd_pool *pool, unsigned len);
  * visible at the same moment, after vd_journal_wrote() for its data; returns its
  * sequence.  `len` was reserved and is rec->len. */
 uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, unsigned len);
-/* Class B: commits, and calls vd_checkpoint() if that is not enough, until reserve()
- * makes sense.  The caller holds no lock and no reservation. */
+/* How many records one caller may hold reserved at once (320, less in a small ring):
+ * more might never be granted.  Who needs more, say for a group, answers -ENOSPC. */
+unsigned vd_journal_hold_max(const struct vd_pool *pool);
+/* Class B: commits, and calls vd_checkpoint() if that is not enough, until
+ * vd_journal_hold_max() records should fit.  The caller holds no lock and no
+ * reservation, and tries again: others may have been faster. */
 int vd_journal_make_room(struct vd_pool *pool) __must_check;
 /* Class N.  More than half of the room is taken by records that wait: vd_pool_work()
  * should commit.  reserve() kicks when it becomes so. */

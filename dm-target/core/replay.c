@@ -526,6 +526,7 @@ int vd_journal_begin(struct vd_pool *pool, uint64_t inc)
 		r = -ENOSPC;
 	} else {
 		j->segment[j->nsegments++] = (struct segment){ .inc = inc, .number = j->head };
+		j->nsegments = vd_journal_segments_drop(j->segment, j->nsegments, j->tail);
 		vd_journal_segments_store(pool->super, j->segment, j->nsegments);
 		j->inc = inc;
 		tail_begin(pool, inc);
