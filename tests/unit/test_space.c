@@ -4,8 +4,10 @@
  * space*.c over a space tree that is one sorted array a version and nodes that
  * stay in memory.  S, A and B are the invariants at the files' heads.
  */
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 /* cmocka wants the four above first */
@@ -17,7 +19,7 @@
 
 /* ---- a host ---------------------------------------------------------------- */
 
-static long live;           /* allocations not freed */
+static _Atomic long live;          /* allocations not freed */
 static long fail_at = -1;   /* the nth allocation from now on that fails */
 static bool fail_on;        /* and all after it */
 static unsigned discarded;  /* blocks */
@@ -59,6 +61,15 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 	warnings++;
 }
 
+/* The fakes below are one at a time; node_new allocates, and that looks into the tree. */
+static pthread_mutex_t fake_lock = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+static void fake_enter(void) { pthread_mutex_lock(&fake_lock); }
+static int fake_leave(int r)
+{
+	pthread_mutex_unlock(&fake_lock);
+	return r;
+}
+
 /* ---- nodes in memory ------------------------------------------------------- */
 
 #define NODES 20011u
@@ -77,17 +88,19 @@ static struct fake_node **node_slot(vd_pblk_t a)
 
 int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level, unsigned flags, struct vd_node **out)
 {
-	struct fake_node *f = *node_slot(ptr->a);
+	struct fake_node *f;
 
 	(void)pool, (void)flags;
+	fake_enter();
 	fetched++;
 	if (fetch_error_at && !--fetch_error_at)
-		return -EIO;
+		return fake_leave(-EIO);
+	f = *node_slot(ptr->a);
 	if (!f || f->n.ptr.gen != ptr->gen || f->n.ptr.b != ptr->b || f->n.kind != kind || f->n.level != level)
-		return -EUCLEAN;
+		return fake_leave(-EUCLEAN);
 	vd_atomic_add(&f->n.refs, 1);
 	*out = &f->n;
-	return 0;
+	return fake_leave(0);
 }
 
 void vd_node_put(struct vd_pool *pool, struct vd_node *n)
@@ -105,6 +118,7 @@ int vd_node_new(struct vd_pool *pool, enum vd_node_kind kind, unsigned level, ui
 	(void)owner;
 	if (r)
 		return r;
+	fake_enter();
 	slot = node_slot(a);
 	if (!*slot)
 		*slot = calloc(1, sizeof(*f));
@@ -118,7 +132,7 @@ int vd_node_new(struct vd_pool *pool, enum vd_node_kind kind, unsigned level, ui
 	f->live = true;
 	vd_atomic_set(&f->n.refs, 1);
 	*out = &f->n;
-	return 0;
+	return fake_leave(0);
 }
 
 void vd_node_dirty(struct vd_node *n)
@@ -128,12 +142,15 @@ void vd_node_dirty(struct vd_node *n)
 
 void vd_node_forget(struct vd_pool *pool, const struct vd_ptr *ptr)
 {
-	struct fake_node *f = *node_slot(ptr->a);
+	struct fake_node *f;
 
 	(void)pool;
+	fake_enter();
+	f = *node_slot(ptr->a);
 	assert_non_null(f);
 	assert_true(f->live);
 	f->live = false;
+	fake_leave(0);
 }
 
 /* ---- a tree: each version is one node that stands for a sorted array -------- */
@@ -143,13 +160,19 @@ struct fake_tree { struct vd_slot *slot; unsigned n; };
 static struct fake_tree trees[TREES];
 static unsigned ntrees;
 
+/* Also of a root that is not live any more, as long as its block is not used again (S2). */
 static struct fake_tree *tree_of(const struct vd_root *root)
 {
-	struct fake_node *f = *node_slot(root->ptr.a);
+	struct fake_tree *t;
+	struct fake_node *f;
 
+	fake_enter();
+	f = *node_slot(root->ptr.a);
 	assert_non_null(f);
 	assert_int_equal(f->n.ptr.gen, root->ptr.gen);
-	return &trees[f->data[0]];
+	t = &trees[f->data[0]];
+	fake_leave(0);
+	return t;
 }
 
 int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key, bool with_aux, unsigned flags, struct vd_slot *out)
@@ -160,9 +183,10 @@ int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key
 	(void)pool, (void)flags;
 	if (!root->ptr.gen)
 		return -ENODATA;
+	fake_enter();
 	fetched++;
 	if (fetch_error_at && !--fetch_error_at)
-		return -EIO;
+		return fake_leave(-EIO);
 	t = tree_of(root);
 	hi = t->n;
 	while (lo < hi) {
@@ -175,10 +199,9 @@ int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key
 	}
 	while (with_aux && lo < t->n && !t->slot[lo].aux)
 		lo++;
-	if (lo == t->n)
-		return -ENODATA;
-	*out = t->slot[lo];
-	return 0;
+	if (lo < t->n)
+		*out = t->slot[lo];
+	return fake_leave(lo < t->n ? 0 : -ENODATA);
 }
 
 /* The root's node belongs to the running checkpoint. */
@@ -195,6 +218,7 @@ static int tree_own(struct vd_pool *pool, struct vd_root *root)
 	r = vd_node_new(pool, VD_NODE_INDEX, 1, 0, &n);
 	if (r)
 		return r;
+	fake_enter();
 	assert_true(ntrees < TREES);
 	((uint64_t *)n->data)[0] = ntrees;
 	t = &trees[ntrees++];
@@ -207,6 +231,7 @@ static int tree_own(struct vd_pool *pool, struct vd_root *root)
 	}
 	root->ptr = n->ptr;
 	root->height = 1;
+	fake_leave(0);
 	vd_node_put(pool, n);
 	return old.ptr.gen ? vd_space_drop_node(pool, &old.ptr, &left) : 0;
 }
@@ -220,6 +245,7 @@ int vd_ptree_set(struct vd_pool *pool, struct vd_root *root, enum vd_node_kind k
 	(void)kind;
 	if (r)
 		return r;
+	fake_enter();
 	t = tree_of(root);
 	for (i = 0; i < t->n && t->slot[i].key < slot->key; i++)
 		;
@@ -229,7 +255,7 @@ int vd_ptree_set(struct vd_pool *pool, struct vd_root *root, enum vd_node_kind k
 		t->n++;
 	}
 	t->slot[i] = *slot;
-	return 0;
+	return fake_leave(0);
 }
 
 int vd_ptree_del(struct vd_pool *pool, struct vd_root *root, uint64_t key)
@@ -247,18 +273,19 @@ int vd_ptree_del(struct vd_pool *pool, struct vd_root *root, uint64_t key)
 	r = tree_own(pool, root);
 	if (r)
 		return r;
+	fake_enter();
 	t = tree_of(root);
 	while (t->slot[i].key != key)
 		i++;
 	memmove(t->slot + i, t->slot + i + 1, sizeof(at) * (--t->n - i));
-	if (t->n)
+	if (fake_leave((int)t->n))
 		return 0;
 	r = vd_space_drop_node(pool, &root->ptr, &left);
 	memset(root, 0, sizeof(*root));
 	return r;
 }
 
-static uint64_t durable_seq;
+static _Atomic uint64_t durable_seq;
 uint64_t vd_journal_durable(const struct vd_pool *pool)
 {
 	(void)pool;
@@ -300,6 +327,7 @@ static void pool_members(unsigned n, const uint64_t *blocks)
 	super.journal_start = cpu_to_le64(16);
 	super.journal_blocks = cpu_to_le64(64);
 	P->ckpt_gen = 1;
+	vd_mutex_init(&P->ckpt_lock);
 	durable_seq = 0;
 	discarded = discards = warnings = fetch_error_at = 0;
 	fail_at = -1;
@@ -1555,6 +1583,125 @@ static void every_metadata_read_may_fail(void **state)
 	}
 }
 
+/* ---- threads ---------------------------------------------------------------------------------- */
+
+#define CROWD 3u
+#define CROWD_BLOCKS (12 * 8192u)
+static struct {
+	pthread_mutex_t lock;
+	_Atomic unsigned char owned[2][CROWD_BLOCKS]; /* by a thread, the trees, or not yet free */
+	struct space_range queue[4096], gone[65536];  /* for the checkpoint to count; released */
+	unsigned queued, ngone;
+	uint64_t seq;
+	_Atomic bool stop;
+	_Atomic unsigned wrong, reserved;
+} crowd;
+
+static void crowd_set(vd_pblk_t p, unsigned n, bool own)
+{
+	for (; n; n--, p++)
+		if (atomic_exchange(&crowd.owned[VD_PBLK_MEMBER(p)][VD_PBLK_BLOCK(p)], own) == own)
+			crowd.wrong++;
+}
+
+static void *crowd_writer(void *arg)
+{
+	uint32_t x = (uint32_t)(uintptr_t)arg * 2654435761u + 1;
+	vd_pblk_t p, goal = VD_PBLK_NONE;
+	unsigned got;
+
+	while (!crowd.stop) {
+		int r;
+
+		x = x * 1664525u + 1013904223u;
+		r = vd_space_reserve(P, x >> 30 ? goal : VD_PBLK_NONE, 1 + (x >> 20) % 64, &p, &got);
+		if (r == -EWOULDBLOCK)
+			r = vd_space_refill(P);
+		else if (!r) {
+			crowd.reserved++;
+			crowd_set(p, got, true);
+			goal = p + got;
+			pthread_mutex_lock(&crowd.lock);
+			if ((x >> 16) % 4 == 0 || crowd.queued == 4096) {
+				crowd_set(p, got, false);
+				vd_space_unreserve(P, p, got);
+			} else if ((x >> 16) % 4 == 1 && crowd.ngone < 65536) {
+				vd_space_release(P, p, got, ++crowd.seq);
+				crowd.gone[crowd.ngone++] = (struct space_range){ p | (uint64_t)(got - 1) << 48, crowd.seq };
+			} else {
+				crowd.queue[crowd.queued++] = (struct space_range){ p | (uint64_t)(got - 1) << 48, 0 };
+			}
+			pthread_mutex_unlock(&crowd.lock);
+		}
+		if (r && r != -ENOSPC)
+			crowd.wrong++;
+	}
+	return NULL;
+}
+
+static void crowd_may_go(const struct space_range *e)
+{
+	crowd_set(e->p_len & VD_PBLK_NONE, (unsigned)(e->p_len >> 48) + 1, false);
+}
+
+static void threads_reserve_beside_checkpoints(void **state)
+{
+	static struct space_range counted[200000], queue[4096], gone[65536];
+	uint64_t blocks[2] = { CROWD_BLOCKS, CROWD_BLOCKS };
+	unsigned n = 0, nqueue, ngone, first;
+	pthread_t thread[CROWD];
+
+	(void)state;
+	memset(&crowd, 0, sizeof(crowd));
+	pthread_mutex_init(&crowd.lock, NULL);
+	pool_members(2, blocks);
+	P->reserve_blocks = 2000;
+	P->space->max_groups = 3;
+	for (uintptr_t i = 0; i < CROWD; i++)
+		OK(pthread_create(&thread[i], NULL, crowd_writer, (void *)(i + 1)));
+	seed = 5;
+	for (unsigned turn = 0; turn < 40; turn++) {
+		pthread_mutex_lock(&crowd.lock);
+		memcpy(queue, crowd.queue, sizeof(*queue) * (nqueue = crowd.queued));
+		memcpy(gone, crowd.gone, sizeof(*gone) * (ngone = crowd.ngone));
+		crowd.queued = crowd.ngone = 0;
+		durable_seq = crowd.seq;
+		pthread_mutex_unlock(&crowd.lock);
+		vd_mutex_lock(&P->ckpt_lock);
+		first = n;
+		for (unsigned i = 0; i < nqueue; i++) {
+			assert_true(n < 200000);
+			OK(vd_space_inc(P, queue[i].p_len & VD_PBLK_NONE, (queue[i].p_len >> 48) + 1));
+			counted[n++] = queue[i];
+		}
+		/* the oldest half goes again: those in front of `n - first` are kept */
+		first = n > 300 ? n - 300 : n / 2;
+		for (unsigned i = 0; i < first; i++)
+			OK(vd_space_dec(P, counted[i].p_len & VD_PBLK_NONE, (counted[i].p_len >> 48) + 1));
+		checkpoint();
+		vd_mutex_unlock(&P->ckpt_lock);
+		vd_space_seal(P);
+		for (unsigned i = 0; i < first; i++)
+			crowd_may_go(&counted[i]);
+		for (unsigned i = 0; i < ngone; i++)
+			crowd_may_go(&gone[i]);
+		vd_space_drained(P);
+		memmove(counted, counted + first, sizeof(*counted) * (n - first));
+		n -= first;
+	}
+	crowd.stop = true;
+	for (unsigned i = 0; i < CROWD; i++)
+		OK(pthread_join(thread[i], NULL));
+	assert_int_equal(crowd.wrong, 0);
+	assert_true(crowd.reserved > 1000);
+	verify_totals();
+	checkpoint();
+	reopen();
+	verify_totals();
+	for (unsigned i = 0; i < n; i++)
+		assert_int_equal(count(counted[i].p_len & VD_PBLK_NONE), 1);
+}
+
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(void)
@@ -1598,6 +1745,7 @@ int main(void)
 		T(an_impossible_total_is_refused),
 		T(system_blocks_are_busy_whatever_counts_say),
 		T(random_operations_agree_with_a_model),
+		T(threads_reserve_beside_checkpoints),
 		T(every_allocation_may_fail),
 		T(every_metadata_read_may_fail),
 	};
