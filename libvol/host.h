@@ -110,6 +110,9 @@ struct vol_request {
 	vol_part_fn part; /* may be NULL */
 	void *arg;
 	struct vol_server *server; /* NULL: offline */
+	struct json_object *result;/* set by vol_execute */
+	unsigned permille;         /* last progress sent */
+	void *scratch;             /* the running operation's */
 	struct vol_errbuf err;
 };
 int vol_execute(struct vol_request *rq, struct json_object **result) __must_check;
@@ -135,6 +138,8 @@ struct vol_server_hooks {
 int vol_server_start(struct vol_pool *pool, const struct vol_server_hooks *hooks, struct vol_server **out) __must_check;
 /* Ends running requests, closes connections, joins the threads, removes the socket. */
 void vol_server_stop(struct vol_server *server);
+/* What "ping" and "stop-if-unused" ask. */
+const struct vol_server_hooks *vol_server_hooks_of(const struct vol_server *server);
 /* Path of the control socket of a pool, whether or not a server is there. */
 void vol_ctl_path(const uint8_t uuid[16], char *buf, size_t size);
 

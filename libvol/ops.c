@@ -1,0 +1,742 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * Requests: one JSON object in, one out, the same on a control socket and in
+ * the process that has the pool open.
+ *
+ * vol-requests.  Volumes are named in "volume"; sizes and offsets are bytes;
+ * [x] may be left out.  Every request has "holder": who asks.
+ *
+ *   ping            → name uuid pid server nbd
+ *   pool-info       → see below, op_pool_info()
+ *   pool-check      [quick] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
+ *   pool-dump       parts {"nodes": […]} → nodes
+ *   pool-add        path [size] [force] [test] → path member
+ *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"]
+ *   flush  checkpoint
+ *   stop-if-unused  → stopped: true, or false and reason
+ *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
+ *   create          volume size|base [readonly] [attrs] [locked] → id uuid size
+ *   remove          volume → id
+ *   rename          volume to
+ *   resize          volume size|grow|shrink [allow_shrink] [force] → size before
+ *   set             volume [readonly] [attrs: {key: string or null}]
+ *   lock            volume
+ *   unlock          volume [force]
+ *   pointer-add     volume mode: "ro" | "rw" [opened_as] [mount] [server] → link
+ *   pointer-set     volume link [opened_as] [mount] [server] [take: who asks becomes the holder]
+ *   pointer-del     volume link
+ *   snapshot        snapshots: [{volume [name]}…] [readonly] → snapshots: [{volume name uuid id}…]
+ *   rollback        volume snapshot
+ *   diff            a b ; parts {"ranges": [[offset, length]…]} → ranges bytes
+ *   usage           volume → mapped exclusive shared metadata
+ *
+ * With "test": true nothing is changed, and only what can be known is checked.
+ * A result may have "warnings": […], for the user.
+ *
+ * All values come from outside: each is looked at for type and range before use.
+ */
+#include "ops.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define BATCH 256 /* items of one part */
+
+/* ---- shared ------------------------------------------------------------- */
+
+void op_warn(struct vol_request *rq, const char *fmt, ...)
+{
+	struct json_object *list;
+	char text[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (!json_get(rq->result, "warnings", json_type_array, &list)) {
+		list = json_object_new_array();
+		json_set(rq->result, "warnings", list);
+	}
+	json_object_array_add(list, json_object_new_string(text));
+	if (rq->server)
+		vol_log(VOL_LOG_WARN, "pool %s: %s", rq->pool->name, text);
+}
+
+static const char *read_only_why(struct vol_request *rq)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	const char *why = "it is open for reading only";
+
+	if (!info)
+		return why;
+	vd_pool_info(rq->pool->engine, info);
+	if (info->mode == VD_MODE_FAILED)
+		why = "a metadata write failed, and nothing is taken any more until it is opened again";
+	else if (info->nmissing)
+		why = "members are missing; `vdpool show` tells which";
+	else if (!(rq->pool->flags & VOL_READONLY))
+		why = "its metadata is damaged; `vdpool check` tells what is lost";
+	free(info);
+	return why;
+}
+
+/* Who has it open, as far as the pool knows. */
+static void busy_why(struct vol_request *rq, const char *volume, char *buf, size_t size)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	char who[256];
+	uint32_t id;
+
+	snprintf(buf, size, "it is open in the pool's server");
+	if (info && !vd_volume_find(rq->pool->engine, volume, &id) && !vd_volume_info(rq->pool->engine, id, info) &&
+	    info->npointers) {
+		const struct vd_disk_pointer *p = &info->pointer[0];
+		for (unsigned i = 0; i < info->npointers; i++)
+			if (le32_to_cpu(info->pointer[i].mode))
+				p = &info->pointer[i]; /* the writer, if any */
+		vol_holder_text(&p->who, who, sizeof(who));
+		snprintf(buf, size, "it is open %s as %.*s%s%.*s (link %u; %s)\n`vdunlink %s/%s` ends that",
+			 le32_to_cpu(p->mode) ? "read-write" : "read-only", (int)sizeof(p->opened_as), p->opened_as,
+			 p->mount[0] ? ", mounted on " : "", (int)sizeof(p->mount), p->mount, le32_to_cpu(p->link), who,
+			 rq->pool->name, volume);
+	}
+	free(info);
+}
+
+int op_error(struct vol_request *rq, int r, const char *volume, const char *what)
+{
+	const char *pool = rq->pool->name;
+	char why[768];
+
+	switch (r) {
+	case -ENOENT:
+		return op_fail(rq, r, "there is no volume %s/%s; `vdls %s` lists what there is", pool, volume, pool);
+	case -EACCES:
+		return op_fail(rq, r, "volume %s/%s cannot be %s: it is locked", pool, volume, what);
+	case -EBUSY:
+		busy_why(rq, volume, why, sizeof(why));
+		return op_fail(rq, r, "volume %s/%s cannot be %s: %s", pool, volume, what, why);
+	case -EROFS:
+		return op_fail(rq, r, "volume %s/%s cannot be %s: the pool is read-only: %s", pool, volume, what,
+			       read_only_why(rq));
+	case -ENOSPC:
+		return op_fail(rq, r, "volume %s/%s cannot be %s: the pool is full\nremove volumes or snapshots, or give it a member: vdpool add %s DEVICE",
+			       pool, volume, what, pool);
+	}
+	return op_fail(rq, r, "volume %s/%s cannot be %s: %s", pool, volume, what, vol_strerror(r));
+}
+
+int op_arg_volume(struct vol_request *rq, const char *key, const char **name)
+{
+	if (!json_get_str(rq->args, key, name))
+		return op_fail(rq, -EINVAL, "request \"%s\" lacks \"%s\", the name of a volume", json_str(rq->args, "op"), key);
+	int r = vol_check_volume_name(*name);
+	return r ? op_fail(rq, r, "%s", vol_error(NULL)) : 0;
+}
+
+int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info)
+{
+	int r = vd_volume_find(rq->pool->engine, name, id);
+
+	if (!r && info)
+		r = vd_volume_info(rq->pool->engine, *id, info);
+	return r ? op_error(rq, r, name, "read") : 0;
+}
+
+int op_holder(struct vol_request *rq, struct vd_disk_holder *who)
+{
+	struct json_object *o;
+
+	if (!json_get(rq->args, "holder", json_type_object, &o) || vol_holder_from_json(o, who))
+		return op_fail(rq, -EINVAL, "request \"%s\" does not say who asks (\"holder\")", json_str(rq->args, "op"));
+	return 0;
+}
+
+static bool same_holder(const struct vd_disk_holder *a, const struct vd_disk_holder *b)
+{
+	return !memcmp(a->host, b->host, 16) && !memcmp(a->boot, b->boot, 16) && a->pid == b->pid;
+}
+
+int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info)
+{
+	struct vd_disk_holder who;
+	char text[256];
+	int r;
+
+	if (!(info->flags & VD_VOL_LOCKED))
+		return 0;
+	r = op_holder(rq, &who);
+	if (r)
+		return r;
+	if (same_holder(&info->lock, &who))
+		return 0;
+	vol_holder_text(&info->lock, text, sizeof(text));
+	if (!vol_holder_stale(&info->lock))
+		return op_fail(rq, -EACCES, "volume %s/%s is locked by %s\nwait until that is done; if it never will be: vdpool set --unlock %s/%s",
+			       rq->pool->name, info->name, text, rq->pool->name, info->name);
+	op_warn(rq, "volume %s/%s: the lock of %s is stale and was broken", rq->pool->name, info->name, text);
+	if (json_flag(rq->args, "test"))
+		return 0;
+	r = vd_volume_unlock(rq->pool->engine, info->id);
+	return r ? op_error(rq, r, info->name, "unlocked") : 0;
+}
+
+int op_send(struct vol_request *rq, const char *key, struct json_object *list)
+{
+	struct json_object *o, *part;
+	int r;
+
+	if (!rq->part) {
+		json_object_put(list);
+		return 0;
+	}
+	o = json_object_new_object();
+	part = json_object_new_object();
+	json_set(part, key, list);
+	json_set(o, "part", part);
+	r = rq->part(rq->arg, o);
+	json_object_put(o);
+	return r;
+}
+
+int op_progress(void *arg, unsigned permille)
+{
+	struct vol_request *rq = arg;
+	struct json_object *o;
+	int r;
+
+	if (vol_interrupted())
+		return -EINTR;
+	if (!rq->part || permille == rq->permille)
+		return 0;
+	rq->permille = permille;
+	o = json_object_new_object();
+	json_set_u64(o, "progress", permille);
+	r = rq->part(rq->arg, o);
+	json_object_put(o);
+	return r;
+}
+
+/* ---- pool --------------------------------------------------------------- */
+
+static int op_ping(struct vol_request *rq, struct json_object *result)
+{
+	char uuid[VOL_UUID_TEXT];
+
+	vol_uuid_text(rq->pool->uuid, uuid);
+	json_set_str(result, "name", rq->pool->name);
+	json_set_str(result, "uuid", uuid);
+	json_set_u64(result, "pid", (uint64_t)getpid());
+	json_set_bool(result, "server", rq->server != NULL);
+	if (rq->server)
+		json_set_str(result, "nbd", vol_server_hooks_of(rq->server)->nbd_socket);
+	return 0;
+}
+
+static struct json_object *members_json(struct vol_request *rq, const struct vd_pool_info *info)
+{
+	struct json_object *list = json_object_new_array();
+
+	for (unsigned m = 0; m < info->nmembers; m++) {
+		struct json_object *o = json_object_new_object();
+		char text[VOL_UUID_TEXT];
+		uint8_t uuid[16];
+		uint64_t blocks;
+		bool missing;
+		if (vd_pool_member(rq->pool->engine, m, uuid, &blocks, &missing)) {
+			json_object_put(o);
+			continue;
+		}
+		vol_uuid_text(uuid, text);
+		json_set_u64(o, "member", m);
+		json_set_str(o, "uuid", text);
+		json_set_u64(o, "size", blocks << VD_BLOCK_SHIFT);
+		json_set_str(o, "path", vol_host_path(rq->pool->host, m));
+		json_set_bool(o, "missing", missing);
+		json_object_array_add(list, o);
+	}
+	return list;
+}
+
+static int op_pool_info(struct vol_request *rq, struct json_object *result)
+{
+	static const char *const modes[] = { "rw", "out-of-space", "read-only", "failed" };
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	struct json_object *o;
+	char uuid[VOL_UUID_TEXT];
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, info);
+	vol_uuid_text(info->uuid, uuid);
+	json_set_str(result, "name", info->name);
+	json_set_str(result, "uuid", uuid);
+	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
+	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "used", info->used_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "metadata", info->metadata_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "reserve", info->reserve_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "free", info->total_blocks > info->used_blocks + info->reserve_blocks ?
+		     (info->total_blocks - info->used_blocks - info->reserve_blocks) << VD_BLOCK_SHIFT : 0);
+	json_set_u64(result, "journal", info->journal_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "journal_used", info->journal_used << VD_BLOCK_SHIFT);
+	json_set_u64(result, "overlay_extents", info->overlay_extents);
+	json_set_u64(result, "metadata_written", info->meta_written << VD_BLOCK_SHIFT);
+	json_set_u64(result, "generation", info->generation);
+	json_set_u64(result, "incarnation", info->incarnation);
+	json_set_u64(result, "epoch", info->epoch);
+	json_set_u64(result, "seq", info->seq);
+	json_set_u64(result, "durable_seq", info->durable_seq);
+	json_set_u64(result, "sector_size", info->sector_size);
+	json_set_u64(result, "created", info->created);
+	json_set_str(result, "policy", info->policy & VD_POLICY_ERROR_IF_FULL ? "error" : "queue");
+	o = json_object_new_array();
+	for (unsigned i = 0; i < 4; i++)
+		json_object_array_add(o, json_object_new_uint64(info->threshold[i]));
+	json_set(result, "thresholds", o);
+	json_set_u64(result, "members_missing", info->nmissing);
+	json_set(result, "members", members_json(rq, info));
+	if (rq->pool->have_owner) {
+		o = json_object_new_object();
+		json_set_bool(o, "in_use", le32_to_cpu(rq->pool->owner.state) != 0);
+		json_set_u64(o, "incarnation", le64_to_cpu(rq->pool->owner.incarnation));
+		json_set(o, "holder", vol_holder_to_json(&rq->pool->owner.who));
+		json_set(result, "last_owner", o);
+	}
+	json_set_bool(result, "beside_owner", rq->pool->beside);
+	if (rq->server) {
+		o = json_object_new_object();
+		json_set_u64(o, "pid", (uint64_t)getpid());
+		json_set_str(o, "nbd", vol_server_hooks_of(rq->server)->nbd_socket);
+		if (vol_server_hooks_of(rq->server)->connections)
+			json_set_u64(o, "connections",
+				     vol_server_hooks_of(rq->server)->connections(vol_server_hooks_of(rq->server)->arg));
+		json_set(result, "server", o);
+	} else {
+		json_set(result, "server", NULL);
+	}
+	free(info);
+	return 0;
+}
+
+/* What a walk found, kept until it is over: during the walk the engine holds the
+ * checkpoint back, and must not wait for a slow reader of the answer. */
+struct found {
+	struct vol_request *rq;
+	void *item;
+	size_t n, room, size; /* items; of one */
+	uint64_t left_out;
+};
+#define FAULTS_MAX 65536u /* told one by one */
+
+static int found_add(struct found *f, const void *item)
+{
+	if (f->n == f->room) {
+		size_t room = f->room ? 2 * f->room : 64;
+		void *grown = realloc(f->item, room * f->size);
+		if (!grown)
+			return -ENOMEM;
+		f->item = grown;
+		f->room = room;
+	}
+	memcpy((char *)f->item + f->n++ * f->size, item, f->size);
+	return 0;
+}
+
+static int found_send(struct found *f, const char *key, struct json_object *(*to_json)(struct vol_request *, const void *))
+{
+	struct json_object *list = NULL;
+	int r = 0;
+
+	for (size_t i = 0; !r && i < f->n; i++) {
+		if (!list)
+			list = json_object_new_array();
+		json_object_array_add(list, to_json(f->rq, (const char *)f->item + i * f->size));
+		if (json_object_array_length(list) == BATCH || i == f->n - 1) {
+			r = op_send(f->rq, key, list);
+			list = NULL;
+		}
+	}
+	json_object_put(list);
+	return r;
+}
+
+static void fault_text(const struct vd_check_report *r, const char *name, char *buf, size_t size)
+{
+	unsigned long long a = r->a, b = r->b;
+	char who[VOL_NAME_SIZE + 32] = "";
+
+	if (r->volume && name[0])
+		snprintf(who, sizeof(who), "volume %s: ", name);
+	else if (r->volume)
+		snprintf(who, sizeof(who), "volume id %u: ", r->volume);
+	switch (r->fault) {
+	case VD_FAULT_NODE:
+		snprintf(buf, size, "%smetadata block %llu is unreadable in every copy", who, a);
+		return;
+	case VD_FAULT_COPY:
+		snprintf(buf, size, "%sone copy of a metadata block is bad, at block %llu; the other is good", who, a);
+		return;
+	case VD_FAULT_COUNT:
+		snprintf(buf, size, "%sblock %llu has %llu references but %llu are recorded", who, a, b >> 32, b & 0xffffffffu);
+		return;
+	case VD_FAULT_LEAK:
+		snprintf(buf, size, "%s%llu blocks from %llu on are counted as used, but nothing refers to them", who, b, a);
+		return;
+	case VD_FAULT_ORDER:
+		snprintf(buf, size, "%smetadata block %llu has entries out of order or out of range", who, a);
+		return;
+	case VD_FAULT_RECORD:
+		snprintf(buf, size, "%sits record makes no sense", who[0] ? who : "a volume: ");
+		return;
+	case VD_FAULT_RANGE:
+		snprintf(buf, size, "%sits bytes %llu to %llu are lost", who, a, a + b - 1);
+		return;
+	case VD_FAULT_NAME:
+		snprintf(buf, size, "%sit is not found by its name", who);
+		return;
+	case VD_FAULT_MAPPED:
+		snprintf(buf, size, "%s%llu mapped blocks are recorded, %llu were found", who, a, b);
+		return;
+	}
+	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
+}
+
+static struct json_object *fault_json(struct vol_request *rq, const void *item)
+{
+	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped" };
+	const struct vd_check_report *rep = item;
+	struct json_object *o = json_object_new_object();
+	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
+	const char *name = info && !vd_volume_info(rq->pool->engine, rep->volume, info) ? info->name : "";
+	char text[512];
+
+	fault_text(rep, name, text, sizeof(text));
+	json_set_str(o, "fault", (unsigned)rep->fault < 9 ? names[rep->fault] : "other");
+	json_set_str(o, "text", text);
+	if (rep->volume)
+		json_set_u64(o, "id", rep->volume);
+	if (name[0])
+		json_set_str(o, "volume", name);
+	json_set_u64(o, "a", rep->a);
+	json_set_u64(o, "b", rep->b);
+	free(info);
+	return o;
+}
+
+static int on_fault(void *arg, const struct vd_check_report *rep)
+{
+	struct vol_request *rq = arg;
+	struct found *f = rq->scratch;
+
+	if (f->n < FAULTS_MAX)
+		return found_add(f, rep);
+	f->left_out++;
+	return 0;
+}
+
+static int op_pool_check(struct vol_request *rq, struct json_object *result)
+{
+	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
+	uint64_t faults = 0;
+	int r;
+
+	rq->scratch = &f;
+	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : 0, on_fault, rq, op_progress, &faults);
+	if (!r)
+		r = found_send(&f, "faults", fault_json);
+	free(f.item);
+	if (r == -EINTR)
+		return op_fail(rq, r, "the check of pool %s was interrupted; nothing is known of the rest", rq->pool->name);
+	if (r)
+		return op_fail(rq, r, "pool %s cannot be checked: %s", rq->pool->name, vol_strerror(r));
+	json_set_u64(result, "faults", faults);
+	json_set_u64(result, "not_listed", f.left_out);
+	json_set_bool(result, "quick", json_flag(rq->args, "quick"));
+	return 0;
+}
+
+struct dumped {
+	struct vd_disk_node node;
+	uint32_t volume;
+	unsigned level;
+};
+
+static struct json_object *node_json(struct vol_request *rq, const void *item)
+{
+	static const char *const kinds[] = { "?", "index", "extents", "space", "volume" };
+	const struct dumped *d = item;
+	struct json_object *o = json_object_new_object();
+	uint64_t b = le64_to_cpu(d->node.b);
+
+	(void)rq;
+	json_set_u64(o, "volume", d->volume);
+	json_set_u64(o, "level", d->level);
+	json_set_str(o, "kind", d->node.kind < 5 ? kinds[d->node.kind] : "?");
+	json_set_u64(o, "block", le64_to_cpu(d->node.a));
+	json_set(o, "copy", b == VD_PBLK_NONE ? NULL : json_object_new_uint64(b));
+	json_set_u64(o, "generation", le64_to_cpu(d->node.gen));
+	json_set_u64(o, "key_lo", le64_to_cpu(d->node.key_lo));
+	json_set_u64(o, "key_hi", le64_to_cpu(d->node.key_hi));
+	json_set_u64(o, "entries", le16_to_cpu(d->node.count));
+	json_set_u64(o, "owner", le32_to_cpu(d->node.owner));
+	return o;
+}
+
+static int on_node(void *arg, const struct vd_dump_item *item)
+{
+	const struct dumped d = { *item->node, item->volume, item->level };
+
+	return vol_interrupted() ? -EINTR : found_add(arg, &d);
+}
+
+static int op_pool_dump(struct vol_request *rq, struct json_object *result)
+{
+	struct found f = { .rq = rq, .size = sizeof(struct dumped) };
+	int r;
+
+	r = vd_dump(rq->pool->engine, on_node, &f);
+	if (!r)
+		r = found_send(&f, "nodes", node_json);
+	free(f.item);
+	if (r)
+		return op_fail(rq, r, "pool %s cannot be dumped: %s", rq->pool->name, vol_strerror(r));
+	json_set_u64(result, "nodes", f.n);
+	return 0;
+}
+
+static pthread_mutex_t add_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static int add_member(struct vol_request *rq, struct vol_new_member *m, struct json_object *result)
+{
+	struct vol_pool *p = rq->pool;
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	const char *path = m->path;
+	uint8_t uuid[16];
+	unsigned index;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(p->engine, info);
+	index = info->nmembers;
+	r = info->mode >= VD_MODE_READONLY ? -EROFS : info->sector_size < m->geo.sector ? -EINVAL :
+	    index >= VD_MEMBERS_MAX ? -EEXIST : 0;
+	if (r == -EROFS)
+		op_fail(rq, r, "pool %s cannot take a member: it is read-only: %s", p->name, read_only_why(rq));
+	if (r == -EINVAL)
+		op_fail(rq, r, "%s has sectors of %u bytes; pool %s has sectors of %u, and cannot take it", m->path,
+			m->geo.sector, p->name, info->sector_size);
+	if (r == -EEXIST)
+		op_fail(rq, r, "pool %s has %u members already; there cannot be more", p->name, index);
+	free(info);
+	if (r)
+		return r;
+	json_set_str(result, "path", m->path);
+	json_set_u64(result, "member", index);
+	json_set_u64(result, "size", m->geo.bytes & ~(uint64_t)(VD_BLOCK - 1));
+	if (json_flag(rq->args, "test"))
+		return 0;
+	r = vol_new_member_wipe(m, &rq->err);
+	if (!r)
+		r = vol_host_set_member(p->host, index, m->fd, m->path, m->geo.is_file);
+	if (r)
+		return r;
+	m->fd = -1;
+	vol_uuid_new(uuid);
+	r = vd_pool_add(p->engine, uuid, m->geo.bytes >> VD_BLOCK_SHIFT, m->geo.sector);
+	if (r) {
+		vol_host_drop_member(p->host, index);
+		return op_fail(rq, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r));
+	}
+	m->created = false;
+	r = vol_devices_remember(&path, 1);
+	if (r)
+		op_warn(rq, "%s is a member of pool %s now, but %s", m->path, p->name, vol_error(NULL));
+	return 0;
+}
+
+static int op_pool_add(struct vol_request *rq, struct json_object *result)
+{
+	struct vol_new_member m;
+	const char *path;
+	int r;
+
+	if (!json_get_str(rq->args, "path", &path) || path[0] != '/')
+		return op_fail(rq, -EINVAL, "request \"pool-add\" lacks \"path\", an absolute one");
+	pthread_mutex_lock(&add_lock);
+	r = vol_new_member(&m, path, json_u64(rq->args, "size"), json_flag(rq->args, "force"),
+			   json_flag(rq->args, "test"), &rq->err);
+	if (!r) {
+		r = add_member(rq, &m, result);
+		vol_new_member_undo(&m);
+	}
+	pthread_mutex_unlock(&add_lock);
+	return r;
+}
+
+static int op_pool_set(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	struct json_object *list;
+	const char *policy;
+	uint32_t threshold[4], flags;
+	int r = 0;
+
+	(void)result;
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, info);
+	memcpy(threshold, info->threshold, sizeof(threshold));
+	flags = info->policy;
+	free(info);
+	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
+		if (json_object_array_length(list) > 4)
+			return op_fail(rq, -EINVAL, "%zu thresholds were given; a pool has four at most",
+				       json_object_array_length(list));
+		memset(threshold, 0, sizeof(threshold));
+		for (size_t i = 0; i < json_object_array_length(list); i++) {
+			struct json_object *v = json_object_array_get_idx(list, i);
+			int64_t n = json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : -1;
+			if (n < 0 || n > 1000)
+				return op_fail(rq, -EINVAL, "threshold %zu is not a number from 0 to 1000 (per mille of the pool)", i + 1);
+			threshold[i] = (uint32_t)n;
+		}
+	}
+	if (json_get_str(rq->args, "policy", &policy)) {
+		if (strcmp(policy, "queue") && strcmp(policy, "error"))
+			return op_fail(rq, -EINVAL, "policy \"%s\" is neither \"queue\" nor \"error\"", policy);
+		flags = (flags & ~VD_POLICY_ERROR_IF_FULL) | (policy[0] == 'e' ? VD_POLICY_ERROR_IF_FULL : 0);
+	}
+	if (!json_flag(rq->args, "test"))
+		r = vd_pool_set(rq->pool->engine, threshold, flags);
+	if (r == -EROFS)
+		return op_fail(rq, r, "pool %s cannot be changed: %s", rq->pool->name, read_only_why(rq));
+	if (r)
+		return op_fail(rq, r, "pool %s: thresholds and policy cannot be set: %s", rq->pool->name, vol_strerror(r));
+	return 0;
+}
+
+static int op_flush(struct vol_request *rq, struct json_object *result)
+{
+	int r = rq->pool->flags & VOL_READONLY ? 0 : vd_flush(rq->pool->engine);
+
+	(void)result;
+	return r ? op_fail(rq, r, "pool %s cannot be flushed: %s", rq->pool->name, vol_strerror(r)) : 0;
+}
+
+static int op_checkpoint(struct vol_request *rq, struct json_object *result)
+{
+	int r = vd_checkpoint(rq->pool->engine);
+
+	(void)result;
+	return r ? op_fail(rq, r, "pool %s: checkpoint failed: %s", rq->pool->name, vol_strerror(r)) : 0;
+}
+
+/* An open pointer of this host says that a link lives here, or is to be restored here. */
+static int local_pointer(struct vol_request *rq, char *reason, size_t size)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct vd_disk_holder self;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	vol_holder_self(&self, NULL);
+	for (uint32_t id = 0; !(r = vd_volume_next(rq->pool->engine, &id)); id++) {
+		if (vd_volume_info(rq->pool->engine, id, info))
+			continue;
+		for (unsigned i = 0; i < info->npointers; i++)
+			if (!memcmp(info->pointer[i].who.host, self.host, 16)) {
+				snprintf(reason, size, "volume %s is linked (link %u)", info->name,
+					 le32_to_cpu(info->pointer[i].link));
+				free(info);
+				return 1;
+			}
+	}
+	free(info);
+	return r == -ENOENT ? 0 : r;
+}
+
+static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
+{
+	const struct vol_server_hooks *hooks = rq->server ? vol_server_hooks_of(rq->server) : NULL;
+	char reason[256] = "";
+	unsigned n;
+	int r;
+
+	if (!hooks || !hooks->stop)
+		return op_fail(rq, -EOPNOTSUPP, "pool %s has no server that could be stopped", rq->pool->name);
+	n = hooks->connections ? hooks->connections(hooks->arg) : 0;
+	if (n)
+		snprintf(reason, sizeof(reason), "%u NBD connection%s open", n, n == 1 ? " is" : "s are");
+	r = n ? 1 : local_pointer(rq, reason, sizeof(reason));
+	if (r < 0)
+		return op_fail(rq, r, "pool %s: whether it is used cannot be found out: %s", rq->pool->name, vol_strerror(r));
+	json_set_bool(result, "stopped", !r);
+	if (r)
+		json_set_str(result, "reason", reason);
+	else if (!json_flag(rq->args, "test"))
+		hooks->stop(hooks->arg);
+	return 0;
+}
+
+/* ---- dispatch ------------------------------------------------------------ */
+
+static const struct { const char *name; op_fn fn; } ops[] = {
+	{ "ping", op_ping },
+	{ "pool-info", op_pool_info },
+	{ "pool-check", op_pool_check },
+	{ "pool-dump", op_pool_dump },
+	{ "pool-add", op_pool_add },
+	{ "pool-set", op_pool_set },
+	{ "flush", op_flush },
+	{ "checkpoint", op_checkpoint },
+	{ "stop-if-unused", op_stop_if_unused },
+	{ "list", op_list },
+	{ "create", op_create },
+	{ "remove", op_remove },
+	{ "rename", op_rename },
+	{ "resize", op_resize },
+	{ "set", op_set },
+	{ "lock", op_lock },
+	{ "unlock", op_unlock },
+	{ "pointer-add", op_pointer_add },
+	{ "pointer-set", op_pointer_set },
+	{ "pointer-del", op_pointer_del },
+	{ "snapshot", op_snapshot },
+	{ "rollback", op_rollback },
+	{ "diff", op_diff },
+	{ "usage", op_usage },
+};
+
+int vol_execute(struct vol_request *rq, struct json_object **result)
+{
+	const char *name;
+	int r;
+
+	rq->err.text[0] = 0;
+	if (!json_get_str(rq->args, "op", &name))
+		return op_fail(rq, -EINVAL, "a request needs \"op\", a string");
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+		if (strcmp(ops[i].name, name))
+			continue;
+		rq->result = json_object_new_object();
+		if (!rq->result)
+			return op_fail(rq, -ENOMEM, "out of memory");
+		r = ops[i].fn(rq, rq->result);
+		if (!r) {
+			*result = rq->result;
+			rq->result = NULL;
+			return 0;
+		}
+		json_object_put(rq->result);
+		rq->result = NULL;
+		if (!rq->err.text[0])
+			op_fail(rq, r, "pool %s: %s: %s", rq->pool->name, name, vol_strerror(r));
+		return r;
+	}
+	return op_fail(rq, -EOPNOTSUPP, "the operation \"%.60s\" is not known to this version of vd", name);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the requests' files share. Each op_*() is one request; see ops.c for the list. */
+#ifndef VOL_OPS_H
+#define VOL_OPS_H
+
+#include "handle.h"
+#include "json.h"
+
+typedef int (*op_fn)(struct vol_request *rq, struct json_object *result);
+
+int op_list(struct vol_request *rq, struct json_object *result);
+int op_create(struct vol_request *rq, struct json_object *result);
+int op_remove(struct vol_request *rq, struct json_object *result);
+int op_rename(struct vol_request *rq, struct json_object *result);
+int op_resize(struct vol_request *rq, struct json_object *result);
+int op_set(struct vol_request *rq, struct json_object *result);
+int op_lock(struct vol_request *rq, struct json_object *result);
+int op_unlock(struct vol_request *rq, struct json_object *result);
+int op_pointer_add(struct vol_request *rq, struct json_object *result);
+int op_pointer_set(struct vol_request *rq, struct json_object *result);
+int op_pointer_del(struct vol_request *rq, struct json_object *result);
+int op_snapshot(struct vol_request *rq, struct json_object *result);
+int op_rollback(struct vol_request *rq, struct json_object *result);
+int op_diff(struct vol_request *rq, struct json_object *result);
+int op_usage(struct vol_request *rq, struct json_object *result);
+
+/* An error's text; answers r. */
+#define op_fail(rq, r, ...) vol_failbuf(&(rq)->err, r, __VA_ARGS__)
+/* A remark that the user should read though the operation goes on: "warnings" of the result. */
+void op_warn(struct vol_request *rq, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The text for what the engine answered: "volume p/x cannot be …: …". */
+int op_error(struct vol_request *rq, int r, const char *volume, const char *what);
+
+/* A volume's name in the request. -EINVAL: absent or breaks the rule. */
+int op_arg_volume(struct vol_request *rq, const char *key, const char **name) __must_check;
+/* The volume itself, and its record when info is not NULL. */
+int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info) __must_check;
+int op_holder(struct vol_request *rq, struct vd_disk_holder *who) __must_check;
+/* Nobody but who asks holds its lock; a stale lock is broken with a warning. -EACCES. */
+int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info) __must_check;
+
+/* Sends {"part": {key: list}}; takes the list over.  Non-zero: the asker wants no more. */
+int op_send(struct vol_request *rq, const char *key, struct json_object *list) __must_check;
+/* For the engine's progress arguments: arg is the request. */
+int op_progress(void *rq, unsigned permille);
+
+#endif

@@ -1,0 +1,669 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Requests about one volume: its record, lock and open pointers. ops.c lists them all. */
+#include "ops.h"
+
+#include <ctype.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define LIST_BATCH 128
+
+static bool testing(struct vol_request *rq)
+{
+	return json_flag(rq->args, "test");
+}
+
+/* What a dry run can know of a change: is the pool writable at all? */
+static int check_writable(struct vol_request *rq, const char *name, const char *what)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, info);
+	r = (rq->pool->flags & VOL_READONLY) || info->mode >= VD_MODE_READONLY ? -EROFS : 0;
+	free(info);
+	return r ? op_error(rq, r, name, what) : 0;
+}
+
+/* The volume named in the request, unlocked or locked by who asks. */
+static int find_mine(struct vol_request *rq, const char *what, const char **name, uint32_t *id,
+		     struct vd_volume_info *info)
+{
+	int r = op_arg_volume(rq, "volume", name);
+
+	if (!r)
+		r = op_find(rq, *name, id, info);
+	if (!r)
+		r = check_writable(rq, *name, what);
+	return r ? r : op_check_lock(rq, info);
+}
+
+/* ---- attributes --------------------------------------------------------- */
+
+static struct json_object *attrs_json(const char *attrs)
+{
+	struct json_object *o = json_object_new_object();
+
+	while (*attrs) {
+		size_t line = strcspn(attrs, "\n"), key = strcspn(attrs, "=\n");
+		char name[VD_ATTRS_MAX + 1];
+		memcpy(name, attrs, key);
+		name[key] = 0;
+		json_set(o, name, json_object_new_string_len(attrs + key + (key < line), (int)(line - key - (key < line))));
+		attrs += line + (attrs[line] == '\n');
+	}
+	return o;
+}
+
+static int attrs_text(struct vol_request *rq, struct json_object *attrs, char buf[VD_ATTRS_MAX + 1])
+{
+	size_t n = 0;
+
+	buf[0] = 0;
+	json_object_object_foreach(attrs, key, v) {
+		const char *value = json_object_get_string(v);
+		if (!v)
+			continue; /* null: taken away */
+		if (!json_object_is_type(v, json_type_string) || strlen(value) != (size_t)json_object_get_string_len(v))
+			return op_fail(rq, -EINVAL, "attribute \"%.60s\" is not a string", key);
+		if (!*key || strspn(key, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-") != strlen(key))
+			return op_fail(rq, -EINVAL, "attribute name \"%.60s\" has a byte that is none of a-z A-Z 0-9 _ . -", key);
+		for (const char *c = value; *c; c++)
+			if (iscntrl((unsigned char)*c))
+				return op_fail(rq, -EINVAL, "the value of attribute %.60s has a control character in it", key);
+		if (n + strlen(key) + strlen(value) + 2 > VD_ATTRS_MAX)
+			return op_fail(rq, -E2BIG, "the attributes are longer than the %u bytes there are", VD_ATTRS_MAX);
+		n += (size_t)sprintf(buf + n, "%s=%s\n", key, value);
+	}
+	return 0;
+}
+
+/* ---- list --------------------------------------------------------------- */
+
+static struct json_object *pointer_json(const struct vd_disk_pointer *p)
+{
+	struct json_object *o = json_object_new_object();
+
+	json_set_u64(o, "link", le32_to_cpu(p->link));
+	json_set_str(o, "mode", le32_to_cpu(p->mode) ? "rw" : "ro");
+	json_set_field(o, "opened_as", p->opened_as, sizeof(p->opened_as));
+	json_set_field(o, "mount", p->mount, sizeof(p->mount));
+	json_set_field(o, "server", p->server, sizeof(p->server));
+	json_set_u64(o, "epoch", le64_to_cpu(p->epoch));
+	json_set(o, "holder", vol_holder_to_json(&p->who));
+	json_set_bool(o, "stale", vol_holder_stale(&p->who));
+	return o;
+}
+
+static struct json_object *volume_json(struct vol_request *rq, const struct vd_volume_info *info,
+				       struct vd_volume_info *scratch)
+{
+	struct json_object *o = json_object_new_object(), *list = json_object_new_array();
+	char uuid[VOL_UUID_TEXT];
+
+	vol_uuid_text(info->uuid, uuid);
+	json_set_u64(o, "id", info->id);
+	json_set_field(o, "name", info->name, sizeof(info->name));
+	json_set_str(o, "uuid", uuid);
+	json_set_u64(o, "size", info->size);
+	json_set_u64(o, "mapped", info->mapped << VD_BLOCK_SHIFT);
+	json_set_bool(o, "readonly", info->flags & VD_VOL_READONLY);
+	json_set_bool(o, "snapshot", info->flags & VD_VOL_SNAPSHOT);
+	json_set_bool(o, "locked", info->flags & VD_VOL_LOCKED);
+	json_set_u64(o, "family", info->family);
+	json_set_u64(o, "last_snapshot", info->last_snapshot);
+	json_set_u64(o, "created", info->created);
+	if (info->origin) {
+		json_set_u64(o, "origin_id", info->origin);
+		if (!vd_volume_info(rq->pool->engine, info->origin, scratch))
+			json_set_field(o, "origin", scratch->name, sizeof(scratch->name));
+	}
+	if (info->flags & VD_VOL_BASE)
+		json_set_field(o, "base", info->base, sizeof(info->base));
+	json_set(o, "attrs", attrs_json(info->attrs));
+	if (info->flags & VD_VOL_LOCKED) {
+		json_set(o, "lock", vol_holder_to_json(&info->lock));
+		json_set_bool(o, "lock_stale", vol_holder_stale(&info->lock));
+	}
+	for (unsigned i = 0; i < info->npointers && i < VD_POINTERS_MAX; i++)
+		json_object_array_add(list, pointer_json(&info->pointer[i]));
+	json_set(o, "pointers", list);
+	return o;
+}
+
+static int list_names(struct vol_request *rq, struct json_object *names, struct vd_volume_info info[2],
+		      struct json_object **list, uint64_t *count)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < json_object_array_length(names); i++) {
+		struct json_object *v = json_object_array_get_idx(names, i);
+		const char *name = json_object_is_type(v, json_type_string) ? json_object_get_string(v) : "";
+		uint32_t id;
+		r = vol_check_volume_name(name);
+		if (r)
+			return op_fail(rq, r, "%s", vol_error(NULL));
+		r = op_find(rq, name, &id, &info[0]);
+		if (r)
+			return r;
+		json_object_array_add(*list, volume_json(rq, &info[0], &info[1]));
+		++*count;
+		if (json_object_array_length(*list) == LIST_BATCH) {
+			r = op_send(rq, "volumes", *list);
+			*list = json_object_new_array();
+		}
+	}
+	return r;
+}
+
+static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struct json_object **list, uint64_t *count)
+{
+	uint32_t id = 0;
+	int r;
+
+	while (!(r = vd_volume_next(rq->pool->engine, &id))) {
+		int k = vd_volume_info(rq->pool->engine, id, &info[0]);
+		if (k == -ENOENT) { /* removed just now */
+			id++;
+			continue;
+		}
+		if (k)
+			op_warn(rq, "pool %s: the record of the volume with id %u is damaged (%s); the others are listed",
+				rq->pool->name, id, vol_strerror(k));
+		else
+			json_object_array_add(*list, volume_json(rq, &info[0], &info[1]));
+		++*count;
+		if (json_object_array_length(*list) == LIST_BATCH) {
+			r = op_send(rq, "volumes", *list);
+			*list = json_object_new_array();
+			if (!r && vol_interrupted())
+				r = -EINTR;
+			if (r)
+				return r;
+		}
+		if (++id == 0)
+			return 0;
+	}
+	return r == -ENOENT ? 0 : op_fail(rq, r, "the volumes of pool %s cannot be listed: %s", rq->pool->name, vol_strerror(r));
+}
+
+int op_list(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = calloc(2, sizeof(*info));
+	struct json_object *list = json_object_new_array(), *names;
+	uint64_t count = 0;
+	int r;
+
+	if (!info || !list) {
+		r = -ENOMEM;
+		goto out;
+	}
+	r = json_get(rq->args, "names", json_type_array, &names) ? list_names(rq, names, info, &list, &count) :
+								   list_all(rq, info, &list, &count);
+	if (!r && json_object_array_length(list)) {
+		r = op_send(rq, "volumes", list);
+		list = NULL;
+	}
+	if (!r)
+		json_set_u64(result, "volumes", count);
+out:
+	json_object_put(list);
+	free(info);
+	return r;
+}
+
+/* ---- create, remove, rename, resize, set --------------------------------- */
+
+/* The image must be there now: a volume on a misspelt base would be of no use. */
+static int check_base(struct vol_request *rq, const char *name, const char *base, uint64_t *bytes)
+{
+	struct stat st;
+	int fd, r = 0;
+
+	if (base[0] != '/' || strlen(base) >= VD_BASE_MAX)
+		return op_fail(rq, -EINVAL, "base image \"%.100s\": wanted an absolute path of at most %u bytes", base,
+			       VD_BASE_MAX - 1);
+	fd = open(base, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return op_fail(rq, -errno, "volume %s/%s is not created: its base image %s cannot be opened: %s",
+			       rq->pool->name, name, base, strerror(errno));
+	if (fstat(fd, &st))
+		r = -errno;
+	else if (S_ISREG(st.st_mode))
+		*bytes = (uint64_t)st.st_size;
+	else if (!S_ISBLK(st.st_mode) || ioctl(fd, BLKGETSIZE64, bytes))
+		r = -ENOTBLK;
+	close(fd);
+	return r ? op_fail(rq, r, "volume %s/%s is not created: its base image %s is neither a file nor a block device",
+			   rq->pool->name, name, base) : 0;
+}
+
+static int check_size(struct vol_request *rq, const char *name, uint64_t size)
+{
+	if (!size)
+		return op_fail(rq, -EINVAL, "volume %s/%s: a size of 0 is not possible", rq->pool->name, name);
+	if (size % VD_BLOCK)
+		return op_fail(rq, -EINVAL, "volume %s/%s: %llu bytes is not a multiple of 4096", rq->pool->name, name,
+			       (unsigned long long)size);
+	if (size >> VD_BLOCK_SHIFT > VD_VBLK_END)
+		return op_fail(rq, -EINVAL, "volume %s/%s: %llu bytes is more than the 8 EiB a volume can have",
+			       rq->pool->name, name, (unsigned long long)size);
+	return 0;
+}
+
+int op_create(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_spec spec = { 0 };
+	struct json_object *attrs;
+	char text[VD_ATTRS_MAX + 1], uuid[VOL_UUID_TEXT];
+	uint64_t base_size = 0;
+	uint32_t id;
+	int r;
+
+	r = op_arg_volume(rq, "volume", &spec.name);
+	if (r)
+		return r;
+	if (json_get_str(rq->args, "base", &spec.base)) {
+		r = check_base(rq, spec.name, spec.base, &base_size);
+		if (r)
+			return r;
+		spec.size = (base_size + VD_BLOCK - 1) & ~(uint64_t)(VD_BLOCK - 1);
+	}
+	if (json_get_u64(rq->args, "size", &spec.size) || spec.base)
+		r = check_size(rq, spec.name, spec.size);
+	else
+		r = op_fail(rq, -EINVAL, "volume %s/%s: neither a size nor a base image was given", rq->pool->name, spec.name);
+	if (r)
+		return r;
+	if (json_get(rq->args, "attrs", json_type_object, &attrs)) {
+		r = attrs_text(rq, attrs, text);
+		if (r)
+			return r;
+		spec.attrs = text;
+	}
+	if (json_flag(rq->args, "readonly"))
+		spec.flags |= VD_VOL_READONLY;
+	if (json_flag(rq->args, "locked")) {
+		spec.flags |= VD_VOL_LOCKED;
+		r = op_holder(rq, &spec.lock);
+		if (r)
+			return r;
+	}
+	vol_uuid_new(spec.uuid);
+	if (testing(rq)) {
+		r = vd_volume_find(rq->pool->engine, spec.name, &id);
+		r = r == -ENOENT ? check_writable(rq, spec.name, "created") : r ? r : -EEXIST;
+	} else {
+		r = vd_volume_create(rq->pool->engine, &spec, &id);
+		json_set_u64(result, "id", r ? 0 : id);
+	}
+	if (r == -EEXIST)
+		return op_fail(rq, r, "volume %s/%s exists already; choose another name, or remove it first: vdrm %s/%s",
+			       rq->pool->name, spec.name, rq->pool->name, spec.name);
+	if (r)
+		return rq->err.text[0] ? r : op_error(rq, r, spec.name, "created");
+	vol_uuid_text(spec.uuid, uuid);
+	json_set_str(result, "uuid", uuid);
+	json_set_u64(result, "size", spec.size);
+	return 0;
+}
+
+int op_remove(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	const char *name;
+	uint32_t id;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = find_mine(rq, "removed", &name, &id, info);
+	if (!r && testing(rq) && info->npointers)
+		r = op_error(rq, -EBUSY, name, "removed");
+	if (!r && !testing(rq)) {
+		/* Its own lock: the engine removes nothing that is locked. */
+		if ((info->flags & VD_VOL_LOCKED) && !vol_holder_stale(&info->lock))
+			r = vd_volume_unlock(rq->pool->engine, id);
+		if (!r)
+			r = vd_volume_delete(rq->pool->engine, id);
+		if (r)
+			r = op_error(rq, r, name, "removed");
+	}
+	if (!r)
+		json_set_u64(result, "id", id);
+	free(info);
+	return r;
+}
+
+int op_rename(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	const char *name, *to;
+	uint32_t id, other;
+	int r;
+
+	(void)result;
+	if (!info)
+		return -ENOMEM;
+	r = op_arg_volume(rq, "to", &to);
+	if (!r)
+		r = find_mine(rq, "renamed", &name, &id, info);
+	/* Links are made by name: /dev/vdisk/POOL/VOLUME, and the export. */
+	if (!r && info->npointers)
+		r = op_error(rq, -EBUSY, name, "renamed");
+	if (!r) {
+		r = testing(rq) ? vd_volume_find(rq->pool->engine, to, &other) : vd_volume_rename(rq->pool->engine, id, to);
+		if (testing(rq))
+			r = r == -ENOENT ? 0 : r ? r : -EEXIST;
+		if (r == -EEXIST)
+			r = op_fail(rq, r, "volume %s/%s cannot be renamed: %s/%s exists already", rq->pool->name, name,
+				    rq->pool->name, to);
+		else if (r)
+			r = op_error(rq, r, name, "renamed");
+	}
+	free(info);
+	return r;
+}
+
+static bool open_for_writing(const struct vd_volume_info *info)
+{
+	for (unsigned i = 0; i < info->npointers; i++)
+		if (le32_to_cpu(info->pointer[i].mode))
+			return true;
+	return false;
+}
+
+int op_resize(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	uint64_t size = 0, delta;
+	const char *name;
+	uint32_t id;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = find_mine(rq, "resized", &name, &id, info);
+	if (r)
+		goto out;
+	if (json_get_u64(rq->args, "grow", &delta))
+		size = info->size + delta < delta ? UINT64_MAX & ~(uint64_t)(VD_BLOCK - 1) : info->size + delta;
+	else if (json_get_u64(rq->args, "shrink", &delta))
+		size = info->size > delta ? info->size - delta : 0;
+	else if (!json_get_u64(rq->args, "size", &size))
+		r = op_fail(rq, -EINVAL, "request \"resize\" lacks \"size\", \"grow\" or \"shrink\"");
+	if (!r && !size && json_get_u64(rq->args, "shrink", &delta))
+		r = op_fail(rq, -EINVAL, "volume %s/%s has %llu bytes; %llu less leaves nothing\nvdrm removes it",
+			    rq->pool->name, name, (unsigned long long)info->size, (unsigned long long)delta);
+	if (!r)
+		r = check_size(rq, name, size);
+	if (!r && size < info->size && !json_flag(rq->args, "allow_shrink"))
+		r = op_fail(rq, -EPERM, "volume %s/%s would shrink from %llu to %llu bytes, and what is beyond would be lost",
+			    rq->pool->name, name, (unsigned long long)info->size, (unsigned long long)size);
+	if (!r && size < info->size && open_for_writing(info) && !json_flag(rq->args, "force"))
+		r = op_error(rq, -EBUSY, name, "made smaller");
+	if (!r && !testing(rq) && size != info->size) {
+		r = vd_volume_resize(rq->pool->engine, id, size);
+		if (r)
+			op_error(rq, r, name, "resized");
+	}
+	if (!r) {
+		json_set_u64(result, "size", size);
+		json_set_u64(result, "before", info->size);
+	}
+out:
+	free(info);
+	return r;
+}
+
+static pthread_mutex_t attrs_lock = PTHREAD_MUTEX_INITIALIZER; /* read, merge, write */
+
+static int set_attrs(struct vol_request *rq, const char *name, uint32_t id, struct json_object *changes)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct json_object *attrs = NULL;
+	char text[VD_ATTRS_MAX + 1];
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	pthread_mutex_lock(&attrs_lock);
+	r = vd_volume_info(rq->pool->engine, id, info);
+	if (!r) {
+		attrs = attrs_json(info->attrs);
+		json_object_object_foreach(changes, key, v)
+			json_set(attrs, key, json_object_get(v));
+		r = attrs_text(rq, attrs, text);
+		if (!r && !testing(rq)) {
+			r = vd_volume_set_attrs(rq->pool->engine, id, text);
+			if (r)
+				op_error(rq, r, name, "changed");
+		}
+	}
+	pthread_mutex_unlock(&attrs_lock);
+	json_object_put(attrs);
+	free(info);
+	return r;
+}
+
+int op_set(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct json_object *attrs;
+	const char *name;
+	bool readonly;
+	uint32_t id;
+	int r;
+
+	(void)result;
+	if (!info)
+		return -ENOMEM;
+	r = find_mine(rq, "changed", &name, &id, info);
+	if (!r && json_get_bool(rq->args, "readonly", &readonly)) {
+		if (readonly && open_for_writing(info))
+			r = op_error(rq, -EBUSY, name, "made read-only");
+		else if (!testing(rq))
+			r = vd_volume_set_flags(rq->pool->engine, id, readonly ? VD_VOL_READONLY : 0,
+						readonly ? 0 : VD_VOL_READONLY);
+		if (r && !rq->err.text[0])
+			op_error(rq, r, name, "changed");
+	}
+	if (!r && json_get(rq->args, "attrs", json_type_object, &attrs))
+		r = set_attrs(rq, name, id, attrs);
+	free(info);
+	return r;
+}
+
+/* ---- lock --------------------------------------------------------------- */
+
+int op_lock(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct vd_disk_holder who;
+	const char *name;
+	uint32_t id;
+	int r;
+
+	(void)result;
+	if (!info)
+		return -ENOMEM;
+	r = op_holder(rq, &who);
+	if (!r)
+		r = find_mine(rq, "locked", &name, &id, info);
+	if (!r && !testing(rq)) {
+		r = vd_volume_lock(rq->pool->engine, id, &who);
+		if (r == -EACCES) { /* another came between, or it is ours already */
+			int k = vd_volume_info(rq->pool->engine, id, info);
+			r = k ? op_error(rq, k, name, "locked") : op_check_lock(rq, info);
+		} else if (r) {
+			op_error(rq, r, name, "locked");
+		}
+	}
+	free(info);
+	return r;
+}
+
+int op_unlock(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	char who[256];
+	const char *name;
+	uint32_t id;
+	int r;
+
+	(void)result;
+	if (!info)
+		return -ENOMEM;
+	if (!json_flag(rq->args, "force")) {
+		r = find_mine(rq, "unlocked", &name, &id, info);
+	} else {
+		r = op_arg_volume(rq, "volume", &name);
+		if (!r)
+			r = op_find(rq, name, &id, info);
+		if (!r && (info->flags & VD_VOL_LOCKED)) {
+			vol_holder_text(&info->lock, who, sizeof(who));
+			op_warn(rq, "volume %s/%s: the lock of %s was broken", rq->pool->name, name, who);
+		}
+	}
+	if (!r && (info->flags & VD_VOL_LOCKED) && !testing(rq)) {
+		r = vd_volume_unlock(rq->pool->engine, id);
+		if (r)
+			op_error(rq, r, name, "unlocked");
+	}
+	free(info);
+	return r;
+}
+
+/* ---- open pointers ------------------------------------------------------- */
+
+static int pointer_field(struct vol_request *rq, const char *key, char *field, size_t size)
+{
+	const char *text;
+
+	if (!json_get_str(rq->args, key, &text))
+		return 0;
+	if (strlen(text) >= size)
+		return op_fail(rq, -EINVAL, "\"%s\" has %zu bytes; at most %zu are possible", key, strlen(text), size - 1);
+	memset(field, 0, size);
+	memcpy(field, text, strlen(text));
+	return 0;
+}
+
+static int pointer_fields(struct vol_request *rq, struct vd_disk_pointer *p)
+{
+	int r = pointer_field(rq, "opened_as", p->opened_as, sizeof(p->opened_as));
+
+	if (!r)
+		r = pointer_field(rq, "mount", p->mount, sizeof(p->mount));
+	if (!r)
+		r = pointer_field(rq, "server", p->server, sizeof(p->server));
+	return r;
+}
+
+int op_pointer_add(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct vd_pool_info *pi = malloc(sizeof(*pi));
+	struct vd_disk_pointer p = { 0 };
+	const char *name, *mode = "";
+	uint32_t id, link;
+	int r;
+
+	if (!info || !pi) {
+		r = -ENOMEM;
+		goto out;
+	}
+	r = find_mine(rq, "opened", &name, &id, info);
+	if (!r)
+		r = op_holder(rq, &p.who);
+	if (!r && (!json_get_str(rq->args, "mode", &mode) || (strcmp(mode, "ro") && strcmp(mode, "rw"))))
+		r = op_fail(rq, -EINVAL, "request \"pointer-add\" needs \"mode\", which is \"ro\" or \"rw\"");
+	if (!r && !strcmp(mode, "rw") && (info->flags & VD_VOL_READONLY))
+		r = op_fail(rq, -EROFS, "volume %s/%s is read-only; open it so, or make it writable: vdpool set --readonly n %s/%s",
+			    rq->pool->name, name, rq->pool->name, name);
+	if (!r)
+		r = pointer_fields(rq, &p);
+	if (r)
+		goto out;
+	vd_pool_info(rq->pool->engine, pi);
+	p.epoch = cpu_to_le64(pi->epoch);
+	p.mode = cpu_to_le32(!strcmp(mode, "rw"));
+	if (testing(rq))
+		goto out;
+	r = vd_volume_pointer_add(rq->pool->engine, id, &p, &link);
+	if (r == -ENOSPC)
+		op_fail(rq, r, "volume %s/%s is opened %u times already, which is the most there can be", rq->pool->name, name,
+			info->npointers);
+	else if (r)
+		op_error(rq, r, name, "opened read-write");
+	else
+		json_set_u64(result, "link", link);
+out:
+	free(info);
+	free(pi);
+	return r;
+}
+
+static int find_link(struct vol_request *rq, const struct vd_volume_info *info, const char *name, uint64_t link,
+		     struct vd_disk_pointer *p)
+{
+	for (unsigned i = 0; i < info->npointers; i++)
+		if (le32_to_cpu(info->pointer[i].link) == link) {
+			*p = info->pointer[i];
+			return 0;
+		}
+	return op_fail(rq, -ENOENT, "volume %s/%s has no link %llu (any more)", rq->pool->name, name, (unsigned long long)link);
+}
+
+static int change_pointer(struct vol_request *rq, bool set)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	struct vd_disk_pointer p;
+	struct json_object *holder;
+	const char *name;
+	uint64_t link = 0;
+	uint32_t id;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = op_arg_volume(rq, "volume", &name);
+	if (!r && !json_get_u64(rq->args, "link", &link))
+		r = op_fail(rq, -EINVAL, "request \"%s\" lacks \"link\", a number", json_str(rq->args, "op"));
+	if (!r)
+		r = op_find(rq, name, &id, info);
+	if (!r)
+		r = find_link(rq, info, name, link, &p);
+	if (!r && set) {
+		r = pointer_fields(rq, &p);
+		if (!r && json_flag(rq->args, "take") && json_get(rq->args, "holder", json_type_object, &holder))
+			r = op_holder(rq, &p.who);
+	}
+	if (!r && !testing(rq)) {
+		r = set ? vd_volume_pointer_set(rq->pool->engine, id, (uint32_t)link, &p) :
+			  vd_volume_pointer_del(rq->pool->engine, id, (uint32_t)link);
+		if (r)
+			op_error(rq, r, name, "changed");
+	}
+	free(info);
+	return r;
+}
+
+int op_pointer_set(struct vol_request *rq, struct json_object *result)
+{
+	(void)result;
+	return change_pointer(rq, true);
+}
+
+int op_pointer_del(struct vol_request *rq, struct json_object *result)
+{
+	(void)result;
+	return change_pointer(rq, false);
+}
