@@ -557,6 +557,10 @@ static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_
 			io->fresh += (uint32_t)e.len;
 		i += e.len;
 	}
+	if (i == 1 && io->offset)
+		io->tail = io->head;
+	else if (i == 1)
+		io->head = io->tail;
 	*n = i;
 	*near = VD_PBLK_NONE;
 	if (i && io->v0 && !vd_map_find(vol, io->v0 - 1, VD_NODE_NOWAIT, &e) && e.kind == VD_DATA)
@@ -580,11 +584,12 @@ static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint6
 	return r ? r : got == n ? 0 : -EWOULDBLOCK;
 }
 
+#define TRY_AGAIN 1 /* at once, from the look-up; -EAGAIN is -EWOULDBLOCK */
 /* A write that cannot go in place: io is in the pool's gate. */
 static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 {
 	struct vd_pool *pool = vol->pool;
-	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK), n;
+	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK), n, kept, room;
 	struct vd_ov_entry *spare[2];
 	vd_pblk_t near, p;
 	unsigned got;
@@ -602,13 +607,16 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 	if (r)
 		goto unclaim;
 	if (!n) { /* it became its own while nobody held the claim */
-		r = -EAGAIN;
+		r = TRY_AGAIN;
 		goto unclaim;
 	}
 	why = WAIT_SPACE;
 	r = -EWOULDBLOCK;
-	if (vd_space_free(pool) < pool->reserve_blocks + vd_meta_need(pool) + n)
+	kept = pool->reserve_blocks + vd_meta_need(pool);
+	room = vd_space_free(pool);
+	if (room <= kept)
 		goto unclaim;
+	n = vd_min(n, room - kept); /* the last few blocks are given too */
 	r = vd_windows_alloc(vol, io->v0, (unsigned)n, near, &p, &got);
 	if (r)
 		goto unclaim;
@@ -670,7 +678,7 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 			io_park(io, WAIT_NODE, 1);
 		if (!r)
 			r = begin_new(vol, len, io);
-	} while (r == -EAGAIN);
+	} while (r == TRY_AGAIN);
 	if (r)
 		vd_gate_exit(&vs->gate, io->gate);
 	return r;
@@ -761,7 +769,7 @@ int vd_io_wait(struct vd_io *io)
 		claim_wait(vol, io->v0, io->nblocks);
 		return 0;
 	case WAIT_SPACE:
-		if (vd_space_free(pool) >= pool->reserve_blocks + vd_meta_need(pool) + io->nblocks) {
+		if (vd_space_free(pool) > pool->reserve_blocks + vd_meta_need(pool)) {
 			r = vd_space_refill(pool);
 			if (r != -ENOSPC)
 				return r;

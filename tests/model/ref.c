@@ -400,7 +400,6 @@ void ref_done(struct ref *ref)
 			c->size = v->size;
 			c->nbase = v->nbase;
 			c->readonly = op->pair[i].readonly;
-			snprintf(c->attrs, sizeof(c->attrs), "%s", v->attrs);
 			pages_share(c, v);
 			past_drop(v); /* the snapshot was flushed, and it is the same blocks */
 		}
@@ -493,7 +492,7 @@ static int look_page(struct look *k, struct ref_vol *v, struct vd_volume *h, uin
 
 		if (got == now)
 			continue;
-		if (!is_new && !(k->mode == REF_POWER_CUT && past_has(v, s, got))) {
+		if (!is_new && !(k->mode >= REF_KILLED_NO_TAIL && past_has(v, s, got))) {
 			char what[100];
 
 			stamp_describe(buf + (s - first) * SECTOR, what, sizeof(what));

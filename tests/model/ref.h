@@ -90,7 +90,8 @@ uint64_t ref_mapped(const struct ref_vol *v); /* blocks of kind DATA */
 enum ref_mode {
 	REF_LIVE,      /* no crash: all values as they are */
 	REF_KILLED,    /* the same: what was acknowledged outlives the process (I10) */
-	REF_POWER_CUT, /* values of now, or since the last flush; what is found is kept from now on */
+	REF_KILLED_NO_TAIL, /* a host without such memory: values of now, or since the last flush */
+	REF_POWER_CUT, /* values of now, or since the last flush; the same, and what is found is kept from now on */
 };
 /* Compares the whole pool.  Resolves the pending change.  0, or -1 with a message. */
 int ref_verify(struct ref *ref, struct sim *sim, struct vd_pool *pool, enum ref_mode mode, struct rng *rng, char *msg, size_t size);

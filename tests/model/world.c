@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+#include <signal.h>
 #include <stdarg.h>
 
 #include "world.h"
@@ -47,6 +48,15 @@ void world_fail(struct world *w, const char *fmt, ...)
 	exit(1);
 }
 
+static struct world *current; /* for the message when the program is aborted */
+
+static void aborted(int sig)
+{
+	signal(sig, SIG_DFL);
+	if (current)
+		world_fail(current, "signal %d", sig);
+}
+
 /* A cut or a fault has happened: the engine's answers say nothing about the change under way. */
 bool world_disturbed(const struct world *w)
 {
@@ -86,6 +96,8 @@ struct world *world_new(const struct cli *cli, uint64_t seed, const struct shape
 		abort();
 	w->cli = cli;
 	w->seed = seed;
+	current = w;
+	signal(SIGABRT, aborted);
 	w->rng = rng_seeded(seed ^ 0x776f726c64ull);
 	w->shape = *shape;
 	w->ref = ref_new();
@@ -122,6 +134,7 @@ struct world *world_fork(const struct world *from)
 	if (!w)
 		abort();
 	*w = *from;
+	current = w;
 	w->sim = sim_copy(from->sim);
 	w->ref = ref_copy(from->ref);
 	w->pool = NULL;
@@ -132,6 +145,8 @@ struct world *world_fork(const struct world *from)
 
 void world_free(struct world *w)
 {
+	if (current == w)
+		current = NULL;
 	world_abandon(w);
 	ref_free(w->ref);
 	sim_free(w->sim);
@@ -201,10 +216,12 @@ void world_abandon(struct world *w)
 
 void world_verify(struct world *w, enum ref_mode mode)
 {
-	static const char *const name[] = { "live", "after a kill", "after a power cut" };
+	static const char *const name[] = { "live", "after a kill", "after a kill without a tail", "after a power cut" };
 	enum ref_op_kind pending = w->ref->op.kind;
 	char msg[400];
 
+	if (mode == REF_KILLED && w->shape.no_tail)
+		mode = REF_KILLED_NO_TAIL;
 	if (ref_verify(w->ref, w->sim, w->pool, mode, &w->rng, msg, sizeof(msg)))
 		world_fail(w, "contents %s (pending %s): %s", name[mode], ref_op_name[pending], msg);
 	world_log(w, "verified %s (pending %s)", name[mode], ref_op_name[pending]);
@@ -214,8 +231,9 @@ static int fault_found(void *arg, const struct vd_check_report *f)
 {
 	static const char *const name[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped" };
 
+	if (world_disturbed(arg))
+		return 0;
 	printf("# check: %s fault, volume %u, a %#llx, b %#llx\n", name[f->fault], f->volume, (unsigned long long)f->a, (unsigned long long)f->b);
-	(void)arg;
 	return 0;
 }
 
@@ -242,8 +260,6 @@ void world_check(struct world *w)
 		return;
 	if (r || faults)
 		world_fail(w, "check: error %d, %llu faults", r, (unsigned long long)faults);
-	if (pool_info(w).mode < VD_MODE_READONLY)
-		ref_flushed(w->ref); /* it began with a checkpoint */
 }
 
 void world_what_if(struct world *w, enum sim_crash how)
@@ -259,6 +275,7 @@ void world_what_if(struct world *w, enum sim_crash how)
 	world_verify(c, REF_LIVE);
 	world_close(c);
 	world_free(c);
+	current = w;
 }
 
 void world_read_only(struct world *w)
@@ -277,6 +294,7 @@ void world_read_only(struct world *w)
 	if (c->sim->calls[SIM_WRITE] || c->sim->calls[SIM_FLUSH])
 		world_fail(c, "a pool opened read-only was written to");
 	world_free(c);
+	current = w;
 }
 
 uint64_t world_empty(struct world *w)
