@@ -1,0 +1,1010 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Making and undoing links to this host.  The steps are in link.h. */
+#include "link.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "describe.h"
+#include "front.h"
+#include "json.h"
+#include "serve.h"
+
+#define PURPOSE "vdlink"
+#define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
+#define SCAN_MS 5000u
+
+/* ---- names and places ---------------------------------------------------- */
+
+static const char *dev_dir(void)
+{
+	const char *e = getenv("VD_DEV_DIR");
+
+	return e && *e ? e : "/dev/vdisk";
+}
+
+static void present_path(const char *pool, const char *volume, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/%s/%s", dev_dir(), pool, volume);
+}
+
+static void fuse_path(const struct link_info *l, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/links/%s/%s.%u", vol_runtime_dir(), l->pool, l->volume, l->link);
+}
+
+static int make_dir(const char *path, mode_t mode)
+{
+	return mkdir(path, mode) && errno != EEXIST ? vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno)) : 0;
+}
+
+static void nap(unsigned ms)
+{
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+const char *link_state_text(enum link_state s)
+{
+	static const char *const text[] = { "up", "down", "unfinished", "elsewhere", "client" };
+
+	return text[s];
+}
+
+__attribute__((format(printf, 2, 3)))
+static void say(const struct link_spec *spec, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (!spec->say)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	spec->say(spec->arg, text);
+}
+
+/* One link of a pool is made or undone at a time on this host. */
+static int lock_links(const char *pool, int *fd)
+{
+	char path[512];
+	int r;
+
+	r = vol_runtime_dir_make();
+	if (r)
+		return vol_fail(NULL, r, "%s cannot be made: %s", vol_runtime_dir(), vol_strerror(r));
+	snprintf(path, sizeof(path), "%s/%s.links", vol_runtime_dir(), pool);
+	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (*fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
+	while (flock(*fd, LOCK_EX)) {
+		if (errno == EINTR && !vol_interrupted())
+			continue;
+		r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+		close(*fd);
+		return r;
+	}
+	return 0;
+}
+
+/* ---- requests to the pool ------------------------------------------------ */
+
+static struct json_object *request(const char *op, const char *volume)
+{
+	struct json_object *q = json_object_new_object();
+
+	json_set_str(q, "op", op);
+	if (volume)
+		json_set_str(q, "volume", volume);
+	return q;
+}
+
+/* Consumes the request. The text moves to where this file's callers look. */
+static int call(struct vol_pool *p, struct json_object *q, struct json_object **answer)
+{
+	int r = vol_call(p, q, NULL, NULL, answer);
+
+	json_object_put(q);
+	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
+}
+
+static int call_pointer_add(struct vol_pool *p, struct link_info *l)
+{
+	struct json_object *q = request("pointer-add", l->volume), *a;
+	int r;
+
+	json_set_str(q, "mode", l->readonly ? "ro" : "rw");
+	json_set_str(q, "mount", l->mount);
+	json_set_str(q, "server", "local");
+	r = call(p, q, &a);
+	if (r)
+		return r;
+	l->link = (uint32_t)json_u64(a, "link");
+	json_object_put(a);
+	return 0;
+}
+
+/* front: the process whose life is the link's from now on; 0: as it was. */
+static int call_pointer_set(struct vol_pool *p, const struct link_info *l, pid_t front)
+{
+	struct json_object *q = request("pointer-set", l->volume);
+	struct vd_disk_holder who;
+
+	json_set_u64(q, "link", l->link);
+	json_set_str(q, "opened_as", l->device);
+	json_set_str(q, "mount", l->mount);
+	if (front) {
+		vol_holder_self(&who, PURPOSE);
+		who.pid = cpu_to_le64((uint64_t)front);
+		json_set(q, "holder", vol_holder_to_json(&who));
+		json_set_bool(q, "take", true);
+	}
+	return call(p, q, NULL);
+}
+
+static int call_pointer_del(struct vol_pool *p, const struct link_info *l)
+{
+	struct json_object *q = request("pointer-del", l->volume);
+
+	json_set_u64(q, "link", l->link);
+	return call(p, q, NULL);
+}
+
+/* ---- what links there are ------------------------------------------------ */
+
+static bool our_front_runs(const struct link_info *l, pid_t pid)
+{
+	char path[64], comm[32] = "";
+	FILE *f;
+
+	(void)l;
+	if (pid <= 1)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (!fgets(comm, sizeof(comm), f))
+		comm[0] = 0;
+	fclose(f);
+	return !strcmp(comm, "vd-front\n");
+}
+
+static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)
+{
+	char file[512], dev[DEVICE_PATH];
+	uint64_t size;
+
+	if (!strncmp(who->purpose, CLIENT_PURPOSE, sizeof(who->purpose)))
+		return LINK_CLIENT;
+	if (memcmp(who->host, self->host, 16))
+		return LINK_ELSEWHERE;
+	if (memcmp(who->boot, self->boot, 16))
+		return LINK_DOWN;
+	if (!our_front_runs(l, l->front))
+		return vol_holder_stale(who) ? LINK_DOWN : LINK_UNFINISHED;
+	fuse_path(l, file, sizeof(file));
+	if (device_size(l->device, &size) || !size)
+		return LINK_DOWN;
+	if (!strncmp(l->device, "/dev/loop", 9) && (device_loop_find(file, dev) || strcmp(dev, l->device)))
+		return LINK_DOWN;
+	return LINK_UP;
+}
+
+struct lister { struct vol_pool *pool; link_fn fn; void *arg; struct vd_disk_holder self; };
+
+static int list_pointer(struct lister *ls, struct json_object *vol, struct json_object *ptr)
+{
+	struct vd_disk_holder who;
+	struct json_object *h;
+	struct link_info *l = calloc(1, sizeof(*l));
+	int r = 0;
+
+	if (!l)
+		return -ENOMEM;
+	if (!json_get(ptr, "holder", json_type_object, &h) || vol_holder_from_json(h, &who))
+		goto out;
+	snprintf(l->pool, sizeof(l->pool), "%s", vol_pool_name(ls->pool));
+	vol_pool_uuid(ls->pool, l->uuid);
+	snprintf(l->volume, sizeof(l->volume), "%s", json_str(vol, "name"));
+	l->link = (uint32_t)json_u64(ptr, "link");
+	l->readonly = strcmp(json_str(ptr, "mode"), "rw");
+	snprintf(l->device, sizeof(l->device), "%s", json_str(ptr, "opened_as"));
+	snprintf(l->mount, sizeof(l->mount), "%s", json_str(ptr, "mount"));
+	snprintf(l->hostname, sizeof(l->hostname), "%.*s", (int)sizeof(who.hostname), who.hostname);
+	l->since = le64_to_cpu(who.since);
+	l->front = (pid_t)le64_to_cpu(who.pid);
+	l->size = json_u64(vol, "size");
+	present_path(l->pool, l->volume, l->path, sizeof(l->path));
+	l->state = state_of(l, &who, &ls->self);
+	r = ls->fn(ls->arg, l);
+out:
+	free(l);
+	return r;
+}
+
+static int list_part(void *arg, struct json_object *o)
+{
+	struct json_object *part, *vols, *vol, *ptrs;
+	int r = 0;
+
+	if (!json_get(o, "part", json_type_object, &part) || !json_get(part, "volumes", json_type_array, &vols))
+		return 0;
+	for (size_t i = 0; !r && i < json_object_array_length(vols); i++) {
+		vol = json_object_array_get_idx(vols, i);
+		if (!json_get(vol, "pointers", json_type_array, &ptrs))
+			continue;
+		for (size_t k = 0; !r && k < json_object_array_length(ptrs); k++)
+			r = list_pointer(arg, vol, json_object_array_get_idx(ptrs, k));
+	}
+	return r;
+}
+
+/* volume NULL: all. */
+static int list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg)
+{
+	struct lister ls = { .pool = p, .fn = fn, .arg = arg };
+	struct json_object *q = request("list", NULL), *names;
+	int r;
+
+	vol_holder_self(&ls.self, NULL);
+	if (volume) {
+		names = json_object_new_array();
+		json_object_array_add(names, json_object_new_string(volume));
+		json_set(q, "names", names);
+	}
+	r = vol_call(p, q, list_part, &ls, NULL);
+	json_object_put(q);
+	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
+}
+
+/* Calls fn for each pool found, once. */
+static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg)
+{
+	struct vol_found *found;
+	size_t n, k;
+	int r;
+
+	if (pool)
+		return fn(arg, pool);
+	r = vol_find_members(&found, &n);
+	if (r)
+		return r;
+	for (size_t i = 0; !r && i < n; i++) {
+		char uuid[VOL_UUID_TEXT];
+
+		if (found[i].error)
+			continue;
+		for (k = 0; k < i && (found[k].error || memcmp(found[k].pool, found[i].pool, 16)); k++)
+			;
+		if (k < i)
+			continue;
+		vol_uuid_text(found[i].pool, uuid);
+		r = fn(arg, uuid);
+	}
+	vol_found_free(found, n);
+	return r;
+}
+
+struct list_all { link_fn fn; void *arg; };
+
+static int list_one(void *arg, const char *name)
+{
+	struct list_all *a = arg;
+	struct vol_pool *p;
+	int r, k;
+
+	r = vol_pool_open(name, VOL_READONLY, &p);
+	if (r)
+		return r;
+	r = list_open(p, NULL, a->fn, a->arg);
+	k = vol_pool_close(p);
+	return r ? r : k;
+}
+
+int link_list(const char *pool, link_fn fn, void *arg)
+{
+	struct list_all a = { fn, arg };
+
+	return each_pool(pool, list_one, &a);
+}
+
+/* The link of a volume to this host, and whoever else writes to it. */
+struct looked { struct link_info mine, writer; bool have_mine, have_writer; };
+
+static int look(void *arg, const struct link_info *l)
+{
+	struct looked *k = arg;
+
+	if (l->state != LINK_ELSEWHERE && l->state != LINK_CLIENT) {
+		k->mine = *l;
+		k->have_mine = true;
+	} else if (!l->readonly) {
+		k->writer = *l;
+		k->have_writer = true;
+	}
+	return 0;
+}
+
+static int refuse(const struct link_info *l)
+{
+	char when[32];
+
+	vol_time_text(l->since, when, sizeof(when));
+	switch (l->state) {
+	case LINK_UP:
+		return vol_fail(NULL, -EBUSY, "%s/%s is linked already, %s, as %s%s%s, since %s\n'vdunlink %s/%s' ends that",
+				l->pool, l->volume, l->readonly ? "read-only" : "read-write", l->device,
+				l->mount[0] ? ", mounted on " : "", l->mount, when, l->pool, l->volume);
+	case LINK_DOWN:
+		return vol_fail(NULL, -EBUSY, "%s/%s was linked as %s since %s, and that link is down\n"
+				"'vdlink --restore %s' makes it again; 'vdunlink %s/%s' forgets it",
+				l->pool, l->volume, l->device[0] ? l->device : "(nothing yet)", when, l->pool, l->pool, l->volume);
+	case LINK_UNFINISHED:
+		return vol_fail(NULL, -EBUSY, "%s/%s is being linked by process %d since %s", l->pool, l->volume, (int)l->front, when);
+	case LINK_ELSEWHERE:
+		return vol_fail(NULL, -EBUSY, "%s/%s is linked read-write by host %s as %s since %s\nunlink it there, or link it here with --readonly",
+				l->pool, l->volume, l->hostname, l->device, when);
+	case LINK_CLIENT:
+		return vol_fail(NULL, -EBUSY, "%s/%s is open read-write over NBD, %s, since %s\nwait until that is done, or link it with --readonly",
+				l->pool, l->volume, l->device, when);
+	}
+	return -EBUSY;
+}
+
+/* ---- device -------------------------------------------------------------- */
+
+/* A FUSE file or loop device that a dead front left behind. */
+static int clear_remains(const struct link_info *l)
+{
+	char file[512], dev[DEVICE_PATH];
+	int r = 0;
+
+	fuse_path(l, file, sizeof(file));
+	if (!device_loop_find(file, dev))
+		r = device_loop_detach(dev);
+	if (!r && umount2(file, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL && errno != ENOENT)
+		r = vol_fail(NULL, -errno, "%s cannot be unmounted: %s", file, vol_strerror(-errno));
+	if (!r)
+		unlink(file);
+	return r;
+}
+
+/* link and scan: on return the kernel has the device. */
+static int make_device(const struct link_spec *spec, struct link_info *l, unsigned sector)
+{
+	char file[512], dir[512], export[VOL_NAME_SIZE + 32], title[2 * VOL_NAME_SIZE];
+	struct front_spec fs = { .pool = l->pool, .export = export, .title = title, .sector = sector, .readonly = l->readonly };
+	bool nbd = device_have_nbd();
+	int fd, r;
+
+	memcpy(fs.uuid, l->uuid, 16);
+	snprintf(export, sizeof(export), "%s/link=%u", l->volume, l->link);
+	snprintf(title, sizeof(title), "%s/%s", l->pool, l->volume);
+	if (nbd) {
+		char dev[DEVICE_PATH];
+
+		r = device_nbd_free(dev);
+		if (r)
+			return r;
+		fs.port = &front_nbd;
+		fs.place = dev;
+		r = front_start(&fs, &l->front, &l->size);
+		snprintf(l->device, sizeof(l->device), "%s", dev);
+		return r;
+	}
+	snprintf(dir, sizeof(dir), "%s/links", vol_runtime_dir());
+	r = make_dir(dir, 0700);
+	snprintf(dir, sizeof(dir), "%s/links/%s", vol_runtime_dir(), l->pool);
+	if (!r)
+		r = make_dir(dir, 0700);
+	if (r)
+		return r;
+	fuse_path(l, file, sizeof(file));
+	fd = open(file, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be made: %s", file, vol_strerror(-errno));
+	close(fd);
+	fs.port = &front_fuse;
+	fs.place = file;
+	r = front_start(&fs, &l->front, &l->size);
+	if (r) {
+		unlink(file);
+		return r;
+	}
+	say(spec, "front is process %d", (int)l->front);
+	r = device_loop_attach(file, sector, l->readonly, l->device);
+	return r;
+}
+
+static int scan_device(const struct link_info *l)
+{
+	uint64_t size = 0;
+
+	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
+		if (!device_size(l->device, &size) && size == l->size)
+			return 0;
+		if (vol_interrupted())
+			return vol_fail(NULL, -EINTR, "interrupted");
+		nap(10);
+	}
+	return vol_fail(NULL, -ETIMEDOUT, "%s has %llu bytes, not the volume's %llu", l->device, (unsigned long long)size,
+			(unsigned long long)l->size);
+}
+
+/* Device and front go. -EBUSY: in use, nothing was changed. */
+static int drop_device(const struct link_info *l)
+{
+	char file[512], dev[DEVICE_PATH];
+	int r = 0;
+
+	if (!strncmp(l->device, "/dev/nbd", 8)) {
+		if (our_front_runs(l, l->front))
+			r = device_nbd_disconnect(l->device);
+	} else {
+		fuse_path(l, file, sizeof(file));
+		/* By its file, never by the name that was stored: that may be another's by now. */
+		if (!device_loop_find(file, dev))
+			r = device_loop_detach(dev);
+		if (!r && umount2(file, UMOUNT_NOFOLLOW) && errno != EINVAL && errno != ENOENT && errno != ENOTCONN)
+			r = vol_fail(NULL, -errno, "%s cannot be unmounted: %s", file, vol_strerror(-errno));
+		if (!r)
+			unlink(file);
+	}
+	/* It ends on its own: its connections must be gone before the server counts them. */
+	for (unsigned ms = 0; !r && our_front_runs(l, l->front) && ms < 3000; ms += 5)
+		nap(5);
+	return r;
+}
+
+/* ---- presentation -------------------------------------------------------- */
+
+static int present(const struct link_info *l)
+{
+	char dir[512], tmp[600];
+	int r;
+
+	r = make_dir(dev_dir(), 0755);
+	snprintf(dir, sizeof(dir), "%s/%s", dev_dir(), l->pool);
+	if (!r)
+		r = make_dir(dir, 0755);
+	if (r)
+		return r;
+	snprintf(tmp, sizeof(tmp), "%s.new", l->path);
+	unlink(tmp);
+	if (symlink(l->device, tmp) || rename(tmp, l->path))
+		return vol_fail(NULL, -errno, "%s cannot be made: %s", l->path, vol_strerror(-errno));
+	return 0;
+}
+
+static void unpresent(const struct link_info *l)
+{
+	char dir[512];
+
+	unlink(l->path);
+	snprintf(dir, sizeof(dir), "%s/%s", dev_dir(), l->pool);
+	rmdir(dir); /* when it was the last */
+}
+
+/* What is on the device, and whether it can be mounted. */
+static int check_content(struct link_info *l, bool want_mount)
+{
+	int r = device_probe(l->device, &l->content);
+
+	if (!want_mount)
+		return 0;
+	if (r)
+		return r;
+	if (!l->content.type[0])
+		return vol_fail(NULL, -ENODATA, "nothing that can be mounted is on %s/%s: it has no file system yet\n"
+				"link it without --mount, then 'mkfs.ext4 %s', and 'mount %s DIR'",
+				l->pool, l->volume, l->path, l->path);
+	if (strcmp(l->content.usage, "filesystem"))
+		return vol_fail(NULL, -ENODATA, "%s/%s carries %s (%s), which is not a file system that can be mounted as a whole\n"
+				"link it without --mount", l->pool, l->volume, l->content.type, l->content.usage);
+	return 0;
+}
+
+static int check_mount_dir(const char *dir, char out[128])
+{
+	struct stat st;
+	char *full;
+	int r = 0;
+
+	full = realpath(dir, NULL);
+	if (!full || stat(full, &st))
+		return vol_fail(NULL, -errno, "%s: %s; make it first: mkdir -p %s", dir, vol_strerror(-errno), dir);
+	if (!S_ISDIR(st.st_mode))
+		r = vol_fail(NULL, -ENOTDIR, "%s is not a directory", dir);
+	else if (strlen(full) > 127)
+		r = vol_fail(NULL, -ENAMETOOLONG, "%s is longer than the 127 bytes a mount point may have here", full);
+	else
+		snprintf(out, 128, "%s", full);
+	free(full);
+	return r;
+}
+
+/* ---- making -------------------------------------------------------------- */
+
+enum step { DESCRIBE, LOCK, POINTER, LINK, SCAN, REPORT, PRESENT, UNLOCK, DONE };
+static const char *const step_name[] = { "describe", "lock", "pointer", "link", "scan", "report", "present", "unlock" };
+
+/* The pool's name as on its labels, for paths. The server need not run. */
+static int canonical_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16])
+{
+	struct vol_found *found;
+	struct vol_pool *p;
+	uint8_t want[16];
+	bool by_uuid = !vol_uuid_parse(pool, want), ok = false;
+	size_t n;
+	int r;
+
+	r = vol_find_members(&found, &n);
+	if (r)
+		return r;
+	for (size_t i = 0; i < n && !ok; i++) {
+		if (found[i].error || (by_uuid ? memcmp(found[i].pool, want, 16) : strcmp(found[i].pool_name, pool)))
+			continue;
+		snprintf(name, VOL_NAME_SIZE, "%s", found[i].pool_name);
+		memcpy(uuid, found[i].pool, 16);
+		ok = true;
+	}
+	vol_found_free(found, n);
+	if (ok)
+		return 0;
+	/* A server that this process knows only by name; or else the right words. */
+	r = vol_pool_open(pool, VOL_READONLY, &p);
+	if (r)
+		return r;
+	snprintf(name, VOL_NAME_SIZE, "%s", vol_pool_name(p));
+	vol_pool_uuid(p, uuid);
+	return vol_pool_close(p);
+}
+
+static int check_link(struct vol_pool *p, struct link_info *l)
+{
+	struct looked k = { 0 };
+	int r;
+
+	r = list_open(p, l->volume, look, &k);
+	if (r)
+		return r;
+	if (k.have_mine)
+		return refuse(&k.mine);
+	if (k.have_writer && !l->readonly) {
+		if (k.writer.state == LINK_CLIENT && kill(k.writer.front, 0) && errno == ESRCH)
+			return call_pointer_del(p, &k.writer); /* a server that was killed left it */
+		return refuse(&k.writer);
+	}
+	return 0;
+}
+
+static int sector_size(struct vol_pool *p, unsigned *sector)
+{
+	struct json_object *a;
+	int r = call(p, request("pool-info", NULL), &a);
+
+	if (r)
+		return r;
+	*sector = json_u64(a, "sector_size") == 4096 ? 4096 : 512;
+	json_object_put(a);
+	return 0;
+}
+
+/* Undoes the steps before `failed`, last first. What fails here is told, and left to --restore or vdunlink. */
+static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed, bool keep_pointer)
+{
+	char text[1024];
+
+	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why we are here */
+	switch (failed) {
+	case DONE:
+	case UNLOCK:
+		if (l->mount[0] && device_umount(l->mount))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+		/* fall through */
+	case PRESENT:
+		unpresent(l);
+		/* fall through */
+	case REPORT:
+	case SCAN:
+	case LINK:
+		if (l->front && drop_device(l)) {
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+			keep_pointer = true; /* it is still there, and must be found */
+		}
+		/* fall through */
+	case POINTER:
+		if (failed > POINTER && !keep_pointer && call_pointer_del(p, l))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+		if (call(p, request("unlock", l->volume), NULL))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+		/* fall through */
+	case LOCK:
+		if (!keep_pointer && describe_del(l->uuid, l->volume))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+		/* fall through */
+	case DESCRIBE:
+		break;
+	}
+	vol_fail(NULL, 0, "%s", text);
+}
+
+static int one_step(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, enum step s, bool again, unsigned sector)
+{
+	int r;
+
+	if (vol_interrupted())
+		return vol_fail(NULL, -EINTR, "interrupted");
+	switch (s) {
+	case DESCRIBE:
+		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount);
+	case LOCK:
+		return call(p, request("lock", l->volume), NULL);
+	case POINTER:
+		/* A link made again keeps its pointer, which becomes this command's. */
+		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l);
+	case LINK:
+		return make_device(spec, l, sector);
+	case SCAN:
+		return scan_device(l);
+	case REPORT:
+		return call_pointer_set(p, l, 0);
+	case PRESENT:
+		r = check_content(l, l->mount[0]);
+		if (!r)
+			r = present(l);
+		if (!r && l->mount[0])
+			r = device_mount(l->device, l->mount, &l->content, l->readonly, spec->options);
+		return r;
+	case UNLOCK:
+		/* From here on the front's life is the link's. */
+		r = call_pointer_set(p, l, l->front);
+		return r ? r : call(p, request("unlock", l->volume), NULL);
+	case DONE:
+		break;
+	}
+	return 0;
+}
+
+static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, bool again)
+{
+	unsigned sector;
+	enum step s;
+	int r;
+
+	r = sector_size(p, &sector);
+	if (r)
+		return r;
+	for (s = DESCRIBE; s < DONE; s++) {
+		r = one_step(spec, p, l, s, again, sector);
+		if (r)
+			break;
+		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? l->device : "");
+	}
+	if (!r)
+		return 0;
+	undo_steps(p, l, s, again);
+	return vol_fail(NULL, r, "%s/%s: step \"%s\" failed, and the steps before it were undone: %s", l->pool, l->volume,
+			step_name[s], vol_error(NULL));
+}
+
+/* Stops the server unless somebody still needs it. */
+static void stop_if_unused(struct vol_pool *p)
+{
+	struct json_object *a;
+	bool stopped;
+	char socket[VOL_NAME_SIZE];
+
+	if (!vol_pool_is_remote(p))
+		return;
+	/* The front's connections end a moment after the front. */
+	for (unsigned i = 0; i < 20; i++) {
+		if (call(p, request("stop-if-unused", NULL), &a))
+			return;
+		stopped = json_flag(a, "stopped");
+		json_object_put(a);
+		if (stopped) {
+			snprintf(socket, sizeof(socket), "%s", vol_pool_name(p));
+			for (unsigned ms = 0; vol_serve_running(socket) && ms < 10000; ms += 10)
+				nap(10);
+			return;
+		}
+		nap(20);
+	}
+}
+
+int link_make(const struct link_spec *spec, struct link_info *l)
+{
+	struct vol_pool *p;
+	bool started = false;
+	int lock, r, k;
+
+	memset(l, 0, sizeof(*l));
+	l->readonly = spec->readonly;
+	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
+	r = spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
+	if (!r)
+		r = canonical_name(spec->pool, l->pool, l->uuid);
+	if (r)
+		return r;
+	present_path(l->pool, l->volume, l->path, sizeof(l->path));
+	r = lock_links(l->pool, &lock);
+	if (r)
+		return r;
+	if (!spec->test) {
+		r = vol_serve_start(l->pool, &started);
+		if (started)
+			say(spec, "server of pool %s started", l->pool);
+	}
+	if (r)
+		goto no_pool;
+	r = vol_pool_open(l->pool, spec->test ? VOL_READONLY : 0, &p);
+	if (r)
+		goto no_pool;
+	r = check_link(p, l);
+	if (!r && !spec->test) {
+		r = run_steps(spec, p, l, false);
+		if (!r)
+			l->state = LINK_UP;
+	}
+	if (r && !spec->test) {
+		char text[1024];
+
+		snprintf(text, sizeof(text), "%s", vol_error(NULL));
+		stop_if_unused(p);
+		vol_fail(NULL, r, "%s", text);
+	}
+	k = vol_pool_close(p);
+	r = r ? r : k;
+no_pool:
+	close(lock);
+	return r;
+}
+
+/* ---- undoing ------------------------------------------------------------- */
+
+static int umount_one(void *arg, const char *dir)
+{
+	say(arg, "unmount %s", dir);
+	return device_umount(dir);
+}
+
+int link_undo(const struct link_spec *spec, struct link_info *l)
+{
+	struct looked k = { 0 };
+	struct vol_pool *p;
+	char pool[VOL_NAME_SIZE];
+	uint8_t uuid[16];
+	int lock, r, e;
+
+	memset(l, 0, sizeof(*l));
+	r = canonical_name(spec->pool, pool, uuid);
+	if (r)
+		return r;
+	r = lock_links(pool, &lock);
+	if (r)
+		return r;
+	/* With no server running, the pool is opened here: nothing of the link is up then. */
+	r = vol_pool_open(pool, spec->test ? VOL_READONLY : 0, &p);
+	if (r)
+		goto no_pool;
+	r = list_open(p, spec->volume, look, &k);
+	if (!r && !k.have_mine)
+		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host; 'vdlink ls' shows what is", pool, spec->volume);
+	if (r || spec->test)
+		goto out;
+	*l = k.mine;
+	if (l->state == LINK_UNFINISHED) {
+		r = refuse(l);
+		goto out;
+	}
+	r = call(p, request("lock", l->volume), NULL);
+	if (r)
+		goto out;
+	if (l->state != LINK_DOWN || !access(l->device, F_OK)) {
+		char file[512], dev[DEVICE_PATH];
+
+		/* Mounts of the device only where it is certainly this link's. */
+		fuse_path(l, file, sizeof(file));
+		if (l->state == LINK_UP || !device_loop_find(file, dev)) {
+			if (l->state != LINK_UP)
+				snprintf(l->device, sizeof(l->device), "%s", dev);
+			r = device_mounts(l->device, umount_one, (void *)spec);
+		}
+	}
+	if (!r)
+		r = l->state == LINK_UP ? drop_device(l) : clear_remains(l);
+	if (!r) {
+		say(spec, "%s is gone", l->device[0] ? l->device : "device");
+		unpresent(l);
+		r = call_pointer_del(p, l);
+	}
+	if (!r)
+		r = describe_del(l->uuid, l->volume);
+	{
+		char text[1024];
+
+		snprintf(text, sizeof(text), "%s", vol_error(NULL));
+		e = call(p, request("unlock", l->volume), NULL);
+		if (r)
+			vol_fail(NULL, r, "%s/%s is still linked: %s", l->pool, l->volume, text);
+		else
+			r = e;
+	}
+	if (!r)
+		stop_if_unused(p);
+out:
+	e = vol_pool_close(p);
+	r = r ? r : e;
+no_pool:
+	close(lock);
+	return r;
+}
+
+/* ---- restoring ----------------------------------------------------------- */
+
+struct restorer {
+	bool test;
+	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
+	void *arg;
+	int first;
+	struct link_info *down; /* those of one pool */
+	size_t n;
+	bool some_up;
+};
+
+static int collect_down(void *arg, const struct link_info *l)
+{
+	struct restorer *rs = arg;
+	struct link_info *more;
+
+	rs->some_up |= l->state == LINK_UP;
+	if (l->state != LINK_DOWN)
+		return 0;
+	more = realloc(rs->down, (rs->n + 1) * sizeof(*more));
+	if (!more)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	rs->down = more;
+	rs->down[rs->n++] = *l;
+	return 0;
+}
+
+static int umount_dead(void *arg, const char *dir)
+{
+	(void)arg;
+	return device_umount(dir);
+}
+
+static int restore_link(struct vol_pool *p, const struct link_info *old, struct link_info *l)
+{
+	struct link_spec spec = { .readonly = old->readonly };
+	char file[512], dev[DEVICE_PATH];
+	int r;
+
+	*l = *old;
+	/* What a dead front left mounted gives errors for ever: it has to go first. */
+	fuse_path(l, file, sizeof(file));
+	if (!device_loop_find(file, dev)) {
+		r = device_mounts(dev, umount_dead, NULL);
+		if (r)
+			return r;
+	}
+	r = clear_remains(l);
+	if (r)
+		return r;
+	l->front = 0;
+	return run_steps(&spec, p, l, true);
+}
+
+static int restore_pool(void *arg, const char *name)
+{
+	struct restorer *rs = arg;
+	char pool[VOL_NAME_SIZE];
+	struct vol_pool *p;
+	struct link_info *l;
+	uint8_t uuid[16];
+	int lock, r, k;
+
+	r = canonical_name(name, pool, uuid);
+	if (r)
+		return r;
+	r = lock_links(pool, &lock);
+	if (r)
+		return r;
+	l = malloc(sizeof(*l));
+	rs->n = 0;
+	rs->some_up = false;
+	r = l ? vol_pool_open(pool, VOL_READONLY, &p) : -ENOMEM;
+	if (r)
+		goto out;
+	r = list_open(p, NULL, collect_down, rs);
+	k = vol_pool_close(p);
+	r = r ? r : k;
+	if (r || (!rs->n && !rs->some_up))
+		goto out;
+	if (!rs->test) {
+		/* Links that are up may have lost their server a moment ago. */
+		r = vol_serve_start(pool, NULL);
+		if (!r)
+			r = vol_pool_open(pool, 0, &p);
+		if (r)
+			goto out;
+	}
+	for (size_t i = 0; i < rs->n; i++) {
+		*l = rs->down[i];
+		k = rs->test ? 0 : restore_link(p, &rs->down[i], l);
+		if (k && !r)
+			r = k;
+		if (rs->fn)
+			rs->fn(rs->arg, l, k, k ? vol_error(NULL) : "");
+	}
+	if (!rs->test) {
+		k = vol_pool_close(p);
+		r = r ? r : k;
+	}
+out:
+	close(lock);
+	free(l);
+	if (r && !rs->first)
+		rs->first = r;
+	/* Of several pools, one that cannot be had does not keep the others from theirs. */
+	return 0;
+}
+
+int link_restore(const char *pool, bool test, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
+{
+	struct restorer rs = { .test = test, .fn = fn, .arg = arg };
+	int r = each_pool(pool, restore_pool, &rs);
+
+	free(rs.down);
+	return r ? r : rs.first;
+}
+
+/* ---- resizing ------------------------------------------------------------ */
+
+int link_refresh(const char *pool, const char *volume)
+{
+	struct looked k = { 0 };
+	struct vol_pool *p;
+	char file[512];
+	struct stat st;
+	uint64_t size;
+	int r, e;
+
+	r = vol_pool_open(pool, VOL_READONLY, &p);
+	if (r)
+		return r;
+	r = list_open(p, volume, look, &k);
+	e = vol_pool_close(p);
+	r = r ? r : e;
+	if (r)
+		return r;
+	if (!k.have_mine || k.mine.state != LINK_UP)
+		return vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
+	if (kill(k.mine.front, SIGUSR1))
+		return vol_fail(NULL, -errno, "the front of %s/%s is gone", pool, volume);
+	fuse_path(&k.mine, file, sizeof(file));
+	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
+		if (!strncmp(k.mine.device, "/dev/loop", 9) && !stat(file, &st) && (uint64_t)st.st_size == k.mine.size) {
+			r = device_loop_resize(k.mine.device);
+			if (r)
+				return r;
+		}
+		if (!device_size(k.mine.device, &size) && size == k.mine.size)
+			return 0;
+		nap(10);
+	}
+	return vol_fail(NULL, -ETIMEDOUT, "%s does not take the size of %s/%s", k.mine.device, pool, volume);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Links to this host: a volume of a pool becomes a block device, and is mounted if
+ * asked; all of that is undone; and made again after a crash or a reboot.
+ *
+ * Making one goes through these steps, always in this order, and a failure at any
+ * of them undoes the earlier ones and says which it was:
+ *
+ *   describe   the drive is added to this host's description, servers/local
+ *   lock       the volume is locked by this command
+ *   pointer    the open pointer is stored in the pool
+ *   link       a front (front.h) is started and connects to the server
+ *   scan       the kernel has a block device of the volume's size
+ *   report     the open pointer tells which device it is
+ *   present    /dev/vdisk/POOL/VOLUME, and the mount
+ *   unlock     the lock is released, the pointer is the front's
+ *
+ * One volume has at most one link to a host.  A link is found by its open pointer
+ * (server "local", purpose "vdlink"); its files are in links/POOL/ of the runtime
+ * directory:
+ *   VOLUME.N        the FUSE file of link N, where the kernel has no nbd driver
+ *
+ * Links of one pool are made and undone one at a time (a lock file).
+ * Texts are in vol_error(NULL).
+ */
+#ifndef VOL_LINK_H
+#define VOL_LINK_H
+
+#include "host.h"
+#include "device.h"
+
+enum link_state {
+	LINK_UP,         /* device and front are there */
+	LINK_DOWN,       /* of this host, and something of it is missing: vdlink --restore */
+	LINK_UNFINISHED, /* the command that makes it is still at it, or was killed */
+	LINK_ELSEWHERE,  /* of another host */
+	LINK_CLIENT,     /* no link: an NBD client that writes */
+};
+const char *link_state_text(enum link_state s);
+
+struct link_info {
+	char pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
+	uint8_t uuid[16];            /* of the pool */
+	uint32_t link;
+	bool readonly;
+	enum link_state state;
+	char device[128];            /* "/dev/loop3" */
+	char path[512];              /* "/dev/vdisk/POOL/VOLUME" */
+	char mount[128];             /* or empty */
+	char hostname[65];
+	uint64_t since, size;
+	pid_t front;
+	struct device_content content; /* filled by link_make() */
+};
+
+struct link_spec {
+	const char *pool, *volume;
+	bool readonly;
+	bool test;                   /* look at everything, change nothing */
+	const char *mount;           /* directory, or NULL */
+	const char *options;         /* of the mount, or NULL */
+	void (*say)(void *arg, const char *text); /* one line for each step; may be NULL */
+	void *arg;
+};
+
+/* -ENOENT no such pool, volume or directory; -EBUSY linked already, here or
+ * elsewhere, or another writer has it (text: who, since when); -EACCES locked;
+ * -ENODATA a mount was asked for and nothing that can be mounted is on it;
+ * -EROFS; -EINTR. */
+int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
+
+/* Unmounts, takes the device away, ends the front, removes the open pointer, and
+ * stops the server when this was the last link of the pool and nobody else uses
+ * it.  What is already gone is passed over, so that it may be called again.
+ * -ENOENT not linked; -EBUSY in use (text: by whom); nothing is undone then but
+ * the mounts that could be. */
+int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;
+
+/* All open pointers of one pool, or of every pool found (NULL). */
+typedef int (*link_fn)(void *arg, const struct link_info *l);
+int link_list(const char *pool, link_fn fn, void *arg) __must_check;
+
+/* Makes again what is down of this host's links, of one pool or all: device, mount
+ * and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
+ * still is.  Answers the first such r. */
+int link_restore(const char *pool, bool test, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
+		 void *arg) __must_check;
+
+/* The device takes in the volume's size as it is now. -ENOENT not linked. */
+int link_refresh(const char *pool, const char *volume) __must_check;
+
+#endif
