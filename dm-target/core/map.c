@@ -313,7 +313,10 @@ static void put_displaced(void *arg, const struct vd_ext *piece)
 	struct put_arg *a = arg;
 
 	/* Never folded and in no frozen layer: nobody else can refer to it. */
-	vd_space_release(a->vol->pool, piece->p, piece->len, a->seq);
+	if (a->seq)
+		vd_space_release(a->vol->pool, piece->p, piece->len, a->seq);
+	else
+		vd_space_unreserve(a->vol->pool, piece->p, piece->len);
 }
 
 void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2])

@@ -872,7 +872,7 @@ void vd_volume_close(struct vd_volume *vol)
 
 /* ---- replay -------------------------------------------------------------- */
 
-static int replay_volume(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *r0, uint32_t id)
+static int replay_volume(struct vd_pool *pool, const struct vd_disk_rec *r0, uint32_t id)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_root empty = { .height = 0 };
@@ -912,7 +912,7 @@ static int replay_volume(struct vd_pool *pool, uint64_t seq, const struct vd_dis
 		if (is_new)
 			rec->refs--;
 		vd_read_lock(&vs->seal);
-		change_apply(&c, seq);
+		change_apply(&c, 0);
 		vd_read_unlock(&vs->seal);
 		vs->next_id = vd_max(vs->next_id, (uint64_t)id + 1);
 	}
@@ -922,7 +922,7 @@ static int replay_volume(struct vd_pool *pool, uint64_t seq, const struct vd_dis
 	return r;
 }
 
-static int replay_map(struct vd_pool *pool, uint64_t seq, struct vd_volume *vol, const struct vd_disk_rec *r0)
+static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct vd_disk_rec *r0)
 {
 	bool map = le16_to_cpu(r0->type) == VD_REC_MAP;
 	struct vd_disk_rec_unmap u = { .kind = 0 };
@@ -961,7 +961,7 @@ static int replay_map(struct vd_pool *pool, uint64_t seq, struct vd_volume *vol,
 	if (!r) {
 		vd_read_lock(&pool->volumes->seal);
 		vd_write_lock(&vol->map);
-		vd_map_put(vol, &e, seq, spare);
+		vd_map_put(vol, &e, 0, spare);
 		vol->mapped += fresh - freed;
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&pool->volumes->seal);
@@ -993,17 +993,18 @@ int vd_volumes_replay(struct vd_pool *pool, uint64_t seq, const struct vd_disk_r
 	struct vd_volume *vol;
 	int r;
 
+	(void)seq; /* it is durable: nothing waits for it */
 	vd_mutex_lock(&pool->volumes->lock);
 	switch (type) {
 	case VD_REC_VOLUME:
-		r = replay_volume(pool, seq, rec, id);
+		r = replay_volume(pool, rec, id);
 		break;
 	case VD_REC_MAP:
 	case VD_REC_UNMAP:
 	case VD_REC_DELETE:
 		r = vd_volumes_load(pool, id, &vol);
 		if (!r)
-			r = type == VD_REC_DELETE ? replay_delete(vol) : replay_map(pool, seq, vol, rec);
+			r = type == VD_REC_DELETE ? replay_delete(vol) : replay_map(pool, vol, rec);
 		if (r == -ENOENT)
 			r = -EUCLEAN;
 		break;

@@ -161,7 +161,8 @@ int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out) __m
 bool vd_map_gap(struct vd_volume *vol, vd_vblk_t v, uint64_t *len, struct vd_root *root);
 unsigned vd_permille(uint64_t n, uint64_t all); /* report.c */
 int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped) __must_check;
-/* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces. */
+/* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces;
+ * 0 in replay: what was displaced then may have been used again since. */
 void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2]);
 void vd_volume_dirty(struct vd_volume *vol);
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
