@@ -71,7 +71,7 @@ static uint64_t rec_end(const struct rec *x)
 }
 
 /* First extent that begins at or after v, or count. */
-static unsigned lower_bound(const struct vd_disk_extents *d, vd_vblk_t v)
+static unsigned first_from(const struct vd_disk_extents *d, vd_vblk_t v)
 {
 	unsigned lo = 0, hi = page_count(d);
 
@@ -89,7 +89,7 @@ static unsigned lower_bound(const struct vd_disk_extents *d, vd_vblk_t v)
 /* First extent that ends after v, or count. */
 static unsigned first_after(const struct vd_disk_extents *d, vd_vblk_t v)
 {
-	unsigned i = lower_bound(d, v);
+	unsigned i = first_from(d, v);
 	struct rec x;
 
 	if (i) {
@@ -270,7 +270,7 @@ static void edit_plan(const struct vd_disk_extents *d, const struct rec *x, stru
 	struct rec mid = *x;
 
 	ed->i = first_after(d, x->v);
-	ed->j = lower_bound(d, end);
+	ed->j = first_from(d, end);
 	ed->k = 0;
 	if (ed->i < ed->j) {
 		prev = rec_get(d, ed->i);
@@ -389,7 +389,7 @@ static int edit_page(struct vd_pool *pool, struct vd_root *root, struct vd_path 
 	struct vd_disk_extents *d;
 	struct edit ed;
 	struct rec y;
-	unsigned all;
+	unsigned all, was, k;
 	int r = 0;
 
 	for (;;) {
@@ -402,7 +402,7 @@ static int edit_page(struct vd_pool *pool, struct vd_root *root, struct vd_path 
 		y.kind = x->kind;
 		y.birth = x->kind == VD_HOLE ? 0 : birth_index(d, x->birth);
 		edit_plan(d, &y, &ed);
-		if (all - (ed.j - ed.i) + ed.k <= VD_EXTENTS_MAX)
+		if (all - (ed.j - ed.i) + ed.k <= VD_EXTENTS_FILL)
 			break;
 		r = split_page(pool, root, p, x->v);
 		if (r)
@@ -412,10 +412,12 @@ static int edit_page(struct vd_pool *pool, struct vd_root *root, struct vd_path 
 	if (r)
 		goto out;
 	memmove(&d->e[ed.i + ed.k], &d->e[ed.j], (all - ed.j) * sizeof(d->e[0]));
-	for (unsigned k = 0; k < ed.k; k++)
+	for (k = 0; k < ed.k; k++)
 		rec_put(&d->e[ed.i + k], &ed.e[k]);
+	was = all;
 	all = all - (ed.j - ed.i) + ed.k;
-	memset(&d->e[all], 0, (VD_EXTENTS_MAX - all) * sizeof(d->e[0]));
+	if (all < was)
+		memset(&d->e[all], 0, (was - all) * sizeof(d->e[0]));
 	d->h.count = cpu_to_le16((uint16_t)all);
 	vd_node_dirty(p->n[0]);
 	if (ed.j - ed.i > ed.k)
@@ -597,6 +599,10 @@ static int drop_run(struct vd_pool *pool, struct vd_root *root, struct vd_path *
 			return r;
 		}
 		*next = hi;
+	}
+	if (j == i) { /* covered_level() saw another tree */
+		vd_path_put(pool, p);
+		return -EUCLEAN;
 	}
 	vd_index_remove(n, i, j - i);
 	return vd_path_fix(pool, root, p, l);

@@ -152,6 +152,7 @@ void vd_node_put(struct vd_pool *pool, struct vd_node *n)
 /* Not written any more, whatever it holds. ckpt_lock. */
 static void node_settle(struct vd_cache *c, struct vd_node *n)
 {
+	n->gone = true;
 	if (!n->dirty)
 		return;
 	n->dirty = false;
@@ -163,7 +164,7 @@ void vd_node_dirty(struct vd_node *n)
 {
 	struct vd_cache *c = n->cache;
 
-	if (n->dirty || vd_list_empty(&n->hash)) /* forgotten: nobody will read it */
+	if (n->dirty || n->gone) /* forgotten: nobody will read it */
 		return;
 	n->dirty = true;
 	vd_list_add_tail(&c->changed, &n->changed);
@@ -324,6 +325,8 @@ static int read_copy(struct vd_pool *pool, struct vd_node *n, vd_pblk_t at)
 
 	if (!vd_pblk_valid(pool, at, 1))
 		return -EUCLEAN;
+	if (pool->member[VD_PBLK_MEMBER(at)].missing)
+		return -ENODEV;
 	r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at), VD_PBLK_BLOCK(at), n->data, 1);
 	if (r)
 		return r;
@@ -388,7 +391,8 @@ static int read_node(struct vd_pool *pool, struct vd_node *n, vd_pblk_t *bad)
 		       n->ptr.a, (uint64_t)-ra);
 		return ra;
 	}
-	vd_log(pool, VD_LOG_WARN, "metadata block %a: bad, trying its copy %b", n->ptr.a, n->ptr.b);
+	if (ra != -ENODEV) /* a missing member was reported when the pool was opened */
+		vd_log(pool, VD_LOG_WARN, "metadata block %a: bad, trying its copy %b", n->ptr.a, n->ptr.b);
 	rb = read_copy(pool, n, n->ptr.b);
 	if (!rb) {
 		*bad = n->ptr.a;
@@ -421,7 +425,7 @@ static int cache_find(struct vd_cache *c, const struct vd_ptr *ptr, enum vd_node
 	} else if (n) {
 		/* Of another generation.  Ours is newer: the address was used again
 		 * and nobody can hold the old one.  Else the pointer is wrong. */
-		if (n->ptr.gen > ptr->gen || n->dirty || vd_atomic_read(&n->refs) > 1) {
+		if (n->ptr.gen > ptr->gen || vd_atomic_read(&n->refs) > 1 || n->dirty) {
 			r = -EUCLEAN;
 		} else {
 			node_unhash(c, n);
@@ -514,7 +518,7 @@ static vd_pblk_t copy_at(const struct vd_node *n, unsigned copy)
 }
 
 /* Joins two ascending chains (linked by changed.next, ended by NULL). */
-static struct vd_list *merge(struct vd_list *x, struct vd_list *y, unsigned copy)
+static struct vd_list *merge_chains(struct vd_list *x, struct vd_list *y, unsigned copy)
 {
 	struct vd_list *first = NULL, **at = &first;
 
@@ -542,14 +546,14 @@ static void sort_changed(struct vd_list *head, unsigned copy)
 		next = pos->next;
 		pos->next = NULL;
 		for (i = 0; i < 39 && chain[i]; i++) {
-			pos = merge(chain[i], pos, copy);
+			pos = merge_chains(chain[i], pos, copy);
 			chain[i] = NULL;
 		}
-		chain[i] = chain[i] ? merge(chain[i], pos, copy) : pos;
+		chain[i] = chain[i] ? merge_chains(chain[i], pos, copy) : pos;
 		pos = next;
 	}
 	for (i = 0; i < 40; i++)
-		all = merge(chain[i], all, copy);
+		all = merge_chains(chain[i], all, copy);
 	vd_list_init(head);
 	for (pos = all; pos; pos = next) {
 		next = pos->next;

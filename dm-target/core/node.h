@@ -26,6 +26,7 @@ struct vd_node {
 	struct vd_ptr ptr;
 	uint8_t kind, level;
 	bool dirty;          /* ckpt_lock */
+	bool gone;           /* forgotten while held; ckpt_lock */
 	bool used;           /* for the clock */
 	vd_atomic_t refs;    /* holders, and one of the cache's own while hashed */
 	struct vd_list lru, hash, changed;

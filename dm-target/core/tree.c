@@ -24,10 +24,10 @@
  */
 #include "pool.h"
 
-#define INDEX_LOW (VD_INDEX_MAX / 3)          /* fewer entries: look for a neighbour to merge with */
-#define INDEX_FIT (VD_INDEX_MAX * 85 / 100)   /* merged nodes keep some room */
-#define EXTENTS_LOW (VD_EXTENTS_MAX / 3)
-#define EXTENTS_FIT (VD_EXTENTS_MAX * 85 / 100)
+#define INDEX_LOW (VD_INDEX_FILL / 3)          /* fewer entries: look for a neighbour to merge with */
+#define INDEX_FIT (VD_INDEX_FILL * 85 / 100)   /* merged nodes keep some room */
+#define EXTENTS_LOW (VD_EXTENTS_FILL / 3)
+#define EXTENTS_FIT (VD_EXTENTS_FILL * 85 / 100)
 
 void vd_root_get(struct vd_root *to, const struct vd_disk_root *from)
 {
@@ -458,7 +458,7 @@ int vd_path_down(struct vd_pool *pool, struct vd_root *root, uint64_t key, unsig
 	r = shadow_root(pool, root, p);
 	if (r)
 		return r;
-	if (l && !p->plain && vd_index_count(p->n[l]) >= VD_INDEX_MAX) {
+	if (l && !p->plain && vd_index_count(p->n[l]) >= VD_INDEX_FILL) {
 		r = vd_path_grow(pool, root, p);
 		if (!r)
 			r = split_index(pool, p, l, key);
@@ -468,7 +468,7 @@ int vd_path_down(struct vd_pool *pool, struct vd_root *root, uint64_t key, unsig
 	while (l > bottom) {
 		p->i[l] = vd_index_floor(p->n[l], key);
 		r = shadow_child(pool, p, --l);
-		if (!r && l && !p->plain && vd_index_count(p->n[l]) >= VD_INDEX_MAX)
+		if (!r && l && !p->plain && vd_index_count(p->n[l]) >= VD_INDEX_FILL)
 			r = split_index(pool, p, l, key);
 		if (r)
 			return r;

@@ -79,6 +79,12 @@ int vd_node_verify(const struct vd_node *n) __must_check;
 
 /* ---- between tree.c and extents.c only --------------------------------- */
 
+/* What a node is filled up to; less in a test that wants tall trees. */
+#ifndef VD_INDEX_FILL
+#define VD_INDEX_FILL VD_INDEX_MAX
+#define VD_EXTENTS_FILL VD_EXTENTS_MAX
+#endif
+
 /* A descent from the root to `bottom`: level l is n[l], which the parent's entry i[l + 1]
  * points to and gives the keys [lo[l], hi[l]).  All its nodes are held and, but for
  * read-only descents, may be changed. */
