@@ -662,14 +662,21 @@ int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t 
 
 /* ---- life -------------------------------------------------------------------- */
 
+/* Where the journal is; changes, if at all, when a member is added. */
 static void journal_place(struct vd_pool *pool)
 {
 	struct vd_space *s = pool->space;
 
-	for (unsigned c = 0; c < VD_JOURNAL_COPIES; c++)
-		s->jmember[c] = pool->super ? le32_to_cpu(pool->super->journal_member[c]) : ~0u;
-	s->jstart = pool->super ? le64_to_cpu(pool->super->journal_start) : 0;
-	s->jblocks = pool->super ? le64_to_cpu(pool->super->journal_blocks) : 0;
+	for (unsigned c = 0; c < VD_JOURNAL_COPIES; c++) {
+		unsigned m = pool->super ? le32_to_cpu(pool->super->journal_member[c]) : ~0u;
+
+		if (s->jmember[c] != m)
+			s->jmember[c] = m;
+	}
+	if (pool->super && s->jblocks != le64_to_cpu(pool->super->journal_blocks)) {
+		s->jstart = le64_to_cpu(pool->super->journal_start);
+		s->jblocks = le64_to_cpu(pool->super->journal_blocks);
+	}
 }
 
 int vd_space_init(struct vd_pool *pool)

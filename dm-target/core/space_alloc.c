@@ -93,9 +93,13 @@ static struct run member_search(struct space_member *m, unsigned want)
 	struct vd_list *at, *tmp;
 
 	if (m->cur && !m->cur->meta && m->cur->longest >= want) {
-		run = group_search(m->cur, 0, want);
-		if (run.n == want)
+		run = group_search(m->cur, m->cur_at, want);
+		if (run.n < want && m->cur_at)
+			run = group_search(m->cur, 0, want);
+		if (run.n == want) {
+			m->cur_at = run.i + run.n;
 			return run;
+		}
 	}
 	for (unsigned c = SPACE_CLASSES; c-- > space_log2(want);)
 		vd_list_for_each_safe(at, tmp, &m->class[c]) {
@@ -106,6 +110,7 @@ static struct run member_search(struct space_member *m, unsigned want)
 			run = group_search(g, 0, want); /* or g moves down to where it belongs */
 			if (run.n == want) {
 				m->cur = g;
+				m->cur_at = run.i + run.n;
 				return run;
 			}
 		}
@@ -261,9 +266,9 @@ void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
 {
 	struct vd_space *s = pool->space;
 
-	if (!space_valid(s, pool, p, len, false))
-		return;
 	vd_spin_lock(&s->lock);
+	if (!space_valid(s, pool, p, len, false))
+		len = 0;
 	while (len) {
 		struct space_group *g = space_find(s, space_nr(p));
 		unsigned i = space_in(p), n = (unsigned)vd_min(len, (uint64_t)(VD_GROUP_BLOCKS - i));
@@ -481,11 +486,14 @@ static int member_fill(struct vd_pool *pool, struct space_member *m, enum need n
 int vd_space_refill(struct vd_pool *pool)
 {
 	struct vd_space *s = pool->space;
-	unsigned n = s->nmembers;
 	bool any = false, good = false;
 	int r = 0, bad = 0;
+	unsigned n;
 
-	if (vd_space_free(pool) <= pool->reserve_blocks)
+	vd_spin_lock(&s->lock);
+	n = s->free > (int64_t)pool->reserve_blocks ? s->nmembers : 0;
+	vd_spin_unlock(&s->lock);
+	if (!n)
 		return -ENOSPC;
 	for (unsigned i = 0; i < n && !r; i++)
 		if (!pool->member[i].missing)
@@ -547,7 +555,7 @@ static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 
 		if (m->meta)
 			run = group_search(m->meta, 0, SPACE_WINDOW);
-		if (run.n < SPACE_WINDOW / 4) {
+		if (run.n < SPACE_WINDOW_POOR) {
 			g = meta_choose(m);
 			if (g && g->longest > run.n) {
 				struct run other = group_search(g, 0, SPACE_WINDOW);
@@ -562,8 +570,10 @@ static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 				}
 			}
 		}
-		if (!run.n || (run.n < SPACE_WINDOW / 4 && !poor))
+		if (!run.n || (run.n < SPACE_WINDOW_POOR && !poor))
 			return false;
+		if (poor && (run.n < SPACE_WINDOW_POOR || run.g == m->cur))
+			m->poor_windows--;
 		space_busy_set(s, run.g, run.i, run.n);
 		m->window = space_first(run.g) + run.i;
 		m->window_left = run.n;
@@ -584,7 +594,9 @@ static int meta_take(struct vd_pool *pool, struct space_member *m, vd_pblk_t *p)
 		bool have;
 
 		vd_spin_lock(&s->lock);
-		have = m->window_left || window_open(s, m, tries == 2);
+		if (tries == 2)
+			m->poor_windows = SPACE_POOR_CREDIT;
+		have = m->window_left || window_open(s, m, m->poor_windows);
 		if (have) {
 			*p = m->window++;
 			m->window_left--;

@@ -41,16 +41,6 @@ uint64_t space_key(const struct space_group *g, unsigned parts, unsigned part)
 	return g->nr * SPACE_PARTS_MAX + part * (SPACE_PARTS_MAX / parts);
 }
 
-static void bits_put(uint8_t *bits, unsigned i, unsigned width, uint32_t v)
-{
-	unsigned at = i * width;
-	__le64 w;
-
-	memcpy(&w, bits + (at >> 3), 8);
-	w = cpu_to_le64(le64_to_cpu(w) | (uint64_t)v << (at & 7));
-	memcpy(bits + (at >> 3), &w, 8);
-}
-
 static bool group_uniform(const struct space_group *g, uint32_t *max)
 {
 	uint32_t first = space_count_at(g, 0);
@@ -72,7 +62,9 @@ static bool group_uniform(const struct space_group *g, uint32_t *max)
 static void page_encode(struct space_group *g, unsigned part, struct vd_node *n, uint32_t *aux)
 {
 	struct vd_disk_space *d = n->data;
-	unsigned nblocks = VD_GROUP_BLOCKS / g->parts;
+	unsigned nblocks = VD_GROUP_BLOCKS / g->parts, at = 0, held = 0;
+	uint64_t word = 0; /* `held` bits that are still to be stored at `at` */
+	__le64 le;
 
 	d->h.count = cpu_to_le16((uint16_t)g->parts);
 	d->h.key_lo = cpu_to_le64(space_key(g, g->parts, part));
@@ -84,11 +76,19 @@ static void page_encode(struct space_group *g, unsigned part, struct vd_node *n,
 	for (unsigned i = 0; i < nblocks && part * nblocks + i < g->exist; i++) {
 		uint32_t v = space_count_at(g, part * nblocks + i);
 
-		if (v)
-			bits_put(d->bits, i, g->width, v);
-		else
-			++*aux;
+		*aux += !v;
+		word |= (uint64_t)v << held;
+		held += g->width;
+		if (held < 64)
+			continue;
+		le = cpu_to_le64(word);
+		memcpy(d->bits + at, &le, 8);
+		at += 8;
+		held -= 64;
+		word = held ? (uint64_t)v >> (g->width - held) : 0;
 	}
+	le = cpu_to_le64(word);
+	memcpy(d->bits + at, &le, 8); /* within bits[]: at most 3968 + 8 of 4024 */
 	vd_node_dirty(n);
 }
 

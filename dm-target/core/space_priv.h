@@ -25,8 +25,9 @@
 #define SPACE_PARTS_MAX 8u
 #define SPACE_COUNT_MAX 0x7fffffffu
 #define SPACE_WINDOW 64u           /* blocks of metadata reserved at once */
+#define SPACE_WINDOW_POOR 16u      /* a shorter one is not a good one */
 #define SPACE_POOR 256u            /* a shorter free run is not a good one */
-#define SPACE_POOR_CREDIT 32u      /* poor answers between two refills */
+#define SPACE_POOR_CREDIT 32u      /* poor answers, or windows, between two readings of groups */
 #define SPACE_FAILURES 8u          /* groups that could not be read, in one refill */
 #define SPACE_LOW 4096u            /* free blocks a member should have in memory */
 #define SPACE_FLOOR_MAX 16384u     /* free blocks a member keeps from data, at most */
@@ -77,9 +78,11 @@ struct space_member {
 	uint64_t groups;           /* of this member, the last one perhaps partial */
 	uint64_t free;             /* free blocks of its groups in memory, window included */
 	struct space_group *cur;   /* where data goes */
+	unsigned cur_at;           /* and from which block of it on */
 	struct space_group *meta;  /* where metadata goes */
 	vd_pblk_t window;          /* metadata: next block, and how many are left */
 	unsigned window_left;
+	unsigned poor_windows;     /* short windows allowed before more groups are read */
 	struct vd_list class[SPACE_CLASSES]; /* groups with free blocks, by log2(longest) */
 	/* refill's way round the member; load_lock */
 	uint64_t cursor;           /* group within the member */
@@ -97,6 +100,7 @@ struct space_chunk { /* 4 KiB of released ranges */
 	uint64_t n;
 	struct space_range e[SPACE_CHUNK_MAX];
 };
+_Static_assert(sizeof(struct space_chunk) <= VD_BLOCK, "space_chunk");
 
 struct vd_space {
 	struct vd_mutex load_lock;

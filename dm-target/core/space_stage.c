@@ -120,9 +120,9 @@ void vd_space_release(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint64_t 
 {
 	struct vd_space *s = pool->space;
 
-	if (!space_valid(s, pool, p, len, false))
-		return;
 	vd_spin_lock(&s->lock);
+	if (!space_valid(s, pool, p, len, false))
+		len = 0;
 	while (len) {
 		struct space_chunk *c = s->released_last;
 		uint64_t n = vd_min(len, (uint64_t)65536);

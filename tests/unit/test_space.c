@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 /* cmocka wants the four above first */
 #include <cmocka.h>
 
@@ -612,6 +613,40 @@ static void widths_grow_and_shrink(void **state)
 	}
 }
 
+static void folding_again_in_one_checkpoint_says_the_last_counts(void **state)
+{
+	static const unsigned step[] = { 1, 3, 9, 8192, 200, 40000, 1, 0, 2 };
+	unsigned now = 0;
+
+	(void)state;
+	pool_one(4 * 8192);
+	checkpoint();
+	for (unsigned i = 0; i < sizeof(step) / sizeof(*step); i++) {
+		uint64_t len = step[i] == 8192 ? 8192 : 10;
+
+		if (len == 8192) {
+			OK(vd_space_inc(P, 2 * 8192, len)); /* was it all equal, it would be one entry */
+			OK(vd_space_dec(P, 2 * 8192, len));
+			continue;
+		}
+		for (; now < step[i]; now++)
+			OK(vd_space_inc(P, 2 * 8192, len));
+		for (; now > step[i]; now--)
+			OK(vd_space_dec(P, 2 * 8192, len));
+		OK(vd_space_fold(P));
+	}
+	OK(vd_space_inc(P, 3 * 8192, 8192));
+	OK(vd_space_fold(P));
+	OK(vd_space_inc(P, 3 * 8192, 8192));
+	OK(vd_space_fold(P));
+	checkpoint();
+	reopen();
+	assert_int_equal(count(2 * 8192 + 9), 2);
+	assert_int_equal(count(2 * 8192 + 10), 0);
+	assert_int_equal(count(4 * 8192 - 1), 2);
+	verify_totals();
+}
+
 static void ranges_cross_groups(void **state)
 {
 	uint32_t n;
@@ -935,6 +970,23 @@ static void reserve_aligns_long_runs(void **state)
 		OK(reserve(VD_PBLK_NONE, 16 + i, &p, &got));
 		assert_int_equal(p & 15, 0);
 	}
+	verify_totals();
+}
+
+static void the_reserve_is_exact_over_members(void **state)
+{
+	uint64_t blocks[3] = { 3000, 8192, 8192 };
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_members(3, blocks);
+	P->reserve_blocks = 1001;
+	while (!reserve(VD_PBLK_NONE, 37, &p, &got))
+		;
+	assert_int_equal(vd_space_free(P), 1001);
+	for (unsigned m = 0; m < 3; m++)
+		assert_true(P->space->member[m]->free >= 1001 / 4);
 	verify_totals();
 }
 
@@ -1585,6 +1637,70 @@ static void every_metadata_read_may_fail(void **state)
 
 /* ---- threads ---------------------------------------------------------------------------------- */
 
+static _Atomic bool drained;
+static void *drain_thread(void *arg)
+{
+	(void)arg;
+	vd_space_drained(P);
+	drained = true;
+	return NULL;
+}
+
+/* S2 */
+static void nothing_is_free_while_an_older_root_is_read(void **state)
+{
+	struct timespec moment = { 0, 30000000 };
+	pthread_t thread;
+	vd_pblk_t p;
+
+	(void)state;
+	pool_one(8192);
+	p = take(1);
+	vd_space_release(P, p, 1, 0);
+	vd_space_seal(P);
+	drained = false;
+	vd_mutex_lock(&P->space->load_lock); /* as a load does */
+	OK(pthread_create(&thread, NULL, drain_thread, NULL));
+	nanosleep(&moment, NULL);
+	assert_false(drained);
+	assert_true(is_busy(p));
+	vd_mutex_unlock(&P->space->load_lock);
+	OK(pthread_join(thread, NULL));
+	assert_false(is_busy(p));
+}
+
+static void *load_thread(void *arg)
+{
+	struct space_group **g = arg;
+
+	if (space_load(P, 2, false, g))
+		*g = NULL;
+	return NULL;
+}
+
+/* S3 */
+static void two_who_load_a_group_get_the_same(void **state)
+{
+	struct timespec moment = { 0, 30000000 };
+	struct space_group *g[2];
+	pthread_t thread[2];
+	unsigned before;
+
+	(void)state;
+	pool_one(4 * 8192);
+	before = P->space->ngroups;
+	vd_mutex_lock(&P->space->load_lock);
+	for (unsigned i = 0; i < 2; i++)
+		OK(pthread_create(&thread[i], NULL, load_thread, &g[i]));
+	nanosleep(&moment, NULL);
+	vd_mutex_unlock(&P->space->load_lock);
+	for (unsigned i = 0; i < 2; i++)
+		OK(pthread_join(thread[i], NULL));
+	assert_non_null(g[0]);
+	assert_ptr_equal(g[0], g[1]);
+	assert_int_equal(P->space->ngroups, before + 1);
+}
+
 #define CROWD 3u
 #define CROWD_BLOCKS (12 * 8192u)
 static struct {
@@ -1712,6 +1828,7 @@ int main(void)
 		T(a_full_last_group_is_one_entry),
 		T(an_emptied_group_leaves_the_tree),
 		T(widths_grow_and_shrink),
+		T(folding_again_in_one_checkpoint_says_the_last_counts),
 		T(ranges_cross_groups),
 		T(impossible_ranges_are_refused),
 		T(counts_end_at_31_bits),
@@ -1727,6 +1844,7 @@ int main(void)
 		T(reserve_gives_the_longest_when_none_fits),
 		T(reserve_aligns_long_runs),
 		T(reserve_leaves_the_metadata_reserve),
+		T(the_reserve_is_exact_over_members),
 		T(the_reserve_is_kept_on_each_member),
 		T(without_goal_members_take_turns),
 		T(data_of_one_stream_stays_together),
@@ -1745,6 +1863,8 @@ int main(void)
 		T(an_impossible_total_is_refused),
 		T(system_blocks_are_busy_whatever_counts_say),
 		T(random_operations_agree_with_a_model),
+		T(nothing_is_free_while_an_older_root_is_read),
+		T(two_who_load_a_group_get_the_same),
 		T(threads_reserve_beside_checkpoints),
 		T(every_allocation_may_fail),
 		T(every_metadata_read_may_fail),
