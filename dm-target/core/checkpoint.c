@@ -300,16 +300,40 @@ static int flush_all(struct vd_pool *pool)
 	return r;
 }
 
-int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super)
+static int super_put(struct vd_pool *pool, unsigned m, struct vd_disk_super *super)
 {
 	uint64_t at = VD_SUPER_BLOCK0 + (le64_to_cpu(super->generation) & 1) * VD_SUPER_BLOCKS;
-	unsigned m;
-	int r = 0;
 
 	super->crc = 0;
 	super->crc = cpu_to_le32(vd_port_crc32c(~0u, super, sizeof(*super)));
+	return pool->host.write(pool->host.ctx, m, at, super, VD_SUPER_BLOCKS);
+}
+
+int vd_super_level(struct vd_pool *pool, struct vd_disk_super *super)
+{
+	unsigned m;
+	int r;
+
+	for (m = 0; m < pool->nmembers; m++) {
+		if (!pool->member[m].behind)
+			continue;
+		r = super_put(pool, m, super);
+		if (!r)
+			r = pool->host.flush(pool->host.ctx, m);
+		if (r)
+			return r;
+		pool->member[m].behind = false;
+	}
+	return 0;
+}
+
+int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super)
+{
+	unsigned m;
+	int r = vd_super_level(pool, super); /* a member just added: the others name it */
+
 	for (m = 0; m < pool->nmembers && !r; m++)
-		r = pool->host.write(pool->host.ctx, m, at, super, VD_SUPER_BLOCKS);
+		r = super_put(pool, m, super);
 	return r ? r : flush_all(pool);
 }
 

@@ -9,6 +9,8 @@
  * P1  Superblock slots alternate by generation; the highest valid one counts.  A
  *     member may be one generation behind (a crash between two members' writes);
  *     one that is further behind came back from another time and counts as missing.
+ *     So one that is behind is brought level before the next generation is begun,
+ *     else a second crash would leave it two behind.
  * P2  With a member missing nothing is written, whatever was asked for (I9).
  */
 #include "record.h"
@@ -454,8 +456,10 @@ static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 	for (m = 0; m < pool->nmembers; m++) {
 		bool out = le32_to_cpu(pool->super->member[m].flags) & VD_MEMBER_OUT;
 
-		if (found[m].label && !out && found[m].generation + 1 >= best && !memcmp(found[m].uuid, pool->member[m].uuid, 16))
+		if (found[m].label && !out && found[m].generation + 1 >= best && !memcmp(found[m].uuid, pool->member[m].uuid, 16)) {
+			pool->member[m].behind = found[m].generation < best;
 			continue;
+		}
 		if (found[m].label)
 			vd_log(pool, VD_LOG_WARN, "member %a is stale (generation %b): left out", m, found[m].generation);
 		else
@@ -474,7 +478,9 @@ static int begin_writing(struct vd_pool *pool)
 	int r;
 
 	vd_mutex_lock(&pool->ckpt_lock);
-	r = vd_journal_begin(pool, inc);
+	r = vd_super_level(pool, pool->super);
+	if (!r)
+		r = vd_journal_begin(pool, inc);
 	if (r == -ENOSPC) {
 		r = vd_checkpoint_locked(pool, NULL, NULL);
 		if (!r)
@@ -651,6 +657,7 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 	}
 	memcpy(pool->member[m].uuid, uuid, 16);
 	pool->member[m].blocks = blocks;
+	pool->member[m].behind = true;
 	/* The label first: without it the pool would miss a member after a crash;
 	 * a label alone, of a member no superblock knows, does no harm. */
 	r = wipe(pool, m);

@@ -30,6 +30,7 @@ struct vd_member {
 	uint8_t uuid[16];
 	uint64_t blocks;
 	bool missing; /* host answers -ENODEV, or its superblock is older than the pool's */
+	bool behind;  /* it has not the pool's last superblock: gets it before any other is written; ckpt_lock */
 };
 
 struct vd_pool {

@@ -183,6 +183,8 @@ void vd_layer_freeze(struct vd_volume *vol);            /* map and seal for writ
 typedef void (*vd_super_fn)(struct vd_pool *pool, struct vd_disk_super *super, void *arg);
 /* Takes a checkpoint whether or not anything changed; edit may change the superblock. */
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg) __must_check;
+/* Gives the members that are behind this superblock, one by one, durably. ckpt_lock. */
+int vd_super_level(struct vd_pool *pool, struct vd_disk_super *super) __must_check;
 int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super) __must_check; /* durable on return */
 
 /* ---- volume.c ---- */
