@@ -86,7 +86,7 @@ int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_siz
 			goto err;
 		}
 		if (m->found && !force) {
-			r = vol_failbuf(err, -EEXIST, "%s has %s on it, which would be lost; nothing was changed\n"
+			r = vol_failbuf(err, -ENOTEMPTY, "%s has %s on it, which would be lost; nothing was changed\n"
 					"if it is not wanted any more, say --force", m->path, m->found);
 			goto err;
 		}

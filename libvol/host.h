@@ -96,7 +96,6 @@ int vol_new_member_wipe(struct vol_new_member *m, struct vol_errbuf *err) __must
 void vol_new_member_undo(struct vol_new_member *m);
 
 int vol_devices_remember(const char *const *path, unsigned n) __must_check;
-int vol_devices_forget(const char *const *path, unsigned n) __must_check;
 /* Anything foreign on it: as vol_probe(), on an open fd.  With `wipe`: removes what was found. */
 int vol_probe_fd(int fd, bool wipe, char **what) __must_check;
 

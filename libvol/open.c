@@ -48,7 +48,7 @@ static int not_found(const char *name, const struct vol_found *found, size_t n)
 {
 	for (size_t i = 0; i < n; i++)
 		if (found[i].error == -EACCES || found[i].error == -EPERM)
-			return vol_fail(NULL, -EACCES, "pool %s is not found, but %s may not be read by this user; try as root",
+			return vol_fail(NULL, -EPERM, "pool %s is not found, but %s may not be read by this user; try as root",
 					name, found[i].path);
 	if (geteuid() && n == 0)
 		return vol_fail(NULL, -ENOENT, "pool %s is not found: %s/devices names no member, and udev knows none\n"

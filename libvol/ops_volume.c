@@ -405,7 +405,7 @@ int op_resize(struct vol_request *rq, struct json_object *result)
 	if (!r)
 		r = check_size(rq, name, size);
 	if (!r && size < info->size && !json_flag(rq->args, "allow_shrink"))
-		r = op_fail(rq, -EPERM, "volume %s/%s would shrink from %llu to %llu bytes, and what is beyond would be lost",
+		r = op_fail(rq, -ENOTEMPTY, "volume %s/%s would shrink from %llu to %llu bytes, and what is beyond would be lost",
 			    rq->pool->name, name, (unsigned long long)info->size, (unsigned long long)size);
 	if (!r && size < info->size && open_for_writing(info) && !json_flag(rq->args, "force"))
 		r = op_error(rq, -EBUSY, name, "made smaller");

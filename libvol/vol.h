@@ -138,10 +138,13 @@ struct vol_pool_spec {
 	bool force;               /* also over what is found on a member; it is wiped */
 	bool test;                /* look at everything, change nothing */
 };
-/* Makes a pool and puts its members into the devices file.  -EEXIST something is on
- * a member (the text names it) or a pool of that name exists; -EBUSY a member is
+/* Makes a pool and puts its members into the devices file.  -ENOTEMPTY something is
+ * on a member (the text names it); -EEXIST a pool of that name exists; -EBUSY a member is
  * in use; -ENOSPC too small.  A file it created is removed again on failure. */
 int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16]);
+
+/* Takes paths out of the devices file (absolute, as they stand there). */
+int vol_devices_forget(const char *const *path, unsigned n);
 
 /* What is on a device or file: 0 and *what = NULL nothing; 0 and a text such as
  * "ext4 filesystem", "gpt partition table", "member 0 of vd pool vol1
