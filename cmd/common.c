@@ -179,6 +179,17 @@ static void check_report_options(void)
 		exit(cmd_usage("--reportformat %s: the format is basic or json", cmd_opt.format));
 }
 
+/* What is still held when the process ends, from whatever place. */
+static poptContext live_context;
+static struct json_object *live_rows;
+
+static void free_rest(void)
+{
+	if (live_context)
+		poptFreeContext(live_context);
+	json_object_put(live_rows);
+}
+
 void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOption *options, const char *synopsis,
 	       unsigned min, unsigned max, int (*fn)(int val, char *arg))
 {
@@ -191,6 +202,8 @@ void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOptio
 	vol_set_log(on_log, NULL);
 	memset(a, 0, sizeof(*a));
 	a->con = poptGetContext(argv[0], argc, (const char **)argv, options, 0);
+	live_context = a->con;
+	atexit(free_rest);
 	poptSetOtherOptionHelp(a->con, synopsis);
 	while ((val = poptGetNextOpt(a->con)) >= 0) {
 		char *arg = poptGetOptArg(a->con);
@@ -226,6 +239,7 @@ void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOptio
 void cmd_args_free(struct cmd_args *a)
 {
 	poptFreeContext(a->con);
+	live_context = NULL;
 }
 
 int cmd_parse_pool(const char *text, char pool[VOL_NAME_SIZE])
@@ -452,7 +466,9 @@ int cmd_report_init(struct cmd_report *r, const char *kind, const struct cmd_fie
 	const char *want = cmd_opt.fields;
 	int e = 0;
 
+	json_object_put(live_rows);
 	*r = (struct cmd_report){ .kind = kind, .field = fields, .defaults = defaults, .rows = json_object_new_array() };
+	live_rows = r->rows;
 	if (want && !strcmp(want, "help")) {
 		for (const struct cmd_field *f = fields; f->name; f++)
 			printf("  %-16s %s\n", f->name, f->help);
@@ -628,5 +644,5 @@ void cmd_report_print(struct cmd_report *r)
 	else
 		print_table(r);
 	json_object_put(r->rows);
-	r->rows = NULL;
+	r->rows = live_rows = NULL;
 }

@@ -96,7 +96,7 @@ struct cmd_report {
 	const struct cmd_field *chosen[64];
 	unsigned nchosen;
 };
-/* Takes in -o, -O, --units, --reportformat.  -o help lists the fields and ends the process. */
+/* Takes in -o, -O, --units, --reportformat; one report at a time.  -o help lists the fields and ends the process. */
 int cmd_report_init(struct cmd_report *r, const char *kind, const struct cmd_field *fields, const char *defaults);
 bool cmd_report_wants(const struct cmd_report *r, const char *field);
 void cmd_report_add(struct cmd_report *r, struct json_object *row);

@@ -84,7 +84,6 @@ int main(int argc, char **argv)
 			cmd_report_print(&report);
 		json_object_put(result);
 	}
-	json_object_put(report.rows);
 	code = cmd_close(pool, cmd_exit_code(r));
 	cmd_args_free(&a);
 	if (fflush(stdout) && !code) {

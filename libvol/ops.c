@@ -273,6 +273,9 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	vol_uuid_text(info->uuid, uuid);
 	json_set_str(result, "name", info->name);
 	json_set_str(result, "uuid", uuid);
+	/* How it is, not how this process happens to have opened it. */
+	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing)
+		info->mode = info->total_blocks > info->used_blocks + info->reserve_blocks ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
 	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
 	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
 	json_set_u64(result, "used", info->used_blocks << VD_BLOCK_SHIFT);
