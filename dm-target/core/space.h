@@ -30,26 +30,33 @@ int vd_space_init(struct vd_pool *pool) __must_check;
 void vd_space_fini(struct vd_pool *pool);
 
 /* ---- counts: ckpt_lock held, class B --------------------------------- */
-int vd_space_inc(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check; /* -EOVERFLOW above 2^31-1 */
+/* System blocks, the journal, blocks of no member: -EUCLEAN, for all calls of this
+ * part and vd_space_claim(). A call that fails leaves each group (8192 blocks) of the
+ * range changed as a whole or not at all; the checkpoint must then fail. */
+int vd_space_inc(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check; /* -EOVERFLOW above 2^31-1; -EUCLEAN: freed by an older checkpoint or a record, and on its way out */
 /* Blocks whose count falls to 0 become free when this checkpoint is durable and
  * I/O has drained: collected, see vd_space_checkpointed(). -EUCLEAN: count was 0. */
 int vd_space_dec(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check;
 int vd_space_count(struct vd_pool *pool, vd_pblk_t p, uint32_t *count) __must_check;
-/* Length of the run of equal count that starts at p (bounded by len and by p's group). For check. */
+/* Length of the run of equal count that starts at p (bounded by len and by p's group).
+ * For check. These two take system blocks and the journal too. */
 int vd_space_run(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint32_t *count, uint64_t *run) __must_check;
 
 /* Blocks for a metadata node, count 1 each: *a, and *b on another member when the
- * pool has two (else VD_PBLK_NONE). From runs kept apart from data, so that a
- * checkpoint writes sequentially; may use the reserve. -ENOSPC. */
+ * pool has two that are not missing (else VD_PBLK_NONE; so too, with a warning, when
+ * all others are full). From runs kept apart from data, so that a checkpoint writes
+ * sequentially; may use the reserve. -ENOSPC. */
 int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b) __must_check;
 /* One reference on the node less; at 0 both copies are freed and it is forgotten. *left = references left. */
 int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t *left) __must_check;
 
 /* Last step of folding: puts all changed groups into the space tree until nothing
  * changes any more (writing a page or a node of the space tree changes counts
- * itself; each page and node moves at most once a checkpoint, so it ends). */
+ * itself; each page and node moves only so often in a checkpoint, so it ends). */
 int vd_space_fold(struct vd_pool *pool) __must_check;
-/* The superblock of this checkpoint is durable: what it freed may be released after the next drain. */
+/* The superblock of this checkpoint is durable: what it freed may be released after
+ * the next drain, and groups are read through pool->space_root as it is now. Called
+ * before ckpt_gen is raised. ckpt_lock. */
 void vd_space_checkpointed(struct vd_pool *pool);
 
 /* ---- data: no ckpt_lock ---------------------------------------------- */
@@ -69,10 +76,10 @@ void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len);
 void vd_space_release(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint64_t seq);
 /* Replay: the overlay holds these blocks. -EUCLEAN: in use already. Class B. */
 int vd_space_claim(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check;
-/* Called after the drain of I/O that began before the call to vd_space_seal():
- * hands back what was sealed. */
-void vd_space_seal(struct vd_pool *pool);     /* takes what is releasable by now (durable) */
-void vd_space_drained(struct vd_pool *pool);  /* makes it free */
+/* Called after the drain of I/O that began before vd_space_seal() returned: hands back
+ * what was sealed.  From one seal to its drained no other: the caller sees to that. */
+void vd_space_seal(struct vd_pool *pool);     /* takes what is releasable by now (durable). Class N */
+void vd_space_drained(struct vd_pool *pool);  /* passes it down as discards (runs of 16 and more), then makes it free. Class B */
 bool vd_space_pending(struct vd_pool *pool);  /* anything that a checkpoint, commit or drain would free */
 
 uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve included */

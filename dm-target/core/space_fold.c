@@ -26,12 +26,12 @@ unsigned space_parts(unsigned width) /* 0: no such width */
 	return 0;
 }
 
-static unsigned width_for(uint32_t max)
+static unsigned width_for(uint32_t all) /* bits of the counts together */
 {
 	static const uint8_t widths[] = { 1, 2, 3, 7, 15, 31 };
 	unsigned i = 0;
 
-	while (max >> widths[i])
+	while (all >> widths[i])
 		i++;
 	return widths[i];
 }
@@ -41,29 +41,73 @@ uint64_t space_key(const struct space_group *g, unsigned parts, unsigned part)
 	return g->nr * SPACE_PARTS_MAX + part * (SPACE_PARTS_MAX / parts);
 }
 
-static bool group_uniform(const struct space_group *g, uint32_t *max)
+/* All counts are the same.  *all: their bits together, which need as many as the largest. */
+static bool group_uniform(const struct space_group *g, uint32_t *all)
 {
-	uint32_t first = space_count_at(g, 0);
-	bool same = true;
+	uint32_t first = space_count_at(g, 0), diff = 0, any = 0;
+	uint64_t diff8 = 0, any8 = 0, first8 = first * 0x0101010101010101ull;
+	unsigned i = 0;
 
-	*max = first;
-	if (g->csize == 0)
+	if (g->csize == 0) {
+		*all = first;
 		return true;
-	for (unsigned i = 1; i < g->exist; i++) {
+	}
+	for (; g->csize == 1 && i + 8 <= g->exist; i += 8) {
+		uint64_t w;
+
+		memcpy(&w, (const uint8_t *)g->counts + i, 8);
+		any8 |= w;
+		diff8 |= w ^ first8;
+	}
+	for (; i < g->exist; i++) {
 		uint32_t v = space_count_at(g, i);
 
-		same &= v == first;
-		if (v > *max)
-			*max = v;
+		any |= v;
+		diff |= v ^ first;
 	}
-	return same;
+	for (i = 0; i < 64; i += 8)
+		any |= any8 >> i & 0xff;
+	*all = any;
+	return !diff && !diff8;
+}
+
+struct packer { /* a little-endian bit string in the making */
+	uint8_t *to;
+	uint64_t word;
+	unsigned held; /* bits of it that are set already */
+};
+
+static void pack(struct packer *p, uint64_t v, unsigned width) /* 1..56 */
+{
+	__le64 le;
+
+	p->word |= v << p->held;
+	p->held += width;
+	if (p->held < 64)
+		return;
+	le = cpu_to_le64(p->word);
+	memcpy(p->to, &le, 8);
+	p->to += 8;
+	p->held -= 64;
+	p->word = p->held ? v >> (width - p->held) : 0;
+}
+
+/* Eight counts at a time, when they are bytes and all zero, as most are. */
+static bool eight_zeros(const struct space_group *g, unsigned i, unsigned end)
+{
+	uint64_t w = 1;
+
+	if (g->csize == 1 && g->width <= 7 && i + 8 <= end)
+		memcpy(&w, (const uint8_t *)g->counts + i, 8);
+	return !w;
 }
 
 static void page_encode(struct space_group *g, unsigned part, struct vd_node *n, uint32_t *aux)
 {
 	struct vd_disk_space *d = n->data;
-	unsigned nblocks = VD_GROUP_BLOCKS / g->parts, at = 0, held = 0;
-	uint64_t word = 0; /* `held` bits that are still to be stored at `at` */
+	unsigned nblocks = VD_GROUP_BLOCKS / g->parts, i = part * nblocks;
+	unsigned end = vd_min(i + nblocks, g->exist);
+	struct packer p = { .to = d->bits };
 	__le64 le;
 
 	d->h.count = cpu_to_le16((uint16_t)g->parts);
@@ -73,22 +117,21 @@ static void page_encode(struct space_group *g, unsigned part, struct vd_node *n,
 	d->nblocks = cpu_to_le32(nblocks);
 	memset(d->bits, 0, sizeof(d->bits));
 	*aux = 0;
-	for (unsigned i = 0; i < nblocks && part * nblocks + i < g->exist; i++) {
-		uint32_t v = space_count_at(g, part * nblocks + i);
+	while (i < end) {
+		uint32_t v;
 
-		*aux += !v;
-		word |= (uint64_t)v << held;
-		held += g->width;
-		if (held < 64)
+		if (eight_zeros(g, i, end)) {
+			pack(&p, 0, 8 * g->width);
+			*aux += 8;
+			i += 8;
 			continue;
-		le = cpu_to_le64(word);
-		memcpy(d->bits + at, &le, 8);
-		at += 8;
-		held -= 64;
-		word = held ? (uint64_t)v >> (g->width - held) : 0;
+		}
+		v = space_count_at(g, i++);
+		pack(&p, v, g->width);
+		*aux += !v;
 	}
-	le = cpu_to_le64(word);
-	memcpy(d->bits + at, &le, 8); /* within bits[]: at most 3968 + 8 of 4024 */
+	le = cpu_to_le64(p.word);
+	memcpy(p.to, &le, 8); /* within bits[]: at most 3968 + 8 of 4024 */
 	vd_node_dirty(n);
 }
 
@@ -223,16 +266,16 @@ out:
 static int group_write(struct vd_pool *pool, struct space_group *g)
 {
 	bool mine = g->form == FORM_PAGES && g->page[0].gen == pool->ckpt_gen;
-	uint32_t max;
-	bool same = group_uniform(g, &max);
+	uint32_t all;
+	bool same = group_uniform(g, &all);
 
-	if (mine && !(max >> g->width))
+	if (mine && !(all >> g->width))
 		return write_in_place(pool, g);
-	if (same && g->form != FORM_PAGES && max == (g->form == FORM_ABSENT ? 0 : g->form_value))
+	if (same && g->form != FORM_PAGES && all == (g->form == FORM_ABSENT ? 0 : g->form_value))
 		return 0;
 	if (same && !mine && g->plain_gen != pool->ckpt_gen)
 		return write_uniform(pool, g);
-	return write_pages(pool, g, width_for(max));
+	return write_pages(pool, g, width_for(all));
 }
 
 /*

@@ -1085,6 +1085,28 @@ static void refill_finds_what_is_free_after_opening(void **state)
 	verify_totals();
 }
 
+static void refill_skips_what_is_full(void **state)
+{
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(3000ull * 8192);
+	checkpoint(); /* metadata is in group 0 */
+	OK(vd_space_claim(P, 4096, 4096));
+	OK(vd_space_inc(P, 4096, 4096));
+	OK(vd_space_inc(P, 8192, 2000ull * 8192));
+	OK(vd_space_dec(P, 1500 * 8192 + 100, 200));
+	checkpoint();
+	drain();
+	reopen();
+	fetched = 0;
+	for (unsigned i = 0; i < 3000; i++)
+		OK(reserve(VD_PBLK_NONE, 1024, &p, &got));
+	assert_true(fetched < 4000); /* some for each of the 500 groups that were used */
+	verify_totals();
+}
+
 static void refill_passes_over_groups_it_cannot_read(void **state)
 {
 	struct vd_disk_space *d;
@@ -1303,6 +1325,13 @@ static void a_member_joins_live(void **state)
 	verify_totals();
 }
 
+static uint64_t seed;
+static uint32_t rnd(uint32_t n)
+{
+	seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+	return (uint32_t)((seed >> 33) % n);
+}
+
 /* ---- hostile pages ----------------------------------------------------------------------- */
 
 static void impossible_pages_are_refused(void **state)
@@ -1349,6 +1378,47 @@ static void impossible_pages_are_refused(void **state)
 	}
 }
 
+static void damaged_pages_are_read_or_refused(void **state)
+{
+	static const unsigned counts[] = { 1, 9, 200, 40000 };
+
+	(void)state;
+	seed = 3;
+	for (unsigned i = 0; i < 4; i++) {
+		pool_one(2 * 8192 + 100);
+		for (unsigned k = 0; k < counts[i]; k++)
+			OK(vd_space_inc(P, 9000, 1));
+		OK(vd_space_inc(P, 2 * 8192 + 50, 7));
+		checkpoint();
+		P->space->max_groups = 1;
+		for (unsigned k = 0; k < 500; k++) {
+			struct fake_tree *t = tree_of(&P->space_root);
+			struct vd_slot *slot = &t->slot[rnd(t->n)];
+			struct fake_node *f = slot->ptr.gen ? *node_slot(slot->ptr.a) : NULL;
+			struct vd_slot was = *slot;
+			unsigned at = rnd(rnd(2) ? 128 : VD_BLOCK);
+			uint8_t flip = (uint8_t)(1u << rnd(8)), *d = f ? (uint8_t *)f->data + at : NULL;
+			uint32_t n;
+			int r;
+
+			if (d && rnd(4))
+				*d ^= flip;
+			else if (rnd(2))
+				slot->aux ^= flip;
+			else
+				slot->ptr.a ^= 1ull << rnd(48);
+			for (unsigned g = 0; g < 3; g++) {
+				r = vd_space_count(P, g * 8192 + 99, &n);
+				assert_true(r == 0 || r == -EUCLEAN);
+			}
+			r = vd_space_refill(P);
+			assert_true(r == 0 || r == -EUCLEAN);
+			*slot = was; /* the pages' damage adds up */
+		}
+		pool_end();
+	}
+}
+
 static void an_impossible_total_is_refused(void **state)
 {
 	(void)state;
@@ -1376,13 +1446,6 @@ static void system_blocks_are_busy_whatever_counts_say(void **state)
 }
 
 /* ---- model -------------------------------------------------------------------------------- */
-
-static uint64_t seed;
-static uint32_t rnd(uint32_t n)
-{
-	seed = seed * 6364136223846793005ull + 1442695040888963407ull;
-	return (uint32_t)((seed >> 33) % n);
-}
 
 #define UNTIL_CHECKPOINT (~0ull)
 #define UNTIL_DRAIN (~1ull)
@@ -1849,6 +1912,7 @@ int main(void)
 		T(without_goal_members_take_turns),
 		T(data_of_one_stream_stays_together),
 		T(refill_finds_what_is_free_after_opening),
+		T(refill_skips_what_is_full),
 		T(refill_passes_over_groups_it_cannot_read),
 		T(claims_conflict),
 		T(nodes_have_copies_on_two_members),
@@ -1860,6 +1924,7 @@ int main(void)
 		T(the_largest_pool_costs_nothing_by_its_size),
 		T(a_member_joins_live),
 		T(impossible_pages_are_refused),
+		T(damaged_pages_are_read_or_refused),
 		T(an_impossible_total_is_refused),
 		T(system_blocks_are_busy_whatever_counts_say),
 		T(random_operations_agree_with_a_model),
