@@ -104,7 +104,8 @@ static void disconnect(struct front_worker *w)
 static void note_size(struct front *f, int64_t size)
 {
 	if (size > 0 && (uint64_t)size != front_size(f)) {
-		say(f, "size is %lld bytes now", (long long)size);
+		if (front_size(f))
+			say(f, "size is %lld bytes now", (long long)size);
 		__atomic_store_n(&f->size, (uint64_t)size, __ATOMIC_RELAXED);
 		if (f->port && f->spec.port->resized)
 			f->spec.port->resized(f->port);
@@ -215,7 +216,7 @@ static int connect_again(struct front_worker *w)
 			return -EIO;
 		if (r == -ECONNREFUSED) {
 			set_state(f, DOWN, "the server is gone; starting it again");
-			if (vol_serve_start(f->spec.pool, &started)) {
+			if (vol_serve_start(f->spec.pool, false, &started)) {
 				say(f, "%s", vol_error(NULL));
 				delay = vd_max(delay, 1000u);
 			} else if (started) {

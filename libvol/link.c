@@ -19,7 +19,7 @@
 #include "json.h"
 #include "serve.h"
 
-#define PURPOSE "vdlink"
+#define PURPOSE "vdlink" /* of the open pointers of links */
 #define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
 #define SCAN_MS 5000u
 
@@ -163,22 +163,22 @@ static int call_pointer_del(struct vol_pool *p, const struct link_info *l)
 
 /* ---- what links there are ------------------------------------------------ */
 
-static bool our_front_runs(const struct link_info *l, pid_t pid)
+/* A front that has ended and waits to be reaped does not run. */
+static bool front_runs(pid_t pid)
 {
-	char path[64], comm[32] = "";
+	char path[64], comm[32] = "", state = 'X';
 	FILE *f;
 
-	(void)l;
 	if (pid <= 1)
 		return false;
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
 	f = fopen(path, "re");
 	if (!f)
 		return false;
-	if (!fgets(comm, sizeof(comm), f))
+	if (fscanf(f, "%*d (%31[^)]) %c", comm, &state) != 2)
 		comm[0] = 0;
 	fclose(f);
-	return !strcmp(comm, "vd-front\n");
+	return !strcmp(comm, "vd-front") && state != 'Z' && state != 'X';
 }
 
 static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)
@@ -192,7 +192,7 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 		return LINK_ELSEWHERE;
 	if (memcmp(who->boot, self->boot, 16))
 		return LINK_DOWN;
-	if (!our_front_runs(l, l->front))
+	if (!front_runs(l->front))
 		return vol_holder_stale(who) ? LINK_DOWN : LINK_UNFINISHED;
 	fuse_path(l, file, sizeof(file));
 	if (device_size(l->device, &size) || !size)
@@ -450,7 +450,7 @@ static int drop_device(const struct link_info *l)
 	int r = 0;
 
 	if (!strncmp(l->device, "/dev/nbd", 8)) {
-		if (our_front_runs(l, l->front))
+		if (front_runs(l->front))
 			r = device_nbd_disconnect(l->device);
 	} else {
 		fuse_path(l, file, sizeof(file));
@@ -463,7 +463,7 @@ static int drop_device(const struct link_info *l)
 			unlink(file);
 	}
 	/* It ends on its own: its connections must be gone before the server counts them. */
-	for (unsigned ms = 0; !r && our_front_runs(l, l->front) && ms < 3000; ms += 5)
+	for (unsigned ms = 0; !r && front_runs(l->front) && ms < 3000; ms += 5)
 		nap(5);
 	return r;
 }
@@ -744,7 +744,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		return r;
 	if (!spec->test) {
-		r = vol_serve_start(l->pool, &started);
+		r = vol_serve_start(l->pool, spec->takeover, &started);
 		if (started)
 			say(spec, "server of pool %s started", l->pool);
 	}
@@ -797,15 +797,16 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		return r;
 	/* With no server running, the pool is opened here: nothing of the link is up then. */
-	r = vol_pool_open(pool, spec->test ? VOL_READONLY : 0, &p);
+	r = vol_pool_open(pool, spec->test ? VOL_READONLY : spec->takeover ? VOL_TAKEOVER : 0, &p);
 	if (r)
 		goto no_pool;
 	r = list_open(p, spec->volume, look, &k);
 	if (!r && !k.have_mine)
 		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host; 'vdlink ls' shows what is", pool, spec->volume);
+	if (!r)
+		*l = k.mine;
 	if (r || spec->test)
 		goto out;
-	*l = k.mine;
 	if (l->state == LINK_UNFINISHED) {
 		r = refuse(l);
 		goto out;
@@ -936,7 +937,7 @@ static int restore_pool(void *arg, const char *name)
 		goto out;
 	if (!rs->test) {
 		/* Links that are up may have lost their server a moment ago. */
-		r = vol_serve_start(pool, NULL);
+		r = vol_serve_start(pool, false, NULL);
 		if (!r)
 			r = vol_pool_open(pool, 0, &p);
 		if (r)

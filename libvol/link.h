@@ -57,6 +57,7 @@ struct link_spec {
 	const char *pool, *volume;
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
+	bool takeover;               /* as VOL_TAKEOVER */
 	const char *mount;           /* directory, or NULL */
 	const char *options;         /* of the mount, or NULL */
 	void (*say)(void *arg, const char *text); /* one line for each step; may be NULL */

@@ -32,7 +32,9 @@
 #include <nbdkit-plugin.h>
 
 #include <arpa/inet.h>
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -40,6 +42,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "io.h"
 
@@ -196,12 +199,61 @@ static void be_reclaim_safe(void)
 		nbdkit_debug("mlockall: %s", strerror(errno));
 }
 
+/* nbdkit 1.32 asks for SIGTERM at its parent's death also without
+ * --exit-with-parent.  The command or front that started us is not to take us along. */
+static void on_load(void)
+{
+	char args[4096];
+	ssize_t n = -1;
+	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
+
+	if (fd >= 0) {
+		n = read(fd, args, sizeof(args));
+		close(fd);
+	}
+	if (n <= 0 || !memmem(args, (size_t)n, "--exit-with-parent", 18))
+		prctl(PR_SET_PDEATHSIG, 0);
+}
+
+/* A connection of a client, as opposed to what we listen on and to the log. */
+static bool is_connection(int fd)
+{
+	int type = 0, listening = 1;
+	socklen_t len = sizeof(int);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) && type == SOCK_STREAM &&
+	       !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) && !listening;
+}
+
+/* nbdkit waits at its end until every client has gone, and a link's front never
+ * goes: it wants the next server.  So when the end has been asked for, nothing more
+ * is read from the connections; what has been read is still answered. */
+static void *watch_for_end(void *arg)
+{
+	struct dirent *e;
+	DIR *d;
+
+	while (!nbdkit_nanosleep(3600, 0))
+		;
+	d = opendir("/proc/self/fd");
+	while (d && (e = readdir(d))) {
+		int fd = atoi(e->d_name);
+
+		if (fd > 2 && is_connection(fd))
+			shutdown(fd, SHUT_RD);
+	}
+	if (d)
+		closedir(d);
+	return arg;
+}
+
 static int on_after_fork(void)
 {
 	const struct vol_server_hooks hooks = {
 		.nbd_socket = nbd_socket, .connections = hook_connections, .stop = hook_stop,
 	};
 	struct vd_pool_info *info;
+	pthread_t t;
 	int r;
 
 	vol_set_purpose("nbdkit-vd");
@@ -230,6 +282,10 @@ static int on_after_fork(void)
 		nbdkit_error("%s", vol_error(NULL));
 		goto no_server;
 	}
+	if (pthread_create(&t, NULL, watch_for_end, NULL))
+		nbdkit_error("no thread to watch for the end; clients will have to leave first");
+	else
+		pthread_detach(t);
 	free(info);
 	return 0;
 
@@ -245,12 +301,17 @@ no_pool:
 
 static void on_cleanup(void)
 {
+	int r;
+
 	if (!pool)
 		return;
 	vol_server_stop(server);
 	server = NULL;
-	if (vol_pool_close(pool))
-		nbdkit_error("pool %s: %s", pool_name, vol_error(NULL));
+	r = vol_pool_close(pool);
+	if (r == -EBUSY) /* cannot be: nbdkit has closed every connection */
+		nbdkit_error("%s", vol_error(pool));
+	else if (r)
+		nbdkit_error("%s", vol_error(NULL));
 	pool = NULL;
 }
 
@@ -698,6 +759,7 @@ static struct nbdkit_plugin plugin = {
 	.name = "vd",
 	.longname = "virtual drives of a vd pool",
 	.version = "1",
+	.load = on_load,
 	.config = on_config,
 	.config_complete = on_config_complete,
 	.config_help = CONFIG_HELP,

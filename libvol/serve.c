@@ -157,20 +157,42 @@ static void nap(unsigned ms)
 	nanosleep(&t, NULL);
 }
 
+#define DEVICES_MAX 256
+
+/* Members that only this process was told of: "device=PATH", malloc'd. */
+static unsigned named_devices(const char *pool, char *arg[DEVICES_MAX])
+{
+	struct vol_found *found;
+	unsigned k = 0;
+	size_t n;
+
+	if (vol_find_members(&found, &n))
+		return 0;
+	for (size_t i = 0; i < n && k < DEVICES_MAX; i++)
+		if (found[i].explicit_path && !found[i].error && !strcmp(found[i].pool_name, pool) &&
+		    asprintf(&arg[k], "device=%s", found[i].path) > 0)
+			k++;
+	vol_found_free(found, n);
+	return k;
+}
+
 /* nbdkit in the foreground, as our child: its end and its words reach us.  It is
  * adopted by init when we end. */
-static int spawn_server(const char *pool, const char *socket, const char *plugin, pid_t *pid)
+static int spawn_server(const char *pool, const char *socket, const char *plugin, bool takeover, pid_t *pid)
 {
 	char log[512], arg_pool[VOL_NAME_SIZE + 8], arg_socket[192];
-	char *argv[] = { "nbdkit", "--foreground", "--unix", (char *)socket, (char *)plugin, arg_pool,
-			 arg_socket, NULL };
+	char *argv[DEVICES_MAX + 16] = { "nbdkit", "--foreground", "--unix", (char *)socket, (char *)plugin, arg_pool, arg_socket };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t all, none;
+	unsigned argc = 7, named;
 	int r;
 
 	snprintf(arg_pool, sizeof(arg_pool), "pool=%s", pool);
 	snprintf(arg_socket, sizeof(arg_socket), "socket=%s", socket);
+	named = named_devices(pool, argv + argc);
+	if (takeover)
+		argv[argc + named] = "takeover=true";
 	vol_serve_log_path(pool, log, sizeof(log));
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
@@ -186,6 +208,8 @@ static int spawn_server(const char *pool, const char *socket, const char *plugin
 	r = posix_spawnp(pid, "nbdkit", &fa, &at, argv, environ);
 	posix_spawnattr_destroy(&at);
 	posix_spawn_file_actions_destroy(&fa);
+	while (named)
+		free(argv[argc + --named]);
 	if (r)
 		return vol_fail(NULL, -r, "nbdkit cannot be started (%s); is it installed?", vol_strerror(-r));
 	return 0;
@@ -204,7 +228,7 @@ static bool answers(const char *pool)
 	return true;
 }
 
-int vol_serve_start(const char *pool, bool *started)
+int vol_serve_start(const char *pool, bool takeover, bool *started)
 {
 	char socket[160], plugin[4096], path[512], words[1024];
 	struct stat st;
@@ -251,7 +275,7 @@ int vol_serve_start(const char *pool, bool *started)
 	if (!stat(path, &st))
 		log_end = st.st_size;
 	mask = umask(077);
-	r = spawn_server(pool, socket, plugin, &pid);
+	r = spawn_server(pool, socket, plugin, takeover, &pid);
 	umask(mask);
 	if (r)
 		goto out;

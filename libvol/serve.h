@@ -18,14 +18,15 @@ void vol_serve_log_path(const char *pool, char *buf, size_t size);
 /* Whether something listens on the NBD socket. */
 bool vol_serve_running(const char *pool);
 
-/*
+/* Members named by vol_device_add() are named to it too.
+ *
  * Starts the server unless it runs; returns when the pool is open and its
  * control socket answers.  One starter at a time on this host; the others wait.
  * Safe in a process with threads.  *started (may be NULL): it was not running.
  * Text in vol_error(NULL): what the server said.  -ENOENT no nbdkit or no plugin;
  * -ETIMEDOUT; -EIO it ended; -EINTR.
  */
-int vol_serve_start(const char *pool, bool *started) __must_check;
+int vol_serve_start(const char *pool, bool takeover, bool *started) __must_check;
 
 /* Redirects stdout and stderr to the pool's log. */
 int vol_serve_log_open(const char *pool) __must_check;

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* vdlink: makes a volume a block device of this host; shows links; makes them again. */
+#include "common.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "../libvol/link.h"
+
+static int readonly, restore, refresh;
+static char *mount_dir, *mount_options;
+
+static const struct poptOption options[] = {
+	{ "readonly", 'r', POPT_ARG_NONE, &readonly, 0, "link it for reading only", NULL },
+	{ "mount", 'm', POPT_ARG_STRING, &mount_dir, 0, "mount the file system on it", "DIR" },
+	{ "mount-options", 0, POPT_ARG_STRING, &mount_options, 0, "options for mount(8)", "OPTIONS" },
+	{ "restore", 0, POPT_ARG_NONE, &restore, 0, "make this host's links again that are down", NULL },
+	{ "refresh", 0, POPT_ARG_NONE, &refresh, 0, "take in a linked volume's new size", NULL },
+	CMD_CHANGE_OPTIONS,
+	CMD_REPORT_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+
+static const struct cmd_field fields[] = {
+	{ "path", "Volume", CMD_TEXT, "POOL/VOLUME" },
+	{ "pool", "Pool", CMD_TEXT, "pool it is in" },
+	{ "volume", "Name", CMD_TEXT, "name of the volume" },
+	{ "mode", "Mode", CMD_TEXT, "rw or ro" },
+	{ "state", "State", CMD_TEXT, "up, down, unfinished, elsewhere or client" },
+	{ "device", "Device", CMD_TEXT, "what it is open as" },
+	{ "node", "Node", CMD_TEXT, "name of the device in /dev/vdisk" },
+	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it" },
+	{ "size", "Size", CMD_SIZE, "size of the volume" },
+	{ "host", "Host", CMD_TEXT, "host that has it" },
+	{ "since", "Since", CMD_TIME, "since when, UTC" },
+	{ "link", "Link", CMD_NUMBER, "number of the link in the pool" },
+	{ "pid", "PID", CMD_NUMBER, "its front, or the client's server" },
+	{ NULL, NULL, CMD_TEXT, NULL },
+};
+
+static int add_row(void *arg, const struct link_info *l)
+{
+	struct json_object *o = json_object_new_object();
+	char path[2 * VOL_NAME_SIZE];
+
+	snprintf(path, sizeof(path), "%s/%s", l->pool, l->volume);
+	json_set_str(o, "path", path);
+	json_set_str(o, "pool", l->pool);
+	json_set_str(o, "volume", l->volume);
+	json_set_str(o, "mode", l->readonly ? "ro" : "rw");
+	json_set_str(o, "state", link_state_text(l->state));
+	json_set_str(o, "device", l->device);
+	json_set_str(o, "node", l->state == LINK_UP ? l->path : "");
+	json_set_str(o, "mount", l->mount);
+	json_set_u64(o, "size", l->size);
+	json_set_str(o, "host", l->hostname);
+	json_set_u64(o, "since", l->since);
+	json_set_u64(o, "link", l->link);
+	json_set_u64(o, "pid", (uint64_t)l->front);
+	cmd_report_add(arg, o);
+	return 0;
+}
+
+static int do_ls(const char *pool)
+{
+	struct cmd_report report;
+	int r, code;
+
+	code = cmd_report_init(&report, "link", fields, "path,mode,state,device,mount,size,since");
+	if (code)
+		return code;
+	r = link_list(pool, add_row, &report);
+	if (r)
+		code = cmd_failed(NULL, r);
+	cmd_report_print(&report);
+	return code;
+}
+
+static int told(void *arg, const struct link_info *l, int r, const char *text)
+{
+	(void)arg;
+	if (r)
+		fprintf(stderr, "vdlink: %s/%s is still down: %s\n", l->pool, l->volume, text);
+	else if (cmd_opt.test)
+		cmd_say("%s/%s is down and would be linked again", l->pool, l->volume);
+	else
+		cmd_say("%s is %s again%s%s", l->path, l->device, l->mount[0] ? ", mounted on " : "", l->mount);
+	return 0;
+}
+
+static int do_restore(const char *pool)
+{
+	int r = link_restore(pool, cmd_opt.test, told, NULL);
+
+	return r ? cmd_failed(NULL, r) : CMD_OK;
+}
+
+static void on_step(void *arg, const char *text)
+{
+	(void)arg;
+	if (cmd_opt.verbose)
+		fprintf(stderr, "%s\n", text);
+}
+
+static int do_link(const char *pool, const char *volume)
+{
+	struct link_spec spec = {
+		.pool = pool, .volume = volume, .readonly = readonly, .test = cmd_opt.test, .takeover = cmd_opt.takeover,
+		.mount = mount_dir, .options = mount_options, .say = on_step,
+	};
+	struct link_info l;
+	int r;
+
+	r = link_make(&spec, &l);
+	if (r)
+		return cmd_failed(NULL, r);
+	if (cmd_opt.test)
+		cmd_say("%s/%s would be linked %s as %s", l.pool, l.volume, l.readonly ? "read-only" : "read-write", l.path);
+	else
+		cmd_say("%s is %s, %s, %s%s%s%s", l.path, l.device, cmd_size(l.size),
+			l.content.type[0] ? l.content.type : "empty", l.readonly ? ", read-only" : "",
+			l.mount[0] ? ", mounted on " : "", l.mount);
+	return CMD_OK;
+}
+
+int main(int argc, char **argv)
+{
+	char pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
+	struct cmd_args a;
+	int code;
+
+	cmd_parse(&a, argc, argv, options, "POOL/VOLUME | ls [POOL] | --restore [POOL] | --refresh POOL/VOLUME", 0, 2, NULL);
+	vol_set_purpose("vdlink");
+	if (mount_options && !mount_dir)
+		code = cmd_usage("--mount-options is of no use without --mount");
+	else if (restore && (readonly || refresh || mount_dir))
+		code = cmd_usage("--restore makes links as they were; it takes no other options of a link");
+	else if (a.n && !strcmp(a.arg[0], "ls"))
+		code = a.n == 1 ? do_ls(NULL) : (code = cmd_parse_pool(a.arg[1], pool)) ? code : do_ls(pool);
+	else if (a.n > 1)
+		code = cmd_usage("too many arguments: one volume is linked at a time");
+	else if (restore)
+		code = !a.n ? do_restore(NULL) : (code = cmd_parse_pool(a.arg[0], pool)) ? code : do_restore(pool);
+	else if (!a.n)
+		code = cmd_usage("which volume? wanted: vdlink POOL/VOLUME");
+	else if ((code = cmd_parse_volume(a.arg[0], pool, volume)))
+		;
+	else if (refresh)
+		code = (code = link_refresh(pool, volume)) ? cmd_failed(NULL, code) : CMD_OK;
+	else
+		code = do_link(pool, volume);
+	cmd_args_free(&a);
+	return code;
+}
