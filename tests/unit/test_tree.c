@@ -34,7 +34,7 @@ static struct world {
 	bool failed, io_only;
 	unsigned long reads, writes, blocks_written, warnings, errors, allocs, largest;
 	vd_pblk_t read_error;       /* this block cannot be read */
-	bool small_runs;
+	bool single;                /* nodes have one copy */
 } w;
 
 static uint64_t rnd_state = 1;
@@ -202,10 +202,13 @@ int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b)
 		at = w.next_node++;
 	assert_true(at < DATA_FROM);
 	*a = VD_PBLK(0, at);
-	*b = VD_PBLK(1, at + 3);
+	*b = w.single ? VD_PBLK_NONE : VD_PBLK(1, at + 3);
 	assert_int_equal(*counter(*a), 0);
-	assert_int_equal(*counter(*b), 0);
-	*counter(*a) = *counter(*b) = 1;
+	*counter(*a) = 1;
+	if (!w.single) {
+		assert_int_equal(*counter(*b), 0);
+		*counter(*b) = 1;
+	}
 	return 0;
 }
 
@@ -381,7 +384,8 @@ static int tally_visit(void *arg, const struct vd_visit *v)
 	assert_true(v->lo < v->hi);
 	if (found[0][VD_PBLK_BLOCK(v->ptr.a)]++)
 		return 1;
-	found[1][VD_PBLK_BLOCK(v->ptr.b)]++;
+	if (v->ptr.b != VD_PBLK_NONE)
+		found[1][VD_PBLK_BLOCK(v->ptr.b)]++;
 	t->nodes++;
 	assert_int_equal(vd_node_verify(v->n), 0);
 	if (v->level) {
@@ -923,6 +927,31 @@ static void a_bad_copy_is_healed(void **state)
 	w.errors = 0;
 }
 
+static void one_copy_is_enough_for_one_member(void **state)
+{
+	struct volume vol = { 0 };
+	struct vd_ext x;
+
+	(void)state;
+	w.single = true;
+	cache_start(16 << 20);
+	build(&vol, 3000);
+	checkpoint();
+	verify_counts(&vol, 1);
+	cache_drop(16 << 20);
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), 0);
+	assert_int_equal(x.kind, VD_DATA);
+	cache_drop(16 << 20);
+	w.block[0][VD_PBLK_BLOCK(vol.root.ptr.a)][77] ^= 1;
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), -EBADMSG);
+	assert_int_equal(w.errors, 1);
+	w.read_error = vol.root.ptr.a;
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), -EIO);
+	w.pool.member[0].missing = true;
+	assert_int_equal(vd_tree_find(&w.pool, &vol.root, 10, 0, &x), -ENODEV);
+	w.errors = 0;
+}
+
 static void nowait_does_not_read(void **state)
 {
 	struct volume vol = { 0 };
@@ -1133,6 +1162,66 @@ static void ptree_follows_its_model(void **state)
 	free(ref);
 }
 
+static void ptree_failures_leave_the_old_tree(void **state)
+{
+	struct vd_root root = { 0 }, old;
+	unsigned failures = 0;
+
+	(void)state;
+	cache_start(64 * VD_BLOCK);
+	for (uint64_t k = 0; k < 20000; k++) {
+		struct vd_slot s = { k * 8, { k + 1, VD_PBLK_NONE, 0 }, 1 };
+
+		assert_int_equal(vd_ptree_set(&w.pool, &root, VD_NODE_SPACE, &s), 0);
+	}
+	checkpoint();
+	for (unsigned trial = 0; trial < scale(300); trial++) {
+		uint64_t from = rnd() % 19000;
+		int r = 0;
+
+		state_save();
+		old = root;
+		w.fail_in = (long)(rnd() % 60);
+		for (unsigned i = 0; i < 100 && !r; i++) {
+			struct vd_slot s = { (from + i) * 8 + 1, { 5, VD_PBLK_NONE, 0 }, 0 };
+
+			r = vd_ptree_set(&w.pool, &root, VD_NODE_SPACE, &s);
+			if (!r)
+				r = vd_ptree_del(&w.pool, &root, (from + i) * 8);
+			if (!r) {
+				s.key--;
+				s.ptr.a = from + i + 1;
+				s.aux = 1;
+				r = vd_ptree_set(&w.pool, &root, VD_NODE_SPACE, &s);
+			}
+			if (!r)
+				r = vd_ptree_del(&w.pool, &root, s.key + 1);
+		}
+		if (!r)
+			r = vd_cache_write(&w.pool);
+		if (r) {
+			assert_true(r == -EIO || r == -ENOMEM || r == -ENOSPC);
+			failures++;
+			state_restore();
+			root = old;
+		} else {
+			w.fail_in = -1;
+			checkpoint_done();
+		}
+		w.errors = 0;
+		if (trial % 20 == 0)
+			cache_drop(64 * VD_BLOCK);
+		for (unsigned i = 0; i < 200; i++) {
+			struct vd_slot s;
+
+			assert_int_equal(vd_ptree_next(&w.pool, &root, (from + i) * 8 - !!from, i & 1, 0, &s), 0);
+			assert_int_equal(s.key, (from + i) * 8);
+			assert_int_equal(s.ptr.a, from + i + 1);
+		}
+	}
+	assert_true(failures > scale(300) / 2);
+}
+
 static int slot_visit(void *arg, const struct vd_visit *v)
 {
 	if (!v->level) {
@@ -1243,9 +1332,11 @@ int main(void)
 		FULL_NODES_ONLY(writes_are_sorted_and_joined)
 		FULL_NODES_ONLY(sequential_100_gib_takes_few_pages)
 		FULL_NODES_ONLY(a_bad_copy_is_healed)
+		FULL_NODES_ONLY(one_copy_is_enough_for_one_member)
 		T(nowait_does_not_read),
 		FULL_NODES_ONLY(an_address_used_again_is_another_node)
 		T(ptree_follows_its_model),
+		T(ptree_failures_leave_the_old_tree),
 		T(walk_shows_uniform_groups),
 		T(readers_run_beside_a_checkpoint),
 		FULL_NODES_ONLY(hostile_nodes_give_errors_only)
