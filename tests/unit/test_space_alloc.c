@@ -1,0 +1,366 @@
+/* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c dm-target/core/space_stage.c */
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Who gets which block: data and metadata.  A1-A4 are the invariants at the head of
+ * space_alloc.c.
+ */
+#include "space_fake.h"
+
+/* ---- data ------------------------------------------------------------------------- */
+
+static void reserve_gives_exactly_the_goal(void **state)
+{
+	vd_pblk_t p, q;
+	unsigned got;
+
+	(void)state;
+	pool_one(4 * 8192);
+	p = take(16);
+	assert_int_equal(p & 15, 0);
+	OK(reserve(p + 16, 100, &q, &got));
+	assert_int_equal(q, p + 16);
+	assert_int_equal(got, 100);
+	vd_space_unreserve(P, p + 3, 5);
+	OK(reserve(p + 4, 16, &q, &got)); /* as far as it is free */
+	assert_int_equal(q, p + 4);
+	assert_int_equal(got, 4);
+	verify_totals();
+}
+
+static void reserve_near_the_goal_when_it_is_taken(void **state)
+{
+	vd_pblk_t p, q;
+	unsigned got;
+
+	(void)state;
+	pool_one(4 * 8192);
+	p = take(256);
+	OK(reserve(p + 100, 16, &q, &got));
+	assert_int_equal(got, 16);
+	assert_int_equal(q, p + 256);
+	verify_totals();
+}
+
+static void reserve_gives_the_longest_when_none_fits(void **state)
+{
+	vd_pblk_t p, last = 0;
+	unsigned got;
+
+	(void)state;
+	pool_one(8192);
+	while (!reserve(VD_PBLK_NONE, 64, &p, &got))
+		last = p;
+	assert_int_equal(vd_space_free(P), 0);
+	assert_int_equal(vd_space_reserve(P, VD_PBLK_NONE, 1, &p, &got), -EWOULDBLOCK);
+	assert_int_equal(vd_space_refill(P), -ENOSPC);
+	vd_space_unreserve(P, 1000, 3);
+	vd_space_unreserve(P, 2000, 7);
+	vd_space_unreserve(P, 3000, 5);
+	OK(reserve(VD_PBLK_NONE, 64, &p, &got));
+	assert_int_equal(p, 2000);
+	assert_int_equal(got, 7);
+	OK(reserve(VD_PBLK_NONE, 64, &p, &got));
+	assert_int_equal(p, 3000);
+	(void)last;
+	verify_totals();
+}
+
+static void reserve_aligns_long_runs(void **state)
+{
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(4 * 8192);
+	for (unsigned i = 0; i < 20; i++) {
+		OK(reserve(VD_PBLK_NONE, 3, &p, &got));
+		OK(reserve(VD_PBLK_NONE, 16 + i, &p, &got));
+		assert_int_equal(p & 15, 0);
+	}
+	verify_totals();
+}
+
+static void the_reserve_is_exact_over_members(void **state)
+{
+	uint64_t blocks[3] = { 3000, 8192, 8192 };
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_members(3, blocks);
+	P->reserve_blocks = 1001;
+	while (!reserve(VD_PBLK_NONE, 37, &p, &got))
+		;
+	assert_int_equal(vd_space_free(P), 1001);
+	for (unsigned m = 0; m < 3; m++)
+		assert_true(P->space->member[m]->free >= 1001 / 4);
+	verify_totals();
+}
+
+static void reserve_leaves_the_metadata_reserve(void **state)
+{
+	vd_pblk_t p, a, b;
+	unsigned got;
+	int r;
+
+	(void)state;
+	pool_one(3 * 8192);
+	P->reserve_blocks = 1000;
+	while (!(r = reserve(VD_PBLK_NONE, 1024, &p, &got)))
+		;
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(vd_space_free(P), 1000);
+	for (unsigned i = 0; i < 1000; i++)
+		OK(vd_space_alloc_node(P, &a, &b));
+	assert_int_equal(vd_space_alloc_node(P, &a, &b), -ENOSPC);
+	assert_int_equal(vd_space_free(P), 0);
+	verify_totals();
+}
+
+static void the_reserve_is_kept_on_each_member(void **state)
+{
+	uint64_t blocks[2] = { 2048, 8 * 8192 };
+	vd_pblk_t p, a, b;
+	unsigned got;
+
+	(void)state;
+	pool_members(2, blocks);
+	P->reserve_blocks = 1000;
+	while (!reserve(VD_PBLK_NONE, 100, &p, &got))
+		;
+	assert_int_equal(vd_space_free(P), 1000);
+	for (unsigned i = 0; i < 500; i++) {
+		OK(vd_space_alloc_node(P, &a, &b));
+		assert_int_not_equal(b, VD_PBLK_NONE);
+		assert_int_not_equal(VD_PBLK_MEMBER(a), VD_PBLK_MEMBER(b));
+	}
+	verify_totals();
+}
+
+static void without_goal_members_take_turns(void **state)
+{
+	uint64_t blocks[4] = { 8192, 8192, 3 * 8192, 8192 };
+
+	(void)state;
+	pool_members(4, blocks);
+	for (unsigned i = 0; i < 12; i++)
+		assert_int_equal(VD_PBLK_MEMBER(take(16)), i % 4);
+	P->member[1].missing = true;
+	for (unsigned i = 0; i < 12; i++)
+		assert_int_not_equal(VD_PBLK_MEMBER(take(16)), 1);
+}
+
+static void data_of_one_stream_stays_together(void **state)
+{
+	vd_pblk_t p, q;
+	unsigned got;
+
+	(void)state;
+	pool_one(16 * 8192);
+	p = take(16);
+	for (unsigned i = 0; i < 200; i++) {
+		vd_pblk_t a, b;
+
+		OK(reserve(p + 16, 16, &q, &got));
+		assert_int_equal(q, p + 16);
+		OK(vd_space_alloc_node(P, &a, &b)); /* metadata is elsewhere */
+		p = q;
+	}
+}
+
+static void refill_finds_what_is_free_after_opening(void **state)
+{
+	uint64_t total = 0;
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(40 * 8192);
+	for (unsigned k = 1; k < 40; k++)
+		OK(vd_space_inc(P, k * 8192, 8192 - (k % 5 == 0 ? 20 : 0)));
+	checkpoint();
+	drain();
+	/* a gap between full groups */
+	OK(vd_space_dec(P, 22 * 8192, 8192));
+	checkpoint();
+	drain();
+	reopen();
+	for (uint64_t was = vd_space_free(P); !reserve(VD_PBLK_NONE, 64, &p, &got); total += got)
+		assert_int_equal(vd_space_free(P), was - total - got);
+	assert_int_equal(vd_space_free(P), 0);
+	assert_true(total > 8192 * 2 - 80 - 100);
+	verify_totals();
+}
+
+static void refill_skips_what_is_full(void **state)
+{
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(3000ull * 8192);
+	checkpoint(); /* metadata is in group 0 */
+	OK(vd_space_claim(P, 4096, 4096));
+	OK(vd_space_inc(P, 4096, 4096));
+	OK(vd_space_inc(P, 8192, 2000ull * 8192));
+	OK(vd_space_dec(P, 1500 * 8192 + 100, 200));
+	checkpoint();
+	drain();
+	reopen();
+	fetched = 0;
+	for (unsigned i = 0; i < 3000; i++)
+		OK(reserve(VD_PBLK_NONE, 1024, &p, &got));
+	assert_true(fetched < 4000); /* some for each of the 500 groups that were used */
+	verify_totals();
+}
+
+static void refill_passes_over_groups_it_cannot_read(void **state)
+{
+	struct vd_disk_space *d;
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(3 * 8192);
+	checkpoint(); /* metadata is in group 0 */
+	OK(vd_space_inc(P, 9000, 1));
+	checkpoint();
+	drain();
+	reopen();
+	d = (*node_slot(slot_of(8)->ptr.a))->n.data;
+	d->width = cpu_to_le32(5);
+	while (!vd_space_reserve(P, VD_PBLK_NONE, 512, &p, &got) || !vd_space_refill(P))
+		;
+	assert_true(warnings > 0);
+	assert_true(vd_space_free(P) >= 8190);
+	assert_true(vd_space_free(P) < 8192);
+}
+
+static void claims_conflict(void **state)
+{
+	vd_pblk_t p;
+
+	(void)state;
+	pool_one(3 * 8192);
+	OK(vd_space_inc(P, 5000, 1));
+	checkpoint();
+	reopen();
+	assert_int_equal(vd_space_claim(P, 4990, 20), -EUCLEAN);
+	OK(vd_space_claim(P, 8000, 500)); /* over groups */
+	assert_int_equal(vd_space_claim(P, 8499, 1), -EUCLEAN);
+	OK(vd_space_claim(P, 8500, 1));
+	p = take(16);
+	assert_int_equal(vd_space_claim(P, p + 15, 1), -EUCLEAN);
+	assert_int_equal(vd_space_claim(P, 3 * 8192 - 1, 2), -EUCLEAN);
+	verify_totals();
+}
+
+/* ---- metadata ----------------------------------------------------------------------- */
+
+static void nodes_have_copies_on_two_members(void **state)
+{
+	uint64_t blocks[3] = { 8192, 8192, 8192 };
+	unsigned seen[3] = { 0 };
+	vd_pblk_t a, b;
+
+	(void)state;
+	pool_members(3, blocks);
+	for (unsigned i = 0; i < 600; i++) {
+		OK(vd_space_alloc_node(P, &a, &b));
+		assert_int_not_equal(VD_PBLK_MEMBER(a), VD_PBLK_MEMBER(b));
+		seen[VD_PBLK_MEMBER(a)]++;
+		seen[VD_PBLK_MEMBER(b)]++;
+		assert_int_equal(count(a), 1);
+		assert_int_equal(count(b), 1);
+	}
+	for (unsigned m = 0; m < 3; m++)
+		assert_true(seen[m] > 300);
+	P->member[0].missing = P->member[2].missing = true;
+	OK(vd_space_alloc_node(P, &a, &b));
+	assert_int_equal(VD_PBLK_MEMBER(a), 1);
+	assert_int_equal(b, VD_PBLK_NONE);
+	verify_totals();
+}
+
+static void nodes_of_a_checkpoint_are_contiguous(void **state)
+{
+	vd_pblk_t a, b, last = 0, p;
+	unsigned breaks = 0, got;
+
+	(void)state;
+	pool_one(8 * 8192);
+	for (unsigned i = 0; i < 512; i++) {
+		OK(vd_space_alloc_node(P, &a, &b));
+		OK(reserve(VD_PBLK_NONE, 16, &p, &got));
+		breaks += a != last + 1;
+		last = a;
+	}
+	assert_true(breaks <= 8);
+}
+
+static void one_copy_when_the_other_member_is_full(void **state)
+{
+	uint64_t blocks[2] = { 2048, 3 * 8192 };
+	vd_pblk_t a, b;
+
+	(void)state;
+	pool_members(2, blocks);
+	OK(vd_space_claim(P, 80, 2048 - 80));
+	OK(vd_space_alloc_node(P, &a, &b));
+	assert_int_equal(VD_PBLK_MEMBER(a), 1);
+	assert_int_equal(b, VD_PBLK_NONE);
+	assert_int_equal(warnings, 1);
+}
+
+static void a_node_goes_with_its_last_reference(void **state)
+{
+	uint64_t blocks[2] = { 8192, 8192 };
+	struct vd_node *n;
+	struct vd_ptr ptr;
+	uint32_t left;
+
+	(void)state;
+	pool_members(2, blocks);
+	OK(vd_node_new(P, VD_NODE_INDEX, 1, 0, &n));
+	ptr = n->ptr;
+	vd_node_put(P, n);
+	OK(vd_space_inc(P, ptr.a, 1));
+	OK(vd_space_drop_node(P, &ptr, &left));
+	assert_int_equal(left, 1);
+	assert_int_equal(count(ptr.b), 1);
+	OK(vd_space_drop_node(P, &ptr, &left));
+	assert_int_equal(left, 0);
+	assert_int_equal(count(ptr.a), 0);
+	assert_int_equal(count(ptr.b), 0);
+	assert_false((*node_slot(ptr.a))->live);
+	assert_int_equal(vd_space_drop_node(P, &ptr, &left), -EUCLEAN);
+	checkpoint();
+	drain();
+	assert_false(is_busy(ptr.a));
+	assert_false(is_busy(ptr.b));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		T(reserve_gives_exactly_the_goal),
+		T(reserve_near_the_goal_when_it_is_taken),
+		T(reserve_gives_the_longest_when_none_fits),
+		T(reserve_aligns_long_runs),
+		T(the_reserve_is_exact_over_members),
+		T(reserve_leaves_the_metadata_reserve),
+		T(the_reserve_is_kept_on_each_member),
+		T(without_goal_members_take_turns),
+		T(data_of_one_stream_stays_together),
+		T(refill_finds_what_is_free_after_opening),
+		T(refill_skips_what_is_full),
+		T(refill_passes_over_groups_it_cannot_read),
+		T(claims_conflict),
+		T(nodes_have_copies_on_two_members),
+		T(nodes_of_a_checkpoint_are_contiguous),
+		T(one_copy_when_the_other_member_is_full),
+		T(a_node_goes_with_its_last_reference),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
