@@ -163,27 +163,33 @@ static int call_pointer_del(struct vol_pool *p, const struct link_info *l)
 
 /* ---- what links there are ------------------------------------------------ */
 
-/* A front that has ended and waits to be reaped does not run. */
-static bool front_runs(pid_t pid)
+/* Whether a process runs, and as what.  One that has ended and waits to be reaped
+ * does not run. */
+static bool process_runs(pid_t pid, char comm[32])
 {
-	char path[64], comm[32] = "", state = 'X';
+	char path[64], state = 'X';
 	FILE *f;
 
-	if (pid <= 1)
-		return false;
 	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
+	f = pid > 1 ? fopen(path, "re") : NULL;
 	if (!f)
 		return false;
 	if (fscanf(f, "%*d (%31[^)]) %c", comm, &state) != 2)
-		comm[0] = 0;
+		state = 'X';
 	fclose(f);
-	return !strcmp(comm, "vd-front") && state != 'Z' && state != 'X';
+	return state != 'Z' && state != 'X';
+}
+
+static bool front_runs(pid_t pid)
+{
+	char comm[32];
+
+	return process_runs(pid, comm) && !strcmp(comm, "vd-front");
 }
 
 static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)
 {
-	char file[512], dev[DEVICE_PATH];
+	char file[512], dev[DEVICE_PATH], comm[32];
 	uint64_t size;
 
 	if (!strncmp(who->purpose, CLIENT_PURPOSE, sizeof(who->purpose)))
@@ -193,7 +199,7 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 	if (memcmp(who->boot, self->boot, 16))
 		return LINK_DOWN;
 	if (!front_runs(l->front))
-		return vol_holder_stale(who) ? LINK_DOWN : LINK_UNFINISHED;
+		return process_runs(l->front, comm) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
 	fuse_path(l, file, sizeof(file));
 	if (device_size(l->device, &size) || !size)
 		return LINK_DOWN;

@@ -37,6 +37,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -77,6 +79,7 @@ struct client {
 };
 
 struct conn {
+	struct conn *next;
 	struct vol_volume *v;
 	struct client *client; /* NULL: read-only, or a link */
 	bool may_write;
@@ -85,6 +88,7 @@ struct conn {
 
 static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct client *clients; /* under clients_lock, as their counts and flags */
+static struct conn *conns;     /* under clients_lock */
 static unsigned connections;   /* atomic */
 
 /* ---- errors and log ------------------------------------------------------ */
@@ -183,12 +187,6 @@ static unsigned hook_connections(void *arg)
 	return __atomic_load_n(&connections, __ATOMIC_SEQ_CST);
 }
 
-static void hook_stop(void *arg)
-{
-	(void)arg;
-	nbdkit_shutdown();
-}
-
 /* I12: memory must not wait for a write that waits for us.  Where it is not
  * permitted the server still works, as any server on a loop device does. */
 static void be_reclaim_safe(void)
@@ -225,15 +223,53 @@ static bool is_connection(int fd)
 	       !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) && !listening;
 }
 
-/* nbdkit waits at its end until every client has gone, and a link's front never
+/*
+ * nbdkit waits at its end until every client has gone, and a link's front never
  * goes: it wants the next server.  So when the end has been asked for, nothing more
- * is read from the connections; what has been read is still answered. */
+ * is read from the connections; what has been read is still answered.  A plugin is
+ * not told of that moment, so nbdkit's handlers of the signals that mean it are
+ * called from ours.
+ */
+static const int end_signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
+static struct sigaction end_action[4]; /* nbdkit's */
+static int end_pipe[2] = { -1, -1 };
+
+static void end_asked(void)
+{
+	int e = errno;
+
+	if (write(end_pipe[1], "", 1) < 0)
+		abort(); /* cannot be: it is written a few times at most */
+	errno = e;
+}
+
+static void on_end_signal(int sig, siginfo_t *info, void *context)
+{
+	for (unsigned i = 0; i < 4; i++) {
+		if (end_signals[i] != sig)
+			continue;
+		if (end_action[i].sa_flags & SA_SIGINFO)
+			end_action[i].sa_sigaction(sig, info, context);
+		else if (end_action[i].sa_handler != SIG_DFL && end_action[i].sa_handler != SIG_IGN)
+			end_action[i].sa_handler(sig);
+	}
+	end_asked();
+}
+
+static void hook_stop(void *arg)
+{
+	(void)arg;
+	nbdkit_shutdown();
+	end_asked();
+}
+
 static void *watch_for_end(void *arg)
 {
 	struct dirent *e;
+	char c;
 	DIR *d;
 
-	while (!nbdkit_nanosleep(3600, 0))
+	while (read(end_pipe[0], &c, 1) < 0 && errno == EINTR)
 		;
 	d = opendir("/proc/self/fd");
 	while (d && (e = readdir(d))) {
@@ -247,13 +283,28 @@ static void *watch_for_end(void *arg)
 	return arg;
 }
 
+static int start_watch(void)
+{
+	struct sigaction sa = { .sa_sigaction = on_end_signal, .sa_flags = SA_SIGINFO | SA_RESTART };
+	pthread_t t;
+
+	if (pipe2(end_pipe, O_CLOEXEC))
+		return -errno;
+	if (pthread_create(&t, NULL, watch_for_end, NULL))
+		return -EAGAIN;
+	pthread_detach(t);
+	for (unsigned i = 0; i < 4; i++)
+		if (!sigaction(end_signals[i], NULL, &end_action[i]))
+			sigaction(end_signals[i], &sa, NULL);
+	return 0;
+}
+
 static int on_after_fork(void)
 {
 	const struct vol_server_hooks hooks = {
 		.nbd_socket = nbd_socket, .connections = hook_connections, .stop = hook_stop,
 	};
 	struct vd_pool_info *info;
-	pthread_t t;
 	int r;
 
 	vol_set_purpose("nbdkit-vd");
@@ -282,10 +333,8 @@ static int on_after_fork(void)
 		nbdkit_error("%s", vol_error(NULL));
 		goto no_server;
 	}
-	if (pthread_create(&t, NULL, watch_for_end, NULL))
+	if (start_watch())
 		nbdkit_error("no thread to watch for the end; clients will have to leave first");
-	else
-		pthread_detach(t);
 	free(info);
 	return 0;
 
@@ -297,22 +346,6 @@ no_server:
 no_pool:
 	free(info);
 	return -1;
-}
-
-static void on_cleanup(void)
-{
-	int r;
-
-	if (!pool)
-		return;
-	vol_server_stop(server);
-	server = NULL;
-	r = vol_pool_close(pool);
-	if (r == -EBUSY) /* cannot be: nbdkit has closed every connection */
-		nbdkit_error("%s", vol_error(pool));
-	else if (r)
-		nbdkit_error("%s", vol_error(NULL));
-	pool = NULL;
 }
 
 /* ---- clients (P2 to P5) -------------------------------------------------- */
@@ -589,6 +622,10 @@ static void *on_open(int readonly)
 			snprintf(c->description, sizeof(c->description), "read-only here: %.140s", why);
 		}
 	}
+	pthread_mutex_lock(&clients_lock);
+	c->next = conns;
+	conns = c;
+	pthread_mutex_unlock(&clients_lock);
 	__atomic_add_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 	free(info);
 	return c;
@@ -601,13 +638,37 @@ fail:
 
 static void on_close(void *handle)
 {
-	struct conn *c = handle;
+	struct conn *c = handle, **at;
 
+	pthread_mutex_lock(&clients_lock);
+	for (at = &conns; *at != c; at = &(*at)->next)
+		;
+	*at = c->next;
+	pthread_mutex_unlock(&clients_lock);
 	if (c->client)
 		client_leave(c->client);
 	vol_volume_close(c->v);
 	free(c);
 	__atomic_sub_fetch(&connections, 1, __ATOMIC_SEQ_CST);
+}
+
+static void on_cleanup(void)
+{
+	int r;
+
+	if (!pool)
+		return;
+	vol_server_stop(server);
+	server = NULL;
+	/* nbdkit closes no handle once it has been told to end. */
+	while (conns)
+		on_close(conns);
+	r = vol_pool_close(pool);
+	if (r == -EBUSY)
+		nbdkit_error("%s", vol_error(pool));
+	else if (r)
+		nbdkit_error("%s", vol_error(NULL));
+	pool = NULL;
 }
 
 static const char *on_export_description(void *handle)
