@@ -11,6 +11,8 @@
  *     one that is further behind came back from another time and counts as missing.
  *     So one that is behind is brought level before the next generation is begun,
  *     else a second crash would leave it two behind.
+ *     An older slot counts only when the newer one is damaged, not when it could
+ *     not be read (I9).
  * P2  With a member missing nothing is written, whatever was asked for (I9).
  */
 #include "record.h"
@@ -383,7 +385,7 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	return 0;
 }
 
-struct found { bool label; uint64_t generation; uint8_t uuid[16]; };
+struct found { bool label, whole; uint64_t generation; uint8_t uuid[16]; };
 
 /* Reads both slots of a member; keeps the best of all members in pool->super. */
 static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16], struct found *f, struct vd_disk_super *buf)
@@ -391,9 +393,12 @@ static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16],
 	unsigned slot;
 	int r, worst = 0;
 
+	f->whole = true;
 	for (slot = 0; slot < 2; slot++) {
 		r = pool->host.read(pool->host.ctx, m, VD_SUPER_BLOCK0 + slot * VD_SUPER_BLOCKS, buf, VD_SUPER_BLOCKS);
-		if (!r)
+		if (r)
+			f->whole = false;
+		else
 			r = super_verify(buf, uuid);
 		if (r == -EPROTONOSUPPORT)
 			worst = r;
@@ -411,7 +416,7 @@ static int find_super(struct vd_pool *pool, struct found *found)
 	struct vd_disk_super *buf = vd_alloc(pool, sizeof(*buf));
 	struct vd_disk_label *label = vd_alloc(pool, sizeof(*label));
 	uint8_t uuid[16];
-	bool any = false;
+	bool any = false, whole = false;
 	int r = 0, worst = -ENODATA;
 	unsigned m;
 
@@ -439,7 +444,12 @@ static int find_super(struct vd_pool *pool, struct found *found)
 		why = read_supers(pool, m, uuid, &found[m], buf);
 		if (why)
 			worst = why;
+		whole |= found[m].whole;
 	}
+	/* A slot that could not be read may be the newest; what was acknowledged
+	 * since is in every member's newest, so one member read whole is enough. */
+	if (!r && any && !whole)
+		r = -EIO;
 	if (!r && !le64_to_cpu(pool->super->generation))
 		r = worst;
 	vd_free(pool, buf);
@@ -668,7 +678,7 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 		r = vd_space_format(pool, m);
 		if (!r)
 			r = vd_checkpoint_locked(pool, super_add, NULL);
-		else
+		if (r) /* its blocks are counted already, and no superblock will name it */
 			vd_pool_set_mode(pool, VD_MODE_FAILED);
 	}
 	if (!r)

@@ -9,12 +9,12 @@ static const unsigned weights[W_OPS] = {
 	[W_WRITE] = 340, [W_READ] = 60, [W_UNMAP] = 50, [W_FLUSH] = 60, [W_FUA] = 30, [W_CREATE] = 25, [W_DELETE] = 22,
 	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
 	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
-	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10,
+	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10, [W_FRAGMENT] = 3,
 };
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
-	"reopen", "add", "check", "edge",
+	"reopen", "add", "check", "edge", "fragment",
 };
 
 void world_weights(struct world *w)
@@ -112,7 +112,7 @@ static void pick_range(struct world *w, const struct ref_vol *v, uint64_t max, u
 	uint64_t unit = w->shape.sector_size, n;
 
 	*off = island(w, v);
-	switch (below(w, 10)) {
+	switch (w->shape.tiny && one_in(w, 3) ? 9 : below(w, 10)) {
 	case 0: case 1: /* within a block */
 		*off += below(w, VD_BLOCK / unit) * unit;
 		n = 1;
@@ -231,6 +231,39 @@ static int do_write(struct world *w)
 	return settle(w, r, 0);
 }
 
+/* Many single blocks with gaps between: trees grow by pages. */
+static int do_fragment(struct world *w)
+{
+	struct ref_vol *v = pick(w, UNLOCKED | WRITABLE);
+	struct ref_op op = { .kind = REF_WRITE, .len = VD_BLOCK };
+	uint64_t at, n, step, done;
+	struct vd_volume *h;
+	int r = 0;
+
+	if (!v || v->size < 128 * VD_BLOCK)
+		return do_write(w);
+	if (!(h = world_handle(w, v->id)))
+		return 1;
+	op.id = v->id;
+	op.value = w->ref->next_value++;
+	at = island(w, v) / VD_BLOCK;
+	n = 20 + below(w, 400);
+	step = 2 + below(w, 3);
+	for (; !r && n && (at + 1) * VD_BLOCK <= v->size; n--, at += step) {
+		op.off = at * VD_BLOCK;
+		ref_begin(w->ref, &op);
+		r = io_stamp(w->sim, h, v->nbase, op.off, op.len, op.value, &done);
+		if (r == -ENOSPC && !world_disturbed(w) && may_be_full(w)) {
+			ref_done_partly(w->ref, done);
+			w->nospace++;
+		} else if (settle(w, r, 0)) {
+			break;
+		}
+	}
+	world_log(w, "fragment %u, every %llu. block up to %llu = %llu: %d", v->id, (ull)step, (ull)at, (ull)op.value, r);
+	return world_disturbed(w);
+}
+
 static int do_fua(struct world *w)
 {
 	int r = do_write(w); /* I6: the mapping it meets may not be durable yet */
@@ -251,7 +284,7 @@ static int do_unmap(struct world *w)
 		return 1;
 	op.id = v->id;
 	pick_range(w, v, 1 << 20, &op.off, &op.len);
-	if (one_in(w, 20) || (w->shape.tiny && one_in(w, 4))) {
+	if (one_in(w, 20)) {
 		op.off = 0;
 		op.len = v->size;
 	}
@@ -308,7 +341,7 @@ static int do_create(struct world *w)
 	if (w->shape.far && one_in(w, 2))
 		op.size = one_in(w, 5) ? 1ull << 63 : VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, 8, 50)));
 	else
-		op.size = VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, 0, 10)));
+		op.size = VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, w->shape.tiny ? 5 : 0, w->shape.tiny ? 12 : 10)));
 	if (w->shape.bases && one_in(w, 2) && op.size <= 4 << 20) {
 		op.nbase = 1 + below(w, op.size / SECTOR);
 		if (w->shape.sector_size == VD_BLOCK)
@@ -861,6 +894,7 @@ int world_do(struct world *w, enum world_op op)
 	case W_UNMAP: return do_unmap(w);
 	case W_FLUSH: return do_flush(w);
 	case W_FUA: return do_fua(w);
+	case W_FRAGMENT: return do_fragment(w);
 	case W_CREATE: return do_create(w);
 	case W_DELETE: return do_delete(w);
 	case W_RENAME: return do_rename(w);

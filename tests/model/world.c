@@ -32,8 +32,9 @@ void world_fail(struct world *w, const char *fmt, ...)
 	printf("# the last operations:\n");
 	for (i = w->nlog > WORLD_LOG ? w->nlog - WORLD_LOG : 0; i < w->nlog; i++)
 		printf("# %6llu %s\n", (unsigned long long)i + 1, w->log[i % WORLD_LOG]);
-	printf("# pool: %u members of %llu, %llu, %llu blocks, sector %u%s%s%s%s%s; host calls %llu\n", s->nmembers,
-	       (unsigned long long)s->blocks[0], (unsigned long long)s->blocks[1], (unsigned long long)s->blocks[2], s->sector_size,
+	printf("# pool: %u members of %llu, %llu, %llu blocks, journal %llu, sector %u%s%s%s%s%s; host calls %llu\n", s->nmembers,
+	       (unsigned long long)s->blocks[0], (unsigned long long)s->blocks[1], (unsigned long long)s->blocks[2],
+	       (unsigned long long)s->journal_blocks, s->sector_size,
 	       s->write_through ? ", write-through" : "", s->no_tail ? ", no tail" : "", s->tiny ? ", tiny" : "",
 	       s->far ? ", far" : "", s->bases ? ", bases" : "", (unsigned long long)w->sim->ncalls);
 	printf("# FAILED: ");
@@ -76,6 +77,8 @@ void shape_random(struct shape *s, struct rng *rng, unsigned flags)
 	for (m = 0; m < s->nmembers; m++)
 		s->blocks[m] = s->tiny ? VD_MEMBER_MIN_BLOCKS + rng_below(rng, 512) : quick ? rng_between(rng, 3000, 5000) : rng_between(rng, 4096, 16384);
 	s->sector_size = rng_one_in(rng, 8) ? 4096 : 512;
+	if (rng_one_in(rng, 2))
+		s->journal_blocks = rng_between(rng, 64, 300); /* it wraps often */
 	s->write_through = rng_one_in(rng, 10);
 	s->no_tail = rng_one_in(rng, 8);
 	s->far = rng_one_in(rng, 3);
