@@ -145,22 +145,26 @@ static void threads_reserve_beside_checkpoints(void **state)
 	P->space->max_groups = 3;
 	for (uintptr_t i = 0; i < CROWD; i++)
 		OK(pthread_create(&thread[i], NULL, crowd_writer, (void *)(i + 1)));
-	seed = 5;
-	for (unsigned turn = 0; turn < 40; turn++) {
+	for (unsigned turn = 0; turn < 40 || crowd.reserved < 2000;) {
 		pthread_mutex_lock(&crowd.lock);
 		memcpy(queue, crowd.queue, sizeof(*queue) * (nqueue = crowd.queued));
 		memcpy(gone, crowd.gone, sizeof(*gone) * (ngone = crowd.ngone));
 		crowd.queued = crowd.ngone = 0;
 		durable_seq = crowd.seq;
 		pthread_mutex_unlock(&crowd.lock);
+		if (!nqueue && !ngone) {
+			sched_yield(); /* they have not begun, or wait for what follows */
+			if (!n)
+				continue;
+		}
+		turn++;
 		vd_mutex_lock(&P->ckpt_lock);
-		first = n;
 		for (unsigned i = 0; i < nqueue; i++) {
 			assert_true(n < 200000);
 			OK(vd_space_inc(P, queue[i].p_len & VD_PBLK_NONE, (queue[i].p_len >> 48) + 1));
 			counted[n++] = queue[i];
 		}
-		/* the oldest half goes again: those in front of `n - first` are kept */
+		/* the oldest go again, all but 300 */
 		first = n > 300 ? n - 300 : n / 2;
 		for (unsigned i = 0; i < first; i++)
 			OK(vd_space_dec(P, counted[i].p_len & VD_PBLK_NONE, (counted[i].p_len >> 48) + 1));
