@@ -12,7 +12,11 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <time.h>
+#include <unistd.h>
 /* cmocka wants the four above first */
 #include <cmocka.h>
 
@@ -42,6 +46,9 @@ struct rig {
 	unsigned ndisks, ncopies;
 	uint8_t *tail;           /* NULL: the host gives none */
 	struct vd_disk_super super; /* as on disk */
+	struct vd_disk_super old_super; /* the other slot: good while super is half written */
+	vd_atomic_t super_torn;
+	vd_atomic_t progress; /* of a child that will be killed */
 	struct vd_pool *pool;
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -220,7 +227,10 @@ int vd_checkpoint(struct vd_pool *pool)
 	if (!r) {
 		vd_journal_tail_at(pool, seq, pool->super);
 		pool->super->seq = cpu_to_le64(seq);
+		memcpy(&g->old_super, &g->super, sizeof(g->super));
+		vd_atomic_set(&g->super_torn, 1);
 		memcpy(&g->super, pool->super, sizeof(g->super));
+		vd_atomic_set(&g->super_torn, 0);
 		vd_journal_tail_set(pool, pool->super);
 		g->checkpoints++;
 	}
@@ -242,9 +252,18 @@ static unsigned scaled(unsigned n)
 	return (unsigned)vd_max(1, n * env("VD_TEST_SCALE", 100) / 100);
 }
 
+/* Zeroed, and the same in a child. */
+static void *shared_alloc(size_t size)
+{
+	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	assert_true(p != MAP_FAILED);
+	return p;
+}
+
 static struct rig *rig_new(unsigned copies, uint64_t blocks)
 {
-	struct rig *g = calloc(1, sizeof(*g));
+	struct rig *g = shared_alloc(sizeof(*g));
 	unsigned i;
 
 	pthread_mutex_init(&g->lock, NULL);
@@ -253,12 +272,11 @@ static struct rig *rig_new(unsigned copies, uint64_t blocks)
 	g->ndisks = 3;
 	g->rnd = 88172645463325252ull;
 	for (i = 0; i < g->ndisks; i++) {
-		g->disk[i].now = calloc(DISK_BLOCKS, VD_BLOCK);
-		g->disk[i].media = calloc(DISK_BLOCKS, VD_BLOCK);
-		g->disk[i].dirty = calloc(NSECTORS, 1);
+		g->disk[i].now = shared_alloc((size_t)DISK_BLOCKS * VD_BLOCK);
+		g->disk[i].media = shared_alloc((size_t)DISK_BLOCKS * VD_BLOCK);
+		g->disk[i].dirty = shared_alloc(NSECTORS);
 	}
-	g->tail = aligned_alloc(4096, VD_TAIL_AREA);
-	memset(g->tail, 0, VD_TAIL_AREA);
+	g->tail = shared_alloc(VD_TAIL_AREA);
 	g->super.journal_start = cpu_to_le64(START);
 	g->super.journal_blocks = cpu_to_le64(blocks);
 	g->super.journal_member[0] = cpu_to_le32(0);
@@ -314,13 +332,14 @@ static void rig_free(struct rig *g)
 
 	kill_process(g);
 	for (i = 0; i < g->ndisks; i++) {
-		free(g->disk[i].now);
-		free(g->disk[i].media);
-		free(g->disk[i].dirty);
+		munmap(g->disk[i].now, (size_t)DISK_BLOCKS * VD_BLOCK);
+		munmap(g->disk[i].media, (size_t)DISK_BLOCKS * VD_BLOCK);
+		munmap(g->disk[i].dirty, NSECTORS);
 	}
-	free(g->tail);
+	if (g->tail)
+		munmap(g->tail, VD_TAIL_AREA);
 	free(g->seen);
-	free(g);
+	munmap(g, sizeof(*g));
 }
 
 static int collect(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *rec)
@@ -500,7 +519,7 @@ static void without_the_hosts_tail_a_kill_loses_what_was_not_committed(void **st
 	struct rig *g = rig_new(1, 256);
 
 	(void)state;
-	free(g->tail);
+	munmap(g->tail, VD_TAIL_AREA);
 	g->tail = NULL;
 	start(g);
 	put(g, 1);
@@ -613,11 +632,11 @@ static void an_unanswered_commit_that_is_whole_counts(void **state)
 
 static void crash_rewrite_crash_does_not_bring_back_the_old_tail(void **state) /* I8 */
 {
-	struct rig *g = rig_new(2, 256);
+	struct rig *g = rig_new(2, 620);
 	unsigned m;
 
 	(void)state;
-	leave_a_commit_unanswered(g, 250); /* blocks 1, 2, 3 */
+	leave_a_commit_unanswered(g, 300); /* blocks 1, 2, 3 */
 	cut_power(g, KEEP);
 	for (m = 0; m < 2; m++)
 		damage(g, m, 1);
@@ -632,26 +651,42 @@ static void crash_rewrite_crash_does_not_bring_back_the_old_tail(void **state) /
 	rig_free(g);
 }
 
+/* What an opening did not see, no later one may: the rest of the old commit turns
+ * out to be readable after all. */
+static void a_new_incarnation_ends_the_old_ones_chain(void **state) /* I8 */
+{
+	struct rig *g = rig_new(2, 620);
+
+	(void)state;
+	leave_a_commit_unanswered(g, 300);
+	cut_power(g, KEEP);
+	g->disk[0].unreadable[START + 3] = true;
+	damage(g, 1, 3);
+	start(g);
+	expect_seen(g, 1, 3);
+	kill_process(g);
+	g->disk[0].unreadable[START + 3] = false;
+	start(g);
+	expect_seen(g, 1, 3);
+	rig_free(g);
+}
+
 /* The same with a kill: the surviving tail, grown by one record, is written over
  * the torn commit in its own incarnation. */
 static void a_survivor_written_over_a_torn_commit_breaks_its_chain(void **state) /* J3 */
 {
-	struct rig *g = rig_new(2, 256);
-	struct vd_disk_rec_map rec = map_rec(254);
+	struct rig *g = rig_new(2, 620);
+	struct vd_disk_rec_map rec = map_rec(304);
 	unsigned m;
 
 	(void)state;
-	start(g);
-	assert_int_equal(vd_journal_reserve(g->pool, sizeof(rec)), 0);
-	kill_process(g);
-	memset(&g->super, 0, sizeof(g->super.magic)); /* as it was */
-	leave_a_commit_unanswered(g, 250);
+	leave_a_commit_unanswered(g, 300);
 	vd_journal_append(g->pool, &rec.r, sizeof(rec));
 	kill_process(g);
 	for (m = 0; m < 2; m++)
 		damage(g, m, 3);
 	assert_int_equal(attach(g, 0), 0);
-	expect_seen(g, 1, 254);
+	expect_seen(g, 1, 304);
 	g->fail_in = 3 + 2; /* three flushes and the write to copy 0 pass */
 	assert_int_equal(begin(g), -EIO);
 	cut_power(g, KEEP);
@@ -661,14 +696,33 @@ static void a_survivor_written_over_a_torn_commit_breaks_its_chain(void **state)
 		uint8_t *now = g->disk[0].now, *media = g->disk[0].media;
 
 		assert_int_equal(attach(g, VD_OPEN_READONLY), 0);
-		expect_seen(g, 1, 254);
+		expect_seen(g, 1, 304);
 		kill_process(g);
 		g->disk[0].now = g->disk[1].now, g->disk[0].media = g->disk[1].media;
 		g->disk[1].now = now, g->disk[1].media = media;
 	}
 	start(g);
-	expect_seen(g, 1, 254);
+	expect_seen(g, 1, 304);
 	assert_memory_equal(on_disk(g, 0, 0), on_disk(g, 1, 0), 4 * VD_BLOCK);
+	rig_free(g);
+}
+
+static void fewer_survivors_than_the_torn_commit_had_break_its_chain(void **state) /* J3 */
+{
+	struct rig *g = rig_new(2, 620);
+	unsigned m;
+
+	(void)state;
+	leave_a_commit_unanswered(g, 300);
+	kill_process(g);
+	for (m = 0; m < 2; m++)
+		damage(g, m, 3);
+	g->tail[VD_TAIL_AREA - VD_TAIL_BYTES + 10 * 48 + 20] ^= 1;
+	start(g);
+	expect_seen(g, 1, 10); /* block 1 is written anew; block 2 is the old one */
+	cut_power(g, LOSE);
+	start(g);
+	expect_seen(g, 1, 10);
 	rig_free(g);
 }
 
@@ -914,11 +968,14 @@ static void openings_without_a_commit_use_no_segment(void **state)
 	unsigned i;
 
 	(void)state;
+	start(g);
+	put(g, 1);
 	for (i = 0; i < 40; i++) {
-		start(g);
 		kill_process(g);
+		start(g);
+		expect_seen(g, 1, 1);
 	}
-	assert_int_equal(le32_to_cpu(g->super.nsegments), 1);
+	assert_int_equal(le32_to_cpu(g->super.nsegments), 2);
 	rig_free(g);
 }
 
@@ -1406,6 +1463,13 @@ static void hostile_blocks_do_no_harm(void **state)
 			b[pos + rnd(g) % 2] = rnd(g) % 2 ? (uint8_t)rnd(g) : (uint8_t)-(rnd(g) % 3);
 			if (rnd(g) % 4 == 0)
 				memset(b + pos, rnd(g) % 2 ? 0xff : 0, 8);
+			if (rnd(g) % 4 == 0) { /* a whole commit of one block moves in the sequence */
+				struct vd_disk_journal *j = (struct vd_disk_journal *)b;
+				uint64_t by = rnd(g) % 5 - 2;
+
+				j->first_seq = cpu_to_le64(le64_to_cpu(j->first_seq) + by);
+				j->last_seq = cpu_to_le64(le64_to_cpu(j->last_seq) + by);
+			}
 		}
 		if (rnd(g) % 8 == 0)
 			g->super.seq = cpu_to_le64(rnd(g) % 300);
@@ -1435,6 +1499,8 @@ static void hostile_blocks_do_no_harm(void **state)
 		}
 		ok++;
 		assert_true(g->nseen < 1000);
+		if (g->nseen)
+			assert_int_equal(g->seen[0].seq, le64_to_cpu(g->super.seq) + 1);
 		for (i = 1; i < g->nseen; i++)
 			assert_int_equal(g->seen[i].seq, g->seen[i - 1].seq + 1);
 		if (!(g->pool->flags & VD_OPEN_READONLY)) {
@@ -1577,6 +1643,19 @@ static void model_open(struct model *mo, bool power)
 	memcpy(&g->super, g->pool->super, sizeof(g->super));
 }
 
+/* J1, when nothing is reserved: each record here needs one block. */
+static void model_claims(struct model *mo)
+{
+	struct vd_journal *j = mo->g->pool->journal;
+	uint64_t waiting = vd_journal_last(mo->g->pool) - vd_journal_durable(mo->g->pool);
+
+	if (vd_pool_mode(mo->g->pool) == VD_MODE_FAILED)
+		return;
+	assert_int_equal(vd_atomic_read(&j->claimed), vd_journal_used(mo->g->pool) + waiting);
+	assert_int_equal(vd_atomic_read(&j->claimed_bytes), waiting * (sizeof(struct tail_rec) + sizeof(struct vd_disk_rec_map)));
+	assert_true(vd_journal_used(mo->g->pool) == j->head - j->tail);
+}
+
 static void crashes_keep_what_was_acknowledged(void **state)
 {
 	uint64_t seed = env("VD_TEST_SEED", 0x9e3779b97f4a7c15ull);
@@ -1618,9 +1697,72 @@ static void crashes_keep_what_was_acknowledged(void **state)
 					kill_process(g);
 				model_open(&mo, power);
 			}
+			model_claims(&mo);
 		}
 		rig_free(g);
 	}
+}
+
+/* ---- a real kill ----------------------------------------------------------- */
+
+static void work_until_killed(struct rig *g)
+{
+	for (;;) {
+		struct vd_disk_rec_map rec = map_rec(vd_journal_last(g->pool) + 1);
+		uint64_t dice = rnd(g) % 32;
+
+		while (vd_journal_reserve(g->pool, sizeof(rec)))
+			if (vd_journal_make_room(g->pool))
+				_exit(1);
+		vd_atomic_set(&g->progress, (int64_t)vd_journal_append(g->pool, &rec.r, sizeof(rec)));
+		if (!dice && commit(g))
+			_exit(1);
+		if (dice == 1 && rnd(g) % 8 == 0 && vd_checkpoint(g->pool))
+			_exit(1);
+	}
+}
+
+static void a_kill_at_any_instant_loses_nothing_appended(void **state) /* I10, J4 */
+{
+	unsigned run, kills = scaled(60), i;
+	struct rig *g = rig_new(2, 100);
+
+	(void)state;
+	g->rnd = env("VD_TEST_SEED", 12345) | 1;
+	for (run = 0; run <= kills; run++) {
+		struct timespec t = { .tv_nsec = (long)(rnd(g) % 3000000) };
+		uint64_t last;
+		pid_t pid;
+		int status;
+
+		assert_int_equal(attach(g, 0), 0);
+		last = vd_journal_last(g->pool);
+		assert_true(last >= (uint64_t)vd_atomic_read(&g->progress));
+		assert_int_equal(g->nseen, last - le64_to_cpu(g->super.seq));
+		for (i = 0; i < g->nseen; i++) {
+			assert_int_equal(g->seen[i].seq, le64_to_cpu(g->super.seq) + 1 + i);
+			assert_int_equal(g->seen[i].id, g->seen[i].seq);
+		}
+		if (begin(g) == -ENOSPC) {
+			assert_int_equal(vd_checkpoint(g->pool), 0);
+			assert_int_equal(begin(g), 0);
+		}
+		pid = fork();
+		assert_true(pid >= 0);
+		if (!pid)
+			work_until_killed(g);
+		nanosleep(&t, NULL);
+		assert_int_equal(kill(pid, SIGKILL), 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+		pthread_mutex_init(&g->lock, NULL); /* it may have held it */
+		if (vd_atomic_read(&g->super_torn))
+			memcpy(&g->super, &g->old_super, sizeof(g->super));
+		vd_atomic_set(&g->super_torn, 0);
+		kill_process(g);
+	}
+	assert_true(vd_atomic_read(&g->progress) > 0);
+	rig_free(g);
 }
 
 /* ---- threads -------------------------------------------------------------- */
@@ -1664,7 +1806,7 @@ static void gate_open(struct rig *g)
 	pthread_mutex_unlock(&g->lock);
 }
 
-/* Until n callers more than now would be answered by the next round; they cannot be seen, so: a while. */
+/* Until the threads just made wait in a commit: that cannot be seen, so a while. */
 static void settle_down(void)
 {
 	struct timespec t = { .tv_nsec = 50 * 1000 * 1000 };
@@ -1672,7 +1814,7 @@ static void settle_down(void)
 	nanosleep(&t, NULL);
 }
 
-static void waiters_share_one_commit(void **state)
+static void threads_that_wait_share_one_commit(void **state)
 {
 	struct rig *g = rig_new(2, 256);
 	struct worker first = { .g = g }, w[8];
@@ -1703,7 +1845,7 @@ static void waiters_share_one_commit(void **state)
 	rig_free(g);
 }
 
-static void who_comes_while_a_round_flushes_waits_for_the_next(void **state) /* J6 */
+static void threads_that_come_while_a_round_flushes_wait_for_the_next(void **state) /* J6 */
 {
 	struct rig *g = rig_new(1, 256);
 	struct worker a = { .g = g }, b = { .g = g };
@@ -1731,7 +1873,7 @@ static void who_comes_while_a_round_flushes_waits_for_the_next(void **state) /* 
 	rig_free(g);
 }
 
-static void waiters_of_a_failed_commit_get_an_error(void **state)
+static void threads_that_wait_for_a_failed_commit_get_an_error(void **state)
 {
 	struct rig *g = rig_new(2, 256);
 	struct worker w[5];
@@ -1864,6 +2006,8 @@ int main(void)
 		cmocka_unit_test(a_torn_commit_is_dropped_whole),
 		cmocka_unit_test(an_unanswered_commit_that_is_whole_counts),
 		cmocka_unit_test(crash_rewrite_crash_does_not_bring_back_the_old_tail),
+		cmocka_unit_test(a_new_incarnation_ends_the_old_ones_chain),
+		cmocka_unit_test(fewer_survivors_than_the_torn_commit_had_break_its_chain),
 		cmocka_unit_test(a_survivor_written_over_a_torn_commit_breaks_its_chain),
 		cmocka_unit_test(unequal_copies_are_made_equal_before_the_first_append),
 		cmocka_unit_test(an_unreadable_block_is_taken_from_the_other_copy),
@@ -1897,11 +2041,15 @@ int main(void)
 		cmocka_unit_test(hostile_blocks_do_no_harm),
 		cmocka_unit_test(a_superblock_that_cannot_be_is_refused),
 		cmocka_unit_test(crashes_keep_what_was_acknowledged),
-		cmocka_unit_test(waiters_share_one_commit),
-		cmocka_unit_test(who_comes_while_a_round_flushes_waits_for_the_next),
-		cmocka_unit_test(waiters_of_a_failed_commit_get_an_error),
+		cmocka_unit_test(a_kill_at_any_instant_loses_nothing_appended),
+		cmocka_unit_test(threads_that_wait_share_one_commit),
+		cmocka_unit_test(threads_that_come_while_a_round_flushes_wait_for_the_next),
+		cmocka_unit_test(threads_that_wait_for_a_failed_commit_get_an_error),
 		cmocka_unit_test(threads_append_and_commit),
 	};
 
+#ifdef TEST_FILTER
+	cmocka_set_test_filter(TEST_FILTER);
+#endif
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
