@@ -140,7 +140,7 @@ static int recv_line(struct vol_client *c, bool may_end, char **line, size_t *us
 	size_t looked = 0;
 
 	for (;;) {
-		char *end = memchr(c->buf + looked, '\n', c->have - looked);
+		char *end = c->have > looked ? memchr(c->buf + looked, '\n', c->have - looked) : NULL;
 		if (end) {
 			*end = 0;
 			*line = c->buf;
