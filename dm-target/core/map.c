@@ -19,7 +19,7 @@
  */
 #include "volume.h"
 
-enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY };
+enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_GROUP, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY };
 
 /* ---- gates ------------------------------------------------------------ */
 
@@ -535,9 +535,8 @@ static void set_fill(const struct vd_volume *vol, const struct vd_ext *e, vd_vbl
 /*
  * With the range claimed: how far it needs new blocks, what was there, and where
  * the partly written ends get the rest of their block from.  Under vol->map.
- * *near is where the block before v0 would be continued.
  */
-static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t *n, vd_pblk_t *near)
+static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t *n)
 {
 	uint64_t want = io->nblocks, end = io->offset + len, i = 0;
 	struct vd_ext e;
@@ -565,16 +564,28 @@ static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_
 	else if (i == 1)
 		io->head = io->tail;
 	*n = i;
-	*near = VD_PBLK_NONE;
-	if (i && io->v0 && !vd_map_find(vol, io->v0 - 1, VD_NODE_NOWAIT, &e) && e.kind == VD_DATA)
-		*near = e.p + 1;
 	return 0;
+}
+
+vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uint64_t len)
+{
+	vd_vblk_t at = start, end = start + len;
+	vd_pblk_t p = VD_PBLK_NONE;
+	struct vd_ext e;
+
+	vd_read_lock(&vol->map);
+	for (; at < end && !vd_map_find(vol, at, VD_NODE_NOWAIT, &e); at += e.len)
+		if (in_place(vol, &e) && VD_PBLK_BLOCK(e.p) + v >= e.v) {
+			p = e.p + v - e.v;
+			break;
+		}
+	vd_read_unlock(&vol->map);
+	return p;
 }
 
 /* Counts again for a run that turned out shorter than what was gathered. */
 static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t n)
 {
-	vd_pblk_t near;
 	uint64_t got;
 	int r;
 
@@ -582,7 +593,7 @@ static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint6
 	io->nblocks = (uint32_t)n;
 	vd_spin_unlock(&vol->claim_lock);
 	vd_read_lock(&vol->map);
-	r = gather(vol, io, len, &got, &near);
+	r = gather(vol, io, len, &got);
 	vd_read_unlock(&vol->map);
 	return r ? r : got == n ? 0 : -EWOULDBLOCK;
 }
@@ -594,7 +605,7 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 	struct vd_pool *pool = vol->pool;
 	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK), n, kept, room;
 	struct vd_ov_entry *spare[2];
-	vd_pblk_t near, p;
+	vd_pblk_t p;
 	unsigned got;
 	int r, why = WAIT_NODE;
 
@@ -605,7 +616,7 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 	if (!claim_take(vol, io, want))
 		return io_park(io, WAIT_CLAIM, want);
 	vd_read_lock(&vol->map);
-	r = gather(vol, io, len, &n, &near);
+	r = gather(vol, io, len, &n);
 	vd_read_unlock(&vol->map);
 	if (r)
 		goto unclaim;
@@ -620,9 +631,14 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 	if (room <= kept)
 		goto unclaim;
 	n = vd_min(n, room - kept); /* the last few blocks are given too */
-	r = vd_windows_alloc(vol, io->v0, (unsigned)n, near, &p, &got);
-	if (r)
+	r = vd_windows_alloc(vol, io->v0, (unsigned)n, &p, &got);
+	if (r) {
+		if (p != VD_PBLK_NONE) {
+			why = WAIT_GROUP;
+			io->pblk = p;
+		}
 		goto unclaim;
+	}
 	why = WAIT_NODE;
 	if (got < io->nblocks) {
 		r = regather(vol, io, len, got);
@@ -778,6 +794,8 @@ int vd_io_wait(struct vd_io *io)
 				return r;
 		}
 		return vd_space_make(pool);
+	case WAIT_GROUP:
+		return vd_space_load(pool, io->pblk);
 	case WAIT_ROOM:
 		return vd_journal_make_room(pool);
 	case WAIT_OVERLAY:

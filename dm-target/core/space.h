@@ -65,6 +65,12 @@ void vd_space_checkpointed(struct vd_pool *pool);
  * only; -EWOULDBLOCK: call vd_space_refill(); Tries for the whole length, then
  * the longest run found at hand, in any loaded group. */
 int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+/* Reserves those of the n (1..32) blocks from p on that are free: bit i of *mask is
+ * p + i.  Class N; -EWOULDBLOCK: their group is not in memory, vd_space_load().
+ * A mask of 0 when none is free, p + n is past the group, or data may have no more. */
+int vd_space_reserve_mask(struct vd_pool *pool, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
+/* Class B: brings p's group into memory. */
+int vd_space_load(struct vd_pool *pool, vd_pblk_t p) __must_check;
 /* Class B: loads groups with free blocks. -ENOSPC: no block is free above the
  * reserve (the caller then tries a checkpoint, or fails). */
 int vd_space_refill(struct vd_pool *pool) __must_check;

@@ -262,6 +262,37 @@ int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pbl
 	return run.n ? 0 : -EWOULDBLOCK;
 }
 
+int vd_space_reserve_mask(struct vd_pool *pool, vd_pblk_t p, unsigned n, uint32_t *mask)
+{
+	struct vd_space *s = pool->space;
+	struct space_group *g;
+	uint32_t got = 0;
+	unsigned i, in = space_in(p);
+
+	vd_spin_lock(&s->lock);
+	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
+	if (g && in + n <= VD_GROUP_BLOCKS && s->free >= (int64_t)(pool->reserve_blocks + n) && member_room(pool, g->m, n) == n)
+		for (i = 0; i < n; i++)
+			if (!space_bit(g->busy, in + i)) {
+				space_busy_set(s, g, in + i, 1);
+				got |= 1u << i;
+			}
+	if (got)
+		g->recent = true;
+	vd_spin_unlock(&s->lock);
+	if (!g)
+		return -EWOULDBLOCK;
+	*mask = got;
+	return 0;
+}
+
+int vd_space_load(struct vd_pool *pool, vd_pblk_t p)
+{
+	struct space_group *g;
+
+	return space_load(pool, space_nr(p), false, &g);
+}
+
 void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
 {
 	struct vd_space *s = pool->space;

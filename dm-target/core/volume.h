@@ -51,7 +51,7 @@ void vd_gate_await(struct vd_gate *g);   /* wait for the last flip to drain; cla
 
 /* A stretch of blocks reserved for a stretch of a volume (D2). */
 #define VD_WINDOW_BLOCKS 1024u
-#define VD_WINDOWS_MAX 256u
+#define VD_WINDOWS_MAX 1024u
 struct vd_window {
 	struct vd_list lru;
 	struct vd_list hash;
@@ -71,9 +71,10 @@ struct vd_windows {
 	uint64_t run;            /* blocks on this member so far */
 };
 void vd_windows_init(struct vd_windows *w);
-/* Blocks for [v, v + want): contiguous, got <= want. near: where v would continue
- * its neighbour, or VD_PBLK_NONE. Class N; -EWOULDBLOCK. */
-int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t near, vd_pblk_t *p, unsigned *got) __must_check;
+#define VD_REGION_BLOCKS 16u /* 64 KiB, the smallest window */
+/* Blocks for [v, v + want): contiguous, got <= want. Class N; -EWOULDBLOCK, then
+ * *p is a block whose group must be loaded first, or VD_PBLK_NONE. */
+int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
 /* Gives back all that was reserved and not given out. Class N. */
 void vd_windows_drop(struct vd_volume *vol);
 
@@ -153,6 +154,9 @@ struct vd_volumes {
 /* ---- map.c ---- */
 int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id) __must_check;
 void vd_volume_teardown(struct vd_volume *vol); /* without its base */
+/* Where v would be if it lay beside a block of its own in [start, start + len):
+ * VD_PBLK_NONE when there is none, or none that can be told without reading. */
+vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uint64_t len);
 /* Look-up through all layers, under vol->map. */
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
 /* The same from outside the lock, reading what is missing. Class B. */

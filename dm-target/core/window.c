@@ -11,10 +11,13 @@
  * W1  A block of the window whose bit is clear is reserved in the space layer
  *     and known to nobody; one whose bit is set is its writer's for good.
  * W2  Windows exist in memory only; dropping one gives the clear blocks back.
+ * W3  When a region is written again whose window was dropped (or was another
+ *     opening's), it gets back what is still free beside its own blocks, before any
+ *     new place: regions stay together, and the gaps they left are theirs to fill.
  */
 #include "volume.h"
 
-#define REGION_BLOCKS 16u        /* 64 KiB, the smallest window */
+#define REGION_BLOCKS VD_REGION_BLOCKS
 #define MEMBER_RUN_BLOCKS 16384u /* 64 MiB on one member, then the next */
 
 void vd_windows_init(struct vd_windows *w)
@@ -127,7 +130,54 @@ static uint32_t shape(struct vd_windows *w, vd_vblk_t v, bool sequential, vd_vbl
 	return (uint32_t)(end - s);
 }
 
-static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t near, int *err)
+static struct vd_window *window_new(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t len)
+{
+	struct vd_windows *w = &vol->win;
+	struct vd_window *win = vol->pool->host.alloc(vol->pool->host.ctx, sizeof(*win), VD_ALLOC_NOWAIT);
+
+	if (!win)
+		return NULL;
+	memset(win, 0, sizeof(*win));
+	win->v = v;
+	win->p = p;
+	win->len = len;
+	vd_list_add_tail(&w->lru, &win->lru);
+	vd_list_add_tail(bucket(w, v), &win->hash);
+	w->n++;
+	return win;
+}
+
+static void cap(struct vd_volume *vol)
+{
+	if (vol->win.n > VD_WINDOWS_MAX)
+		drop(vol, vd_container(vol->win.lru.next, struct vd_window, lru));
+}
+
+/* W3: v would lie at `beside`. NULL: it cannot, or there is no memory. */
+static struct vd_window *regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_t *p, int *err)
+{
+	vd_vblk_t start;
+	uint32_t mask, i, len = shape(&vol->win, v, false, &start);
+	struct vd_window *win;
+
+	if (!len || VD_PBLK_BLOCK(beside) < v - start)
+		return NULL;
+	*p = beside - (v - start);
+	*err = vd_space_reserve_mask(vol->pool, *p, len, &mask);
+	if (*err || !mask)
+		return NULL;
+	win = mask >> (v - start) & 1 ? window_new(vol, start, *p, len) : NULL;
+	for (i = 0; i < len; i++)
+		if (win && !(mask >> i & 1)) {
+			win->map[0] |= 1ull << i;
+			win->used++;
+		} else if (!win && mask >> i & 1) {
+			vd_space_unreserve(vol->pool, *p + i, 1);
+		}
+	return win;
+}
+
+static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want, int *err)
 {
 	struct vd_windows *w = &vol->win;
 	bool sequential = v == w->next_v;
@@ -142,55 +192,56 @@ static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want,
 	if (want > REGION_BLOCKS)
 		sequential = true; /* a large write is a stream of its own */
 	len = shape(w, v, sequential, &start);
-	*err = 0;
 	if (!len)
 		return NULL;
-	if (near != VD_PBLK_NONE && near >= v - start)
-		goal = near - (v - start);
-	else
-		goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
-	win = vol->pool->host.alloc(vol->pool->host.ctx, sizeof(*win), VD_ALLOC_NOWAIT);
-	if (!win)
-		return NULL;
-	memset(win, 0, sizeof(*win));
+	goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
 	*err = vd_space_reserve(vol->pool, goal, len, &p, &got);
-	if (*err) {
-		vd_free(vol->pool, win);
+	if (*err)
+		return NULL;
+	if (got <= v - start) { /* too short to reach v from the window's start */
+		len -= (uint32_t)(v - start);
+		start = v;
+	}
+	win = window_new(vol, start, p, vd_min(len, got));
+	if (!win) {
+		vd_space_unreserve(vol->pool, p, got);
 		return NULL;
 	}
-	if (got <= v - start) { /* too short to reach v from the window's start */
-		start = v;
-		len = vd_min(len, got);
-	}
-	win->v = start;
-	win->p = p;
-	win->len = vd_min(len, got);
-	if (win->len < got)
-		vd_space_unreserve(vol->pool, p + win->len, got - win->len);
 	if (goal == VD_PBLK_NONE)
 		w->run = 0;
+	if (win->len < got)
+		vd_space_unreserve(vol->pool, p + win->len, got - win->len);
 	w->run += win->len;
 	w->goal = p + win->len;
 	w->next_v = win->v + win->len;
-	vd_list_add_tail(&w->lru, &win->lru);
-	vd_list_add_tail(bucket(w, v), &win->hash);
-	if (++w->n > VD_WINDOWS_MAX)
-		drop(vol, vd_container(w->lru.next, struct vd_window, lru));
 	return win;
 }
 
-int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t near, vd_pblk_t *p, unsigned *got)
+int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	struct vd_windows *w = &vol->win;
 	struct vd_window *win;
+	vd_pblk_t beside = VD_PBLK_NONE;
 	int r = 0;
 
 	vd_spin_lock(&w->lock);
 	win = find(w, v);
-	if (!win)
-		win = make(vol, v, want, near, &r);
-	if (win)
+	if (!win && v != w->next_v) {
+		vd_spin_unlock(&w->lock);
+		beside = vd_map_beside(vol, v, v & ~(vd_vblk_t)(REGION_BLOCKS - 1), REGION_BLOCKS);
+		vd_spin_lock(&w->lock);
+		win = find(w, v);
+	}
+	if (!win && beside != VD_PBLK_NONE)
+		win = regain(vol, v, beside, p, &r);
+	if (!win && !r) {
+		*p = VD_PBLK_NONE;
+		win = make(vol, v, want, &r);
+	}
+	if (win) {
 		take(vol, win, v, want, p, got);
+		cap(vol);
+	}
 	vd_spin_unlock(&w->lock);
-	return win || r ? r : vd_space_reserve(vol->pool, near, vd_min(want, VD_WINDOW_BLOCKS), p, got);
+	return win || r ? r : vd_space_reserve(vol->pool, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
 }
