@@ -114,7 +114,8 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 			continue;
 		r = vol_member_open(f->path, lock, &fd, &geo, why);
 		if (r) {
-			vol_fail(NULL, r, "pool %s: its member %s %s", c->name, f->path, why);
+			vol_fail(NULL, r, "pool %s: its member %s %s%s", c->name, f->path, why,
+				 r == -EBUSY ? "\ntry again when that has ended" : "");
 			goto err;
 		}
 		r = vol_label_fd(fd, &label);

@@ -366,42 +366,48 @@ static int found_send(struct found *f, const char *key, struct json_object *(*to
 	return r;
 }
 
+static void place(char *buf, size_t size, vd_pblk_t p)
+{
+	snprintf(buf, size, "block %llu of member %u", (unsigned long long)VD_PBLK_BLOCK(p), VD_PBLK_MEMBER(p));
+}
+
 static void fault_text(const struct vd_check_report *r, const char *name, char *buf, size_t size)
 {
 	unsigned long long a = r->a, b = r->b;
-	char who[VOL_NAME_SIZE + 32] = "";
+	char who[VOL_NAME_SIZE + 32] = "", at[64];
 
 	if (r->volume && name[0])
 		snprintf(who, sizeof(who), "volume %s: ", name);
 	else if (r->volume)
 		snprintf(who, sizeof(who), "volume id %u: ", r->volume);
+	place(at, sizeof(at), r->a);
 	switch (r->fault) {
 	case VD_FAULT_NODE:
-		snprintf(buf, size, "%smetadata block %llu is unreadable in every copy", who, a);
+		snprintf(buf, size, "%smetadata, %s: unreadable in every copy", who, at);
 		return;
 	case VD_FAULT_COPY:
-		snprintf(buf, size, "%sone copy of a metadata block is bad, at block %llu; the other is good", who, a);
+		snprintf(buf, size, "%smetadata, %s: this copy is bad or missing, the other is good", who, at);
 		return;
 	case VD_FAULT_COUNT:
-		snprintf(buf, size, "%sblock %llu has %llu references but %llu are recorded", who, a, b >> 32, b & 0xffffffffu);
+		snprintf(buf, size, "%s%s: %llu references found, %llu recorded", who, at, b >> 32, b & 0xffffffffu);
 		return;
 	case VD_FAULT_LEAK:
-		snprintf(buf, size, "%s%llu blocks from %llu on are counted as used, but nothing refers to them", who, b, a);
+		snprintf(buf, size, "%s%llu blocks from %s on: counted as used, but nothing refers to them", who, b, at);
 		return;
 	case VD_FAULT_ORDER:
-		snprintf(buf, size, "%smetadata block %llu has entries out of order or out of range", who, a);
+		snprintf(buf, size, "%smetadata, %s: entries out of order or out of range", who, at);
 		return;
 	case VD_FAULT_RECORD:
 		snprintf(buf, size, "%sits record makes no sense", who[0] ? who : "a volume: ");
 		return;
 	case VD_FAULT_RANGE:
-		snprintf(buf, size, "%sits bytes %llu to %llu are lost", who, a, a + b - 1);
+		snprintf(buf, size, "%slost: %llu bytes from %llu on", who, b, a);
 		return;
 	case VD_FAULT_NAME:
 		snprintf(buf, size, "%sit is not found by its name", who);
 		return;
 	case VD_FAULT_MAPPED:
-		snprintf(buf, size, "%s%llu mapped blocks are recorded, %llu were found", who, a, b);
+		snprintf(buf, size, "%s%llu mapped blocks recorded, %llu found", who, a, b);
 		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
