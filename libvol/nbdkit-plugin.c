@@ -65,7 +65,6 @@ static bool takeover;
 
 static struct vol_pool *pool;
 static struct vol_server *server;
-static unsigned sector_size;
 
 /* One client with a writable volume (P3). */
 struct client {
@@ -304,17 +303,11 @@ static int on_after_fork(void)
 	const struct vol_server_hooks hooks = {
 		.nbd_socket = nbd_socket, .connections = hook_connections, .stop = hook_stop,
 	};
-	struct vd_pool_info *info;
 	int r;
 
 	vol_set_purpose("nbdkit-vd");
 	vol_set_log(log_line, NULL);
 	be_reclaim_safe();
-	info = malloc(sizeof(*info));
-	if (!info) {
-		nbdkit_error("out of memory");
-		return -1;
-	}
 	r = vol_pool_open(pool_name, VOL_OFFLINE | (pool_readonly ? VOL_READONLY : 0) | (takeover ? VOL_TAKEOVER : 0), &pool);
 	if (r == -EROFS && !pool_readonly) {
 		/* Degraded: what is there can still be read and copied away. */
@@ -326,8 +319,6 @@ static int on_after_fork(void)
 		nbdkit_error("%s", vol_error(NULL));
 		goto no_pool;
 	}
-	vd_pool_info(vol_pool_engine(pool), info);
-	sector_size = info->sector_size;
 	r = vol_server_start(pool, &hooks, &server);
 	if (r) {
 		nbdkit_error("%s", vol_error(NULL));
@@ -335,7 +326,6 @@ static int on_after_fork(void)
 	}
 	if (start_watch())
 		nbdkit_error("no thread to watch for the end; clients will have to leave first");
-	free(info);
 	return 0;
 
 no_server:
@@ -344,7 +334,6 @@ no_server:
 		nbdkit_error("%s", vol_error(NULL));
 	pool = NULL;
 no_pool:
-	free(info);
 	return -1;
 }
 
@@ -693,7 +682,7 @@ static int64_t on_get_size(void *handle)
 static int on_block_size(void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum)
 {
 	(void)handle;
-	*minimum = sector_size;
+	*minimum = 1; /* so that an image of any length can be copied in; vol_pwrite() does the edges */
 	*preferred = VD_BLOCK;
 	*maximum = REQUEST_MAX;
 	return 0;

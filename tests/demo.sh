@@ -101,13 +101,12 @@ remount() { vdunlink -q $POOL/data && vdlink --mount "$W/data" $POOL/data && NOT
 # compare with.
 set_aside()
 {
-	local d n=0 size
-	for d in "$SOURCE"/*/; do
-		size=$(du -sm "$d" 2>/dev/null | cut -f1)
-		[ $((n + size)) -gt "$CAP_MB" ] && continue
-		n=$((n + size))
-		cp -a "$d" "$W/orig/" || return 1
-	done
+	local d n=0 size list=()
+	while read -r size d; do
+		[ $((n + size)) -gt $((CAP_MB * 1024)) ] && continue
+		n=$((n + size)) list+=("$d")
+	done < <(du -sk "$SOURCE"/*)
+	cp -a "${list[@]}" "$W/orig/" || return 1
 	NOTE="$(find "$W/orig" -type f | wc -l) files, $(human $(($(du -sm "$W/orig" | cut -f1) << 20)))"
 }
 copy_tree() { cp -a "$W/orig/." "$W/data/" && sync -f "$W/data" && NOTE="on disk; the volume maps $(human "$(field data mapped)")"; }

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# What the command tests share.  Each test has its own configuration, runtime
+# directory and members below $T; after it, links are undone, servers ended and
+# every pool it made is checked.  A test that damages a pool on purpose says
+# `no_check`.
+
+VD=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
+export PATH=${VD_BUILD:-$VD/build}:$PATH LC_ALL=C
+shopt -s nullglob
+
+setup()
+{
+	T=$(mktemp -d /var/tmp/vdt.XXXXXX)
+	export VD_CONFIG_DIR=$T/etc VD_RUNTIME_DIR=$T/run VD_DEV_DIR=$T/dev VD_LINK_TIMEOUT=20
+	mkdir "$T/etc" "$T/run" "$T/mnt" "$T/mnt2"
+	CHECK=1
+	cd "$T" || return 1
+}
+
+teardown()
+{
+	local bad=0 m b f pid
+	cd / || return 1
+	jobs -p | xargs -r kill 2>/dev/null
+	wait 2>/dev/null
+	while read -r m; do umount -l "$m"; done < <(awk -v t="$T/mnt" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo | tac)
+	for m in $(vdlink ls --noheadings -o path 2>/dev/null); do vdunlink -q "$m" >/dev/null 2>&1; done
+	end_servers TERM
+	for b in /sys/block/loop*/loop/backing_file; do
+		[[ $(cat "$b" 2>/dev/null) == "$T"/* ]] && losetup -d "/dev/$(basename "${b%/loop/backing_file}")"
+	done
+	while read -r f; do umount -l "$f"; done < <(awk -v t="$T/run" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo)
+	end_servers KILL
+	if [ "$CHECK" = 1 ]; then
+		for pid in $(vdpool ls --noheadings -o name 2>/dev/null); do
+			vdpool check "$pid" >"$T/check" 2>&1 || { echo "pool $pid after the test:"; cat "$T/check"; bad=1; }
+		done
+	fi
+	[ -z "$BATS_TEST_COMPLETED" ] && tail -20 "$T"/run/*.log </dev/null
+	rm -rf "$T"
+	return $bad
+}
+
+no_check() { CHECK=0; }
+
+server_pids()
+{
+	local p
+	for p in /proc/[0-9]*/cmdline; do
+		{ [[ $(tr '\0' ' ' <"$p") == nbdkit*"$T/"* ]]; } 2>/dev/null && basename "${p%/cmdline}"
+	done
+	return 0
+}
+server_pid() { server_pids | head -1; }
+
+# end_servers SIGNAL: and waits until they are gone
+end_servers()
+{
+	local p i
+	for p in $(server_pids); do
+		kill "-$1" "$p" 2>/dev/null
+		for ((i = 0; i < 500; i++)); do
+			[ -d "/proc/$p" ] && [[ $(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null) != [ZX] ]] || break
+			sleep 0.02
+		done
+	done
+	return 0
+}
+
+need() { local c; for c in "$@"; do command -v "$c" >/dev/null || skip "$c is not installed"; done; }
+need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
+need_links() { need_root; [ -e /dev/fuse ] || [ -e /dev/nbd0 ] || skip "neither /dev/fuse nor nbd"
+	[ -e /dev/loop-control ] || [ -e /dev/nbd0 ] || skip "no loop devices"; }
+
+# must STATUS COMMAND...: its output is in $output
+must()
+{
+	local want=$1
+	shift
+	run "$@" </dev/null
+	[ "$status" = "$want" ] || { echo "status $status, not $want: $*"; echo "$output"; return 1; }
+}
+ok() { must 0 "$@"; }
+# says TEXT...: the last output contains each
+says()
+{
+	local t
+	for t in "$@"; do
+		[[ $output == *"$t"* ]] || { echo "not said: $t"; echo "in: $output"; return 1; }
+	done
+}
+says_not() { [[ $output != *"$1"* ]] || { echo "said: $1"; echo "in: $output"; return 1; }; }
+
+# a pool p of N members (default 2) of SIZE (default 128m)
+make_pool()
+{
+	local n=${1:-2} size=${2:-128m} i files=()
+	for ((i = 0; i < n; i++)); do files+=("$T/m$i"); done
+	ok vdpool create p -L "$size" "${files[@]}"
+}
+make_volume() { ok vdcreate p/"${1:-v}" -L "${2:-64m}"; }
+
+# serve: the server of pool p; $S is its socket
+serve()
+{
+	S=$T/run/s.nbd
+	rm -f "$S"
+	nbdkit -f -U "$S" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=p "$@" 2>"$T/run/serve.log" 3>&- &
+	SERVER=$!
+	local i
+	for ((i = 0; i < 500; i++)); do
+		[ -e "$T/run/p.ctl" ] && [ -S "$S" ] && return 0
+		kill -0 $SERVER 2>/dev/null || break
+		sleep 0.02
+	done
+	cat "$T/run/serve.log"
+	return 1
+}
+# io VOLUME QEMU-IO-COMMAND...
+io()
+{
+	local v=$1 c args=()
+	shift
+	for c in "$@"; do args+=(-c "$c"); done
+	run qemu-io -f raw "${args[@]}" "$(uri "$v")"
+	[ "$status" = 0 ] && [[ $output != *rror* && $output != *ailed* ]] || { echo "$output"; return 1; }
+}
+uri() { echo "nbd+unix:///$1?socket=$S"; }
+field() { vdls --noheadings --nosuffix --units b -o "$2" "$1" | tr -d ' '; }
+wait_for() { local i; for ((i = 0; i < 500; i++)); do "$@" >/dev/null 2>&1 && return 0; sleep 0.02; done; echo "never: $*"; return 1; }
+random() { head -c "$1" /dev/urandom; }
