@@ -513,9 +513,32 @@ const struct vd_host *vol_host_vd(struct vol_host *h)
 
 /* ---- worker ------------------------------------------------------------ */
 
+/* Says when use has passed a threshold, and when it is below it again.  `passed`:
+ * bit i is set while threshold i is passed. */
+static void look_at_thresholds(struct vol_host *h, unsigned *passed)
+{
+	struct vd_pool_info info;
+	uint64_t permille;
+
+	vd_pool_info(h->pool, &info);
+	if (!info.total_blocks)
+		return;
+	permille = info.used_blocks * 1000 / info.total_blocks; /* 2^48 blocks at most */
+	for (unsigned i = 0; i < 4; i++) {
+		bool now = info.threshold[i] && permille >= info.threshold[i];
+		if (now == (*passed >> i & 1))
+			continue;
+		*passed ^= 1u << i;
+		vol_log(now ? VOL_LOG_WARN : VOL_LOG_INFO, "pool %s is %s %u.%u %% full: %u.%u %% is in use%s", h->name,
+			now ? "more than" : "less than", info.threshold[i] / 10, info.threshold[i] % 10,
+			(unsigned)(permille / 10), (unsigned)(permille % 10), now ? "" : " again");
+	}
+}
+
 static void *work(void *arg)
 {
 	struct vol_host *h = arg;
+	unsigned passed = 0;
 	int said = 0;
 
 	pthread_mutex_lock(&h->lock);
@@ -535,6 +558,7 @@ static void *work(void *arg)
 		if (r < 0 && r != said)
 			vol_log(VOL_LOG_WARN, "pool %s: background work failed: %s", h->name, vol_strerror(r));
 		said = r < 0 ? r : 0;
+		look_at_thresholds(h, &passed);
 		pthread_mutex_lock(&h->lock);
 		if (r > 0)
 			h->kicked = true;
