@@ -57,10 +57,43 @@ static int make_spares(struct vd_pool *pool)
 	vd_list_for_each(pos, &vs->all) {
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
-		if (!r && (vol->opens || !vd_list_empty(&vol->dirty)))
+		if (!r && (vol->opens || vd_volume_is_dirty(vol)))
 			r = vd_layer_spare(vol);
 	}
 	return r;
+}
+
+/* Puts the layers of a chain that are not yet listed behind those that are, parent first. */
+static void list_chain(struct ckpt *c, struct vd_layer *top)
+{
+	struct vd_layer *l, *head = NULL, *last = NULL;
+
+	for (l = top; !l->bottom && !l->marked; l = l->parent) {
+		l->marked = true;
+		l->fold_next = head;
+		head = l;
+		if (!last)
+			last = l;
+	}
+	if (!head)
+		return;
+	*c->fold_end = head;
+	c->fold_end = &last->fold_next;
+}
+
+/* All layers to be folded.  meta */
+static void list_layers(struct ckpt *c)
+{
+	struct vd_list *pos;
+	struct vd_layer *l;
+
+	c->fold_end = &c->fold;
+	vd_list_for_each(pos, &c->cut)
+		list_chain(c, cut_volume(pos)->cut_base);
+	for (l = c->fold; l; l = l->fold_next) {
+		l->refs++; /* so that publishing can drop the others */
+		l->needed = 0;
+	}
 }
 
 static int cut(struct ckpt *c)
@@ -85,7 +118,7 @@ static int cut(struct ckpt *c)
 	while (!vd_list_empty(&vs->dirty)) {
 		struct vd_volume *vol = vd_container(vs->dirty.next, struct vd_volume, dirty);
 
-		vd_list_del(&vol->dirty);
+		vd_volume_undirty(vol);
 		vd_list_add_tail(&c->cut, &vol->cut);
 		vd_write_lock(&vol->map);
 		vd_layer_freeze(vol);
@@ -98,29 +131,12 @@ static int cut(struct ckpt *c)
 		vol->cut_rec->refs++;
 	}
 	vd_write_unlock(&vs->seal);
+	list_layers(c);
 	vd_mutex_unlock(&vs->lock);
 	return 0;
 }
 
 /* ---- fold -------------------------------------------------------------- */
-
-/* Puts the layers of a chain that are not yet listed behind those that are, parent first. */
-static void list_chain(struct ckpt *c, struct vd_layer *top)
-{
-	struct vd_layer *l, *head = NULL, *last = NULL;
-
-	for (l = top; !l->bottom && !l->marked; l = l->parent) {
-		l->marked = true;
-		l->fold_next = head;
-		head = l;
-		if (!last)
-			last = l;
-	}
-	if (!head)
-		return;
-	*c->fold_end = head;
-	c->fold_end = &last->fold_next;
-}
 
 /* Who will want each root (C2). */
 static int count_consumers(struct ckpt *c)
@@ -131,13 +147,6 @@ static int count_consumers(struct ckpt *c)
 	uint32_t left;
 	int r = 0;
 
-	c->fold_end = &c->fold;
-	vd_list_for_each(pos, &c->cut)
-		list_chain(c, cut_volume(pos)->cut_base);
-	for (l = c->fold; l; l = l->fold_next) {
-		l->refs++; /* so that publishing can drop the others */
-		l->needed = 0;
-	}
 	for (l = c->fold; l && !r; l = l->fold_next) {
 		if (l->parent->bottom)
 			r = vd_tree_hold(pool, &l->parent->root);
@@ -418,7 +427,7 @@ static void end(struct ckpt *c, bool ok)
 		}
 		vd_layer_put(pool, vol->cut_base);
 		vol->cut_base = NULL;
-		if (ok && !is_index(vol) && !vol->gone && cut_dying(vol) && vd_list_empty(&vol->dirty))
+		if (ok && !is_index(vol) && !vol->gone && cut_dying(vol))
 			vd_volume_dirty(vol);
 		vd_record_put(pool, vol->cut_rec);
 		vol->cut_rec = NULL;
@@ -445,7 +454,12 @@ static bool nothing_to_do(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
 
-	return vd_list_empty(&vs->dirty) && vd_journal_last(pool) == le64_to_cpu(pool->super->seq);
+	bool clean;
+
+	vd_spin_lock(&vs->dirty_lock);
+	clean = vd_list_empty(&vs->dirty);
+	vd_spin_unlock(&vs->dirty_lock);
+	return clean && vd_journal_last(pool) == le64_to_cpu(pool->super->seq);
 }
 
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)

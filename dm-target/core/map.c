@@ -168,6 +168,7 @@ int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id)
 	vd_list_init(&vol->all);
 	vd_list_init(&vol->hash);
 	vd_list_init(&vol->dirty);
+	vol->is_dirty = false;
 	vd_list_init(&vol->cut);
 	vd_list_init(&vol->claims);
 	vd_rwlock_init(&vol->map);
@@ -197,9 +198,13 @@ void vd_volume_dirty(struct vd_volume *vol)
 {
 	struct vd_volumes *vs = vol->pool->volumes;
 
+	if (vd_volume_is_dirty(vol)) /* only a cut takes it off, which our caller's seal keeps out */
+		return;
 	vd_spin_lock(&vs->dirty_lock);
-	if (vd_list_empty(&vol->dirty))
+	if (!vol->is_dirty) {
 		vd_list_add_tail(&vs->dirty, &vol->dirty);
+		__atomic_store_n(&vol->is_dirty, true, __ATOMIC_RELAXED);
+	}
 	vd_spin_unlock(&vs->dirty_lock);
 }
 
@@ -329,8 +334,7 @@ void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, str
 	vd_ov_insert(&vol->active, e, vol->last_snapshot, spare, noref ? NULL : put_displaced, &a);
 	if (vd_atomic_add(&pool->volumes->overlay, (int64_t)(vol->active.count - before)) >= VD_OVERLAY_LOW)
 		vd_pool_want_checkpoint(pool);
-	if (vd_list_empty(&vol->dirty))
-		vd_volume_dirty(vol);
+	vd_volume_dirty(vol);
 }
 
 int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how)
@@ -679,7 +683,7 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 
 	if (r)
 		return r;
-	if (vol->readonly || !vd_pool_writable(vol->pool))
+	if (vd_volume_readonly(vol) || !vd_pool_writable(vol->pool))
 		return -EROFS;
 	io_init(io, vol, off);
 	io->gate = vd_gate_enter(&vs->gate);
@@ -876,7 +880,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 
 	if (off + len < off || off + len > vd_volume_size(vol))
 		return -ERANGE;
-	if (vol->readonly || !vd_pool_writable(vol->pool))
+	if (vd_volume_readonly(vol) || !vd_pool_writable(vol->pool))
 		return -EROFS;
 	if (v >= end)
 		return 0;
@@ -907,7 +911,7 @@ uint64_t vd_volume_size(const struct vd_volume *vol)
 
 bool vd_volume_readonly(const struct vd_volume *vol)
 {
-	return vol->readonly;
+	return __atomic_load_n(&vol->readonly, __ATOMIC_RELAXED);
 }
 
 int vd_extent(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_extent_info *out)

@@ -47,22 +47,25 @@ static struct vd_disk_rec_snap *snap_record(struct vd_pool *pool, enum vd_rec_ty
  * or before.  seal held; each has its spare. */
 static void share(struct vd_volume *from, struct vd_volume *to, uint64_t last)
 {
+	struct vd_layer *base;
+	uint64_t mapped;
+
 	vd_write_lock(&from->map);
 	vd_layer_freeze(from);
-	from->base->refs++;
+	base = from->base;
+	base->refs++;
+	mapped = from->mapped;
 	from->last_snapshot = last;
-	vd_write_lock(&to->map);
-	to->base = from->base;
-	to->mapped = from->mapped;
+	vd_write_unlock(&from->map);
+	vd_write_lock(&to->map); /* never two at once: seal keeps both as they are */
+	to->base = base;
+	to->mapped = mapped;
 	to->last_snapshot = last;
 	vd_write_unlock(&to->map);
-	if (from->base->depth >= VD_CHAIN_LONG)
+	if (base->depth >= VD_CHAIN_LONG)
 		vd_pool_want_checkpoint(from->pool);
-	vd_write_unlock(&from->map);
-	if (vd_list_empty(&from->dirty))
-		vd_volume_dirty(from);
-	if (vd_list_empty(&to->dirty))
-		vd_volume_dirty(to);
+	vd_volume_dirty(from);
+	vd_volume_dirty(to);
 }
 
 /* The step of a SNAP record.  meta and seal held; the clones are in memory, empty. */
@@ -400,8 +403,7 @@ static void rollback_apply(struct vd_pool *pool, struct rollback *b, uint64_t ep
 	share(b->snap, vol, epoch - 1);
 	vd_record_set(vol, b->rec);
 	b->rec = NULL;
-	if (vd_list_empty(&hidden->dirty))
-		vd_volume_dirty(hidden);
+	vd_volume_dirty(hidden);
 }
 
 static struct vd_record *hidden_record(struct vd_pool *pool, const struct vd_volume *vol, uint32_t id)

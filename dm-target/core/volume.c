@@ -51,11 +51,9 @@ void vd_record_set(struct vd_volume *vol, struct vd_record *rec)
 	vol->rec = rec;
 	vd_write_lock(&vol->map);
 	__atomic_store_n(&vol->size, le64_to_cpu(rec->d.size) >> VD_BLOCK_SHIFT, __ATOMIC_RELAXED);
-	vol->readonly = flags & VD_VOL_READONLY;
-	vol->has_base = flags & VD_VOL_BASE;
+	__atomic_store_n(&vol->readonly, flags & VD_VOL_READONLY, __ATOMIC_RELAXED);
 	vd_write_unlock(&vol->map);
-	if (vd_list_empty(&vol->dirty))
-		vd_volume_dirty(vol);
+	vd_volume_dirty(vol);
 }
 
 static bool name_chars(const char *s, const char *extra, size_t max)
@@ -177,7 +175,7 @@ void vd_volume_forget(struct vd_pool *pool, struct vd_volume *vol)
 {
 	vd_windows_drop(vol);
 	vd_spin_lock(&pool->volumes->dirty_lock);
-	vd_list_del(&vol->dirty);
+	vd_volume_undirty(vol);
 	vd_spin_unlock(&pool->volumes->dirty_lock);
 	vd_list_del(&vol->all);
 	vd_list_del(&vol->hash);
@@ -240,7 +238,7 @@ void vd_volumes_evict(struct vd_pool *pool)
 	vd_list_for_each_safe(pos, tmp, &vs->all) {
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
-		if (!vol->opens && vd_list_empty(&vol->dirty) && vol->base->bottom && vd_ov_empty(&vol->active) &&
+		if (!vol->opens && !vd_volume_is_dirty(vol) && vol->base->bottom && vd_ov_empty(&vol->active) &&
 		    !(vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING)))
 			vd_volume_forget(pool, vol);
 	}
@@ -330,8 +328,7 @@ static void change_apply(struct change *c, uint64_t seq)
 		vd_write_unlock(&vol->map);
 	}
 	if (c->is_new) {
-		if (vd_list_empty(&vol->dirty))
-			vd_volume_dirty(vol);
+		vd_volume_dirty(vol);
 		if (le32_to_cpu(c->rec->d.flags) & VD_VOL_DELETING)
 			vd_atomic_add(&vs->dying, 1);
 	} else {
@@ -1038,7 +1035,7 @@ int vd_volumes_recover(struct vd_pool *pool)
 		}
 		vd_mutex_lock(&vs->lock);
 		r = vd_volumes_load(pool, (uint32_t)e.p, &vol);
-		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && vd_list_empty(&vol->dirty)) {
+		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && !vd_volume_is_dirty(vol)) {
 			vd_volume_dirty(vol); /* begun before the last checkpoint */
 			vd_atomic_add(&vs->dying, 1);
 		}

@@ -88,6 +88,7 @@ struct vd_volume {
 	uint32_t id;
 	struct vd_list all;       /* meta */
 	struct vd_list hash;      /* meta */
+	bool is_dirty;            /* on that list; set under dirty_lock, read anywhere */
 	struct vd_list dirty;     /* volumes->dirty_lock; on it: changed since the last cut */
 	unsigned opens;           /* meta */
 	struct vd_record *rec;    /* meta */
@@ -128,6 +129,7 @@ struct vd_volumes {
 	struct vd_list all;
 	struct vd_list hash[VD_ID_BUCKETS];
 	struct vd_spin dirty_lock;
+	bool is_dirty;            /* on that list; set under dirty_lock, read anywhere */
 	struct vd_list dirty;
 	struct vd_rwlock seal;
 	uint64_t next_id;         /* meta */
@@ -169,6 +171,16 @@ int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *ma
  * 0 in replay: what was displaced then may have been used again since. */
 void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2]);
 void vd_volume_dirty(struct vd_volume *vol);
+static inline bool vd_volume_is_dirty(const struct vd_volume *vol)
+{
+	return __atomic_load_n(&vol->is_dirty, __ATOMIC_RELAXED);
+}
+/* Takes it off the list; dirty_lock, or seal for writing. */
+static inline void vd_volume_undirty(struct vd_volume *vol)
+{
+	vd_list_del(&vol->dirty);
+	__atomic_store_n(&vol->is_dirty, false, __ATOMIC_RELAXED);
+}
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
 void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v);
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
