@@ -49,6 +49,7 @@ struct front_worker {
 	struct front *f;
 	pthread_t thread;
 	struct nbd_handle *nbd; /* NULL: not connected */
+	uint64_t size;          /* of the volume as this connection knows it */
 	char *buf;
 };
 
@@ -100,10 +101,11 @@ static void disconnect(struct front_worker *w)
 	w->nbd = NULL;
 }
 
-/* The kernel learns of another size where it can take it in. */
-static void note_size(struct front *f, int64_t size)
+/* The kernel learns of another size where it can take it in.  A worker's connection
+ * may be older than another's: only who was asked to look believes a smaller one. */
+static void note_size(struct front *f, int64_t size, bool asked)
 {
-	if (size > 0 && (uint64_t)size != front_size(f)) {
+	if (size > 0 && (asked ? (uint64_t)size != front_size(f) : (uint64_t)size > front_size(f))) {
 		if (front_size(f))
 			say(f, "size is %lld bytes now", (long long)size);
 		__atomic_store_n(&f->size, (uint64_t)size, __ATOMIC_RELAXED);
@@ -150,7 +152,8 @@ static int connect_once(struct front_worker *w)
 		return -ESTALE;
 	}
 	w->nbd = nbd;
-	note_size(f, nbd_get_size(nbd));
+	w->size = (uint64_t)nbd_get_size(nbd);
+	note_size(f, nbd_get_size(nbd), false);
 	return 0;
 }
 
@@ -254,6 +257,8 @@ int front_do(struct front_worker *w, const struct front_request *rq)
 
 	if (rq->op != FRONT_FLUSH && (rq->off > front_size(w->f) || rq->len > front_size(w->f) - rq->off))
 		return -EIO;
+	if (w->nbd && rq->off + rq->len > w->size)
+		disconnect(w); /* NBD tells a size once: this connection is from before a growth */
 	do {
 		if (!w->nbd && connect_again(w))
 			return -EIO;
@@ -294,8 +299,10 @@ static void *size_main(void *arg)
 	for (;;) {
 		if (sigwait(&set, &sig))
 			continue;
-		if (!connect_once(w))
+		if (!connect_once(w)) {
+			note_size(w->f, nbd_get_size(w->nbd), true);
 			disconnect(w);
+		}
 	}
 	return NULL;
 }
