@@ -287,16 +287,18 @@ int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16])
 			break;
 		paths[n] = m[n].path;
 	}
-	if (!r)
-		r = format(spec, m, &err, uuid);
+	/* Known before it exists: a pool that cannot be found is worse than a path with nothing behind it. */
 	if (!r && !spec->test) {
-		for (unsigned i = 0; i < n; i++)
-			m[i].created = false;
-		if (vol_devices_remember(paths, n)) {
-			snprintf(err.text, sizeof(err.text), "%s", vol_error(NULL));
-			r = vol_failbuf(&err, -EIO, "pool %s is made, but %s\nuntil that is put right, name its members with --device",
-					spec->name, err.text);
-		}
+		r = vol_devices_remember(paths, n);
+		if (r)
+			vol_failbuf(&err, r, "pool %s is not made: %s", spec->name, vol_error(NULL));
+	}
+	if (!r) {
+		r = format(spec, m, &err, uuid);
+		if (r && !spec->test)
+			(void)vol_devices_forget(paths, n);
+		for (unsigned i = 0; !r && i < n; i++)
+			m[i].created = spec->test && m[i].created;
 	}
 	if (r)
 		vol_fail(NULL, r, "%s", err.text);

@@ -32,7 +32,7 @@ struct vol_host {
 	struct vd_host vd;
 	struct member member[VD_MEMBERS_MAX];
 
-	bool identified, readonly;
+	bool identified, readonly, quiet;
 	char uuid[VOL_UUID_TEXT];
 	char name[VOL_NAME_SIZE];
 	void *tail;
@@ -150,6 +150,8 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 	char text[512];
 	size_t n = 0;
 
+	if (h->quiet)
+		return;
 	for (; *msg && n < sizeof(text) - 24; msg++) {
 		if (msg[0] == '%' && (msg[1] == 'a' || msg[1] == 'b')) {
 			n += (size_t)snprintf(text + n, sizeof(text) - n, "%llu",
@@ -506,6 +508,11 @@ void vol_host_set_identity(struct vol_host *h, const uint8_t uuid[16], const cha
 	h->identified = true;
 }
 
+void vol_host_set_quiet(struct vol_host *h, bool quiet)
+{
+	h->quiet = quiet;
+}
+
 const struct vd_host *vol_host_vd(struct vol_host *h)
 {
 	return &h->vd;
@@ -529,6 +536,8 @@ static void look_at_thresholds(struct vol_host *h, unsigned *passed)
 		if (now == (*passed >> i & 1))
 			continue;
 		*passed ^= 1u << i;
+		if (!info.threshold[i])
+			continue; /* taken away */
 		vol_log(now ? VOL_LOG_WARN : VOL_LOG_INFO, "pool %s is %s %u.%u %% full: %u.%u %% is in use%s", h->name,
 			now ? "more than" : "less than", info.threshold[i] / 10, info.threshold[i] % 10,
 			(unsigned)(permille / 10), (unsigned)(permille % 10), now ? "" : " again");

@@ -72,6 +72,8 @@ int vol_host_fd(const struct vol_host *h, unsigned member);
 const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: missing */
 void vol_host_set_identity(struct vol_host *h, const uint8_t uuid[16], const char *name, bool readonly);
 const struct vd_host *vol_host_vd(struct vol_host *h);
+/* The engine's remarks are not passed on. */
+void vol_host_set_quiet(struct vol_host *h, bool quiet);
 /* The worker calls vd_pool_work() when kicked and about once a second. */
 int vol_host_start_worker(struct vol_host *h, struct vd_pool *pool) __must_check;
 void vol_host_stop_worker(struct vol_host *h);

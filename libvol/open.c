@@ -41,7 +41,10 @@ struct chosen {
 	uint8_t uuid[16];
 	char name[VOL_NAME_SIZE];
 	const struct vol_found *member[VD_MEMBERS_MAX];
-	unsigned n; /* members found */
+	/* Another that claims the same place: an addition that was interrupted left its
+	 * label behind.  settle() finds out which of the two the pool means. */
+	const struct vol_found *rival[VD_MEMBERS_MAX];
+	unsigned n, rivals; /* members, rivals found */
 };
 
 static int not_found(const char *name, const struct vol_found *found, size_t n)
@@ -85,6 +88,11 @@ static int choose(const char *name, const struct vol_found *found, size_t n, str
 			/* --device comes first in the list, and wins. */
 			if (c->member[f->index]->explicit_path)
 				continue;
+			if (memcmp(c->member[f->index]->member, f->member, 16) && !c->rival[f->index]) {
+				c->rival[f->index] = f;
+				c->rivals++;
+				continue;
+			}
 			return vol_fail(NULL, -ENOTUNIQ, "member %u of pool %s is found twice: %s and %s (a copy?)\n"
 					"take one out of %s/devices, or say which with --device",
 					f->index, c->name, c->member[f->index]->path, f->path, vol_config_dir());
@@ -224,11 +232,67 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 			p->name, p->name);
 }
 
-static int open_local(struct vol_pool *p, const struct chosen *c, bool beside)
+/* Of two that claim one place the pool's own table says which is meant. */
+static int settle(struct vol_pool *p, struct chosen *c)
+{
+	const struct vol_found *contested[VD_MEMBERS_MAX];
+	struct vd_disk_holder self;
+	struct vd_pool *engine;
+	int r;
+
+	if (!c->rivals)
+		return 0;
+	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++) {
+		contested[i] = c->rival[i] ? c->member[i] : NULL;
+		if (c->rival[i])
+			c->member[i] = NULL;
+	}
+	r = open_members(p, c, VOL_LOCK_NONE);
+	if (r)
+		return r;
+	vol_holder_self(&self, NULL);
+	vol_host_set_quiet(p->host, true); /* those left out here are not missing */
+	r = vd_pool_open(vol_host_vd(p->host), VD_OPEN_READONLY | VD_OPEN_NO_REPLAY, &self, &engine);
+	for (unsigned i = 0; !r && i < VD_MEMBERS_MAX; i++) {
+		uint8_t uuid[16];
+		uint64_t blocks;
+		bool missing;
+		if (!contested[i] || vd_pool_member(engine, i, uuid, &blocks, &missing))
+			continue; /* not a member at all */
+		if (!memcmp(contested[i]->member, uuid, 16))
+			c->member[i] = contested[i];
+		else if (!memcmp(c->rival[i]->member, uuid, 16))
+			c->member[i] = c->rival[i];
+	}
+	if (!r && vd_pool_close(engine))
+		vd_pool_abandon(engine);
+	vol_host_free(p->host);
+	p->host = NULL;
+	return r ? engine_error(p, r) : 0;
+}
+
+/* An addition that was interrupted: a label, but the pool knows nothing of it. */
+static void drop_strangers(struct vol_pool *p)
+{
+	struct vd_pool_info info;
+
+	vd_pool_info(p->engine, &info);
+	for (unsigned i = info.nmembers; i < VD_MEMBERS_MAX; i++)
+		if (vol_host_path(p->host, i)) {
+			vol_log(VOL_LOG_INFO, "%s carries a label of pool %s but is no member of it (an interrupted vdpool add)",
+				vol_host_path(p->host, i), p->name);
+			vol_host_drop_member(p->host, i);
+		}
+}
+
+static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 {
 	bool readonly = p->flags & VOL_READONLY;
 	int r;
 
+	r = settle(p, c);
+	if (r)
+		return r;
 	r = open_members(p, c, beside ? VOL_LOCK_NONE : readonly ? VOL_LOCK_SHARED : VOL_LOCK_EXCLUSIVE);
 	if (r)
 		return r;
@@ -251,6 +315,7 @@ static int open_local(struct vol_pool *p, const struct chosen *c, bool beside)
 		p->host = NULL;
 		return r;
 	}
+	drop_strangers(p);
 	p->beside = beside;
 	return 0;
 }

@@ -554,16 +554,22 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 	if (r)
 		return r;
 	m->fd = -1;
+	/* First: a member that is in the pool but not known here would be a missing one. */
+	r = vol_devices_remember(&path, 1);
+	if (r) {
+		vol_host_drop_member(p->host, index);
+		return op_fail(rq, r, "%s is not added to pool %s: %s", m->path, p->name, vol_error(NULL));
+	}
 	vol_uuid_new(uuid);
 	r = vd_pool_add(p->engine, uuid, m->geo.bytes >> VD_BLOCK_SHIFT, m->geo.sector);
 	if (r) {
 		vol_host_drop_member(p->host, index);
-		return op_fail(rq, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r));
+		op_fail(rq, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r));
+		if (vol_devices_forget(&path, 1))
+			op_warn(rq, "%s stays in the devices file: %s", m->path, vol_error(NULL));
+		return r;
 	}
 	m->created = false;
-	r = vol_devices_remember(&path, 1);
-	if (r)
-		op_warn(rq, "%s is a member of pool %s now, but %s", m->path, p->name, vol_error(NULL));
 	return 0;
 }
 
