@@ -8,7 +8,9 @@
  *
  * P1  Superblock slots alternate by generation; the highest valid one counts.  A
  *     member may be one generation behind (a crash between two members' writes);
- *     one that is further behind came back from another time and counts as missing.
+ *     one that is further behind came back from another time and counts as missing,
+ *     and so does one from before an opening of which an owner record tells: those
+ *     are written when every member has the opening's superblock.
  *     So one that is behind is brought level before the next generation is begun,
  *     else a second crash would leave it two behind.
  *     An older slot counts only when the newer one is damaged, not when it could
@@ -385,7 +387,7 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	return 0;
 }
 
-struct found { bool label, whole; uint64_t generation; uint8_t uuid[16]; };
+struct found { bool label, whole; uint64_t generation, incarnation, owned; uint8_t uuid[16]; };
 
 /* Reads both slots of a member; keeps the best of all members in pool->super. */
 static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16], struct found *f, struct vd_disk_super *buf)
@@ -404,7 +406,10 @@ static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16],
 			worst = r;
 		if (r)
 			continue;
-		f->generation = vd_max(f->generation, le64_to_cpu(buf->generation));
+		if (le64_to_cpu(buf->generation) > f->generation) {
+			f->generation = le64_to_cpu(buf->generation);
+			f->incarnation = le64_to_cpu(buf->incarnation);
+		}
 		if (le64_to_cpu(buf->generation) > le64_to_cpu(pool->super->generation))
 			memcpy(pool->super, buf, sizeof(*buf));
 	}
@@ -415,12 +420,13 @@ static int find_super(struct vd_pool *pool, struct found *found)
 {
 	struct vd_disk_super *buf = vd_alloc(pool, sizeof(*buf));
 	struct vd_disk_label *label = vd_alloc(pool, sizeof(*label));
+	struct vd_disk_owner *owner = vd_alloc(pool, sizeof(*owner));
 	uint8_t uuid[16];
 	bool any = false, whole = false;
 	int r = 0, worst = -ENODATA;
 	unsigned m;
 
-	if (!buf || !label)
+	if (!buf || !label || !owner)
 		r = -ENOMEM;
 	for (m = 0; m < VD_MEMBERS_MAX && !r; m++) {
 		int why = vd_label_read(&pool->host, m, label);
@@ -445,6 +451,8 @@ static int find_super(struct vd_pool *pool, struct found *found)
 		if (why)
 			worst = why;
 		whole |= found[m].whole;
+		if (!vd_owner_read(&pool->host, m, owner))
+			found[m].owned = le64_to_cpu(owner->incarnation);
 	}
 	/* A slot that could not be read may be the newest; what was acknowledged
 	 * since is in every member's newest, so one member read whole is enough. */
@@ -454,19 +462,23 @@ static int find_super(struct vd_pool *pool, struct found *found)
 		r = worst;
 	vd_free(pool, buf);
 	vd_free(pool, label);
+	vd_free(pool, owner);
 	return r;
 }
 
 /* P1, P2 */
 static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 {
-	uint64_t best = le64_to_cpu(pool->super->generation);
+	uint64_t best = le64_to_cpu(pool->super->generation), owned = 0;
 	unsigned m, missing = 0;
 
+	for (m = 0; m < pool->nmembers; m++)
+		owned = vd_max(owned, found[m].owned);
 	for (m = 0; m < pool->nmembers; m++) {
 		bool out = le32_to_cpu(pool->super->member[m].flags) & VD_MEMBER_OUT;
 
-		if (found[m].label && !out && found[m].generation + 1 >= best && !memcmp(found[m].uuid, pool->member[m].uuid, 16)) {
+		if (found[m].label && !out && found[m].generation + 1 >= best && found[m].incarnation >= owned &&
+		    !memcmp(found[m].uuid, pool->member[m].uuid, 16)) {
 			pool->member[m].behind = found[m].generation < best;
 			continue;
 		}
