@@ -16,9 +16,9 @@
  *     <--- used ---> <--- free and claimed --->
  *
  * Invariants
- *   J1  used + (blocks that the records not yet durable need if each is committed
- *       alone) = claimed <= blocks, so a commit never lacks room.  A commit turns
- *       claims into fewer used blocks; only tail_set() gives used blocks back.
+ *   J1  used + blocks for all claimed records in one commit + ROOM_CKPT <= blocks, so
+ *     a checkpoint's commit never lacks room.  reserve() keeps ROOM_RESERVE away
+ *     from that, an ordinary commit ROOM_COMMIT, after it has taken its blocks.
  *   J2  [tail, head) is never written, but for making a bad copy equal to a good
  *       one before the first append (I8).
  *   J3  A block number is written once in an incarnation, except that the blocks
@@ -38,6 +38,7 @@
  */
 #include "journal_priv.h"
 
+enum { ROOM_CKPT = 1, ROOM_COMMIT = 3, ROOM_RESERVE = 6 };
 #define HOLD_MAX 320u /* a snapshot of 256 volumes at once, and some */
 
 static uint64_t mod64(uint64_t a, uint64_t b) /* b < 2^63, not 0 */
@@ -57,8 +58,8 @@ static uint64_t mod64(uint64_t a, uint64_t b) /* b < 2^63, not 0 */
 
 static void ring_put(struct vd_journal *j, uint64_t pos, const void *src, unsigned len)
 {
-	unsigned at = (unsigned)pos & (VD_TAIL_BYTES - 1);
-	unsigned n = vd_min(len, VD_TAIL_BYTES - at);
+	unsigned at = (unsigned)pos & (j->ring_bytes - 1);
+	unsigned n = vd_min(len, j->ring_bytes - at);
 
 	memcpy(j->ring + at, src, n);
 	memcpy(j->ring, (const uint8_t *)src + n, len - n);
@@ -66,8 +67,8 @@ static void ring_put(struct vd_journal *j, uint64_t pos, const void *src, unsign
 
 static void ring_get(const struct vd_journal *j, uint64_t pos, void *dst, unsigned len)
 {
-	unsigned at = (unsigned)pos & (VD_TAIL_BYTES - 1);
-	unsigned n = vd_min(len, VD_TAIL_BYTES - at);
+	unsigned at = (unsigned)pos & (j->ring_bytes - 1);
+	unsigned n = vd_min(len, j->ring_bytes - at);
 
 	memcpy(dst, j->ring + at, n);
 	memcpy((uint8_t *)dst + n, j->ring, len - n);
@@ -100,13 +101,24 @@ bool vd_journal_tail_take(struct vd_journal *j, uint64_t pos, uint64_t end, stru
 static void unclaim(struct vd_journal *j, unsigned len)
 {
 	vd_atomic_add(&j->claimed_bytes, -(int64_t)vd_journal_rec_bytes(len));
-	vd_atomic_add(&j->claimed, -(int64_t)vd_journal_rec_blocks(len));
+	vd_atomic_add(&j->claimed, -(int64_t)len);
 }
 
-/* More than half of what checkpointed records leave is claimed. */
+static int64_t blocks_for(int64_t bytes)
+{
+	return (int64_t)((uint64_t)vd_max(bytes, (int64_t)0) / VD_JOURNAL_PAYLOAD) + 1;
+}
+
+/* J1, with `room` blocks to spare. */
+static bool fits(const struct vd_journal *j, int64_t claimed, int64_t room)
+{
+	return vd_atomic_read(&j->used) + blocks_for(claimed) + room <= (int64_t)j->blocks;
+}
+
+/* More than half of what checkpointed records leave, or of the tail, is claimed. */
 static bool crowded(const struct vd_journal *j, int64_t claimed, int64_t bytes)
 {
-	return bytes > (int64_t)VD_TAIL_BYTES / 2 || 2 * claimed > (int64_t)j->blocks + vd_atomic_read(&j->used);
+	return bytes > (int64_t)j->ring_bytes / 2 || 2 * blocks_for(claimed) > (int64_t)j->blocks - vd_atomic_read(&j->used);
 }
 
 int vd_journal_reserve(struct vd_pool *pool, unsigned len)
@@ -118,9 +130,9 @@ int vd_journal_reserve(struct vd_pool *pool, unsigned len)
 		return -EINVAL;
 	if (vd_unlikely(!vd_pool_writable(pool)))
 		return -EROFS;
-	claimed = vd_atomic_add(&j->claimed, vd_journal_rec_blocks(len));
+	claimed = vd_atomic_add(&j->claimed, len);
 	bytes = vd_atomic_add(&j->claimed_bytes, vd_journal_rec_bytes(len));
-	if (vd_unlikely(claimed > (int64_t)j->blocks || bytes > (int64_t)VD_TAIL_BYTES)) {
+	if (vd_unlikely(!fits(j, claimed, ROOM_RESERVE) || bytes > (int64_t)j->ring_bytes)) {
 		unclaim(j, len);
 		return -EWOULDBLOCK;
 	}
@@ -168,8 +180,8 @@ static bool roomy(const struct vd_pool *pool)
 {
 	const struct vd_journal *j = pool->journal;
 
-	return vd_atomic_read(&j->claimed) + vd_journal_hold_max(pool) <= (int64_t)j->blocks &&
-	       vd_atomic_read(&j->claimed_bytes) <= (int64_t)VD_TAIL_BYTES / 2;
+	return fits(j, vd_atomic_read(&j->claimed), ROOM_RESERVE + vd_journal_hold_max(pool)) &&
+	       vd_atomic_read(&j->claimed_bytes) <= (int64_t)(j->ring_bytes / 4);
 }
 
 int vd_journal_make_room(struct vd_pool *pool)
@@ -255,7 +267,7 @@ static int commit_put(struct vd_journal *j, struct commit *c, const uint8_t *p, 
 
 	while (len) {
 		if (!c->nblocks || c->used == VD_JOURNAL_PAYLOAD) {
-			if (c->nblocks == VD_TAIL_BLOCKS)
+			if (c->nblocks == j->buf_blocks)
 				return -EUCLEAN;
 			c->nblocks++;
 			c->used = 0;
@@ -313,7 +325,7 @@ static int commit_build(struct vd_pool *pool, struct commit *c)
 		r = commit_put(j, c, j->rec, h.len);
 		if (r)
 			return r;
-		c->claims += vd_journal_rec_blocks(h.len);
+		c->claims += h.len;
 		c->bytes += vd_journal_rec_bytes(h.len);
 		pos += vd_journal_rec_bytes(h.len);
 		seq++;
@@ -433,7 +445,7 @@ static void run_round(struct vd_pool *pool)
 	} else {
 		if (c.nblocks)
 			vd_journal_commit_done(j, &c);
-		vd_atomic_add(&j->claimed, (int64_t)c.nblocks - c.claims);
+		vd_atomic_add(&j->claimed, -c.claims);
 		vd_atomic_add(&j->claimed_bytes, -c.bytes);
 		vd_atomic_set(&j->due, 0);
 		j->done = j->started;
@@ -442,12 +454,12 @@ static void run_round(struct vd_pool *pool)
 	vd_cond_wake_all(&j->moved);
 }
 
-int vd_journal_commit(struct vd_pool *pool, uint64_t seq)
+static int commit(struct vd_pool *pool, uint64_t seq, bool ckpt)
 {
 	struct vd_journal *j = pool->journal;
 	uint64_t last = vd_journal_last(pool);
 	uint64_t mine;
-	bool led = false;
+	bool led = false, tried = ckpt;
 	int r = 0;
 
 	if (seq > last)
@@ -470,6 +482,15 @@ int vd_journal_commit(struct vd_pool *pool, uint64_t seq)
 			r = -EROFS;
 			break;
 		}
+		if (!tried && !fits(j, vd_atomic_read(&j->claimed), ROOM_COMMIT + 1)) {
+			tried = true; /* what a checkpoint does not give back, nobody needs */
+			vd_mutex_unlock(&j->lock);
+			r = vd_checkpoint(pool);
+			vd_mutex_lock(&j->lock);
+			if (r)
+				break;
+			continue;
+		}
 		run_round(pool);
 		led = true;
 	}
@@ -478,6 +499,9 @@ int vd_journal_commit(struct vd_pool *pool, uint64_t seq)
 		vd_pool_want_checkpoint(pool);
 	return r;
 }
+
+int vd_journal_commit(struct vd_pool *pool, uint64_t seq) { return commit(pool, seq, false); }
+int vd_journal_commit_for_checkpoint(struct vd_pool *pool, uint64_t seq) { return commit(pool, seq, true); }
 
 uint64_t vd_journal_durable(const struct vd_pool *pool)
 {
@@ -556,7 +580,6 @@ void vd_journal_tail_set(struct vd_pool *pool, const struct vd_disk_super *super
 
 	vd_mutex_lock(&j->lock);
 	if (tail > j->tail && tail <= j->head) {
-		vd_atomic_add(&j->claimed, -(int64_t)(tail - j->tail));
 		j->tail = tail;
 		j->tail_crc = le32_to_cpu(super->journal_crc);
 		vd_atomic_set(&j->used, (int64_t)(j->head - tail));
@@ -625,22 +648,25 @@ static int init_buffers(struct vd_pool *pool, struct vd_journal *j)
 {
 	void *area = NULL;
 
-	j->buf = vd_alloc(pool, (size_t)VD_TAIL_BLOCKS * VD_BLOCK);
+	for (j->ring_bytes = VD_TAIL_MIN; j->ring_bytes < VD_TAIL_MAX && j->ring_bytes < j->blocks * VD_BLOCK / 8;)
+		j->ring_bytes *= 2;
+	j->buf_blocks = (j->ring_bytes + (unsigned)VD_JOURNAL_PAYLOAD - 1) / (unsigned)VD_JOURNAL_PAYLOAD;
+	j->buf = vd_alloc(pool, (size_t)j->buf_blocks * VD_BLOCK);
 	j->rec = vd_zalloc(pool, VD_REC_MAX);
 	if (!j->buf || !j->rec)
 		return -ENOMEM;
 	if (pool->flags & VD_OPEN_READONLY)
 		return 0; /* the tail may be in use by the owner */
 	if (pool->host.tail)
-		area = pool->host.tail(pool->host.ctx, VD_TAIL_AREA);
+		area = pool->host.tail(pool->host.ctx, j->ring_bytes + VD_TAIL_HEAD);
 	if (!area) {
-		area = vd_zalloc(pool, VD_TAIL_AREA);
+		area = vd_zalloc(pool, j->ring_bytes + VD_TAIL_HEAD);
 		j->th_is_plain = true;
 	}
 	if (!area)
 		return -ENOMEM;
 	j->th = area;
-	j->ring = (uint8_t *)area + (VD_TAIL_AREA - VD_TAIL_BYTES);
+	j->ring = (uint8_t *)area + VD_TAIL_HEAD;
 	return 0;
 }
 

@@ -12,11 +12,11 @@
  * The tail lives in host memory that may outlive the process (I10).  A later
  * opening on the same boot replays what follows the journal's last sequence.
  *
- * Room: reserve() counts one whole journal block (two for a record that does not
- * fit in one) for each record until it is durable, since in the worst case each
- * record is committed alone.  So a commit of what was reserved always fits: a
- * commit never waits for a checkpoint and may be called with any lock held that
- * is not the journal's; a checkpoint's own commit needs no room of its own.
+ * Room: at any time what is in the ring, and all records reserved or waiting put
+ * together, fit into it.  A commit of a few records still takes a whole block, so an
+ * ordinary commit that would leave too little first takes a checkpoint, which moves
+ * the ring's tail; the checkpoint's own commit may use the rest.  An ordinary commit
+ * must therefore not be called with ckpt_lock, or anything inside it, held.
  */
 #ifndef VD_JOURNAL_H
 #define VD_JOURNAL_H
@@ -25,9 +25,11 @@
 
 struct vd_pool;
 struct vd_journal; /* pool->journal */
-#define VD_TAIL_BYTES (2u << 20)
-#define VD_TAIL_AREA (VD_TAIL_BYTES + 4096u) /* what host.tail() is asked for: a head and the ring */
-#define VD_TAIL_BLOCKS ((VD_TAIL_BYTES + VD_JOURNAL_PAYLOAD - 1) / VD_JOURNAL_PAYLOAD) /* longest commit */
+/* The tail's ring: an eighth of the journal's, a power of two in these bounds.  The
+ * longer it is, the less often data must be flushed that nobody asked to have flushed. */
+#define VD_TAIL_MIN (2u << 20)
+#define VD_TAIL_MAX (8u << 20)
+#define VD_TAIL_HEAD 4096u /* before the ring: host.tail() is asked for both */
 #define VD_REC_MAX 4096u /* bytes, longest record */
 #define VD_JOURNAL_MIN_BLOCKS 64u /* smaller rings are refused; below 1024 writers often wait */
 
@@ -61,10 +63,7 @@ bool vd_journal_due(const struct vd_pool *pool);
  * pool's mode to VD_MODE_FAILED before anyone is answered (I9); then -EIO for ever. */
 int vd_journal_commit(struct vd_pool *pool, uint64_t seq) __must_check;
 /* The same; what a checkpoint calls, with ckpt_lock held.  It needs no kept room. */
-static inline __must_check int vd_journal_commit_for_checkpoint(struct vd_pool *pool, uint64_t seq)
-{
-	return vd_journal_commit(pool, seq);
-}
+int vd_journal_commit_for_checkpoint(struct vd_pool *pool, uint64_t seq) __must_check;
 uint64_t vd_journal_durable(const struct vd_pool *pool);
 uint64_t vd_journal_last(const struct vd_pool *pool); /* last appended */
 

@@ -45,6 +45,8 @@ struct vd_journal {
 	unsigned ncopies;
 	struct tail_head *th;
 	uint8_t *ring;
+	unsigned ring_bytes;  /* a power of two */
+	unsigned buf_blocks;  /* longest commit */
 	bool th_is_plain; /* ours to free: dies with the process */
 	uint8_t *buf;   /* one commit's blocks; the running round's, or replay's */
 	uint8_t *rec;   /* one record, aligned; same owner */
@@ -54,7 +56,8 @@ struct vd_journal {
 	uint32_t seed;  /* crc of the head, fixed after begin */
 	vd_atomic_t last;
 
-	vd_atomic_t claimed, claimed_bytes; /* J1 */
+	vd_atomic_t claimed;       /* J1: bytes of records reserved or not yet durable */
+	vd_atomic_t claimed_bytes; /* the same in the tail's ring, with their heads */
 	vd_atomic_t due;
 	struct vd_mutex room_lock; /* one caller at a time looks for room; outside ckpt_lock */
 
@@ -83,14 +86,9 @@ struct commit {
 	uint64_t first_seq, last_seq;
 	unsigned nblocks;      /* out */
 	unsigned used;         /* payload bytes of the last block so far */
-	int64_t claims, bytes; /* out: what the records had reserved */
+	int64_t claims, bytes; /* out: what the records had reserved, without and with heads */
 	uint32_t crc;          /* out: of the last block */
 };
-
-static inline unsigned vd_journal_rec_blocks(unsigned len)
-{
-	return len > VD_JOURNAL_PAYLOAD ? 2 : 1;
-}
 
 static inline unsigned vd_journal_rec_bytes(unsigned len)
 {

@@ -217,13 +217,13 @@ static int commit_add(struct vd_pool *pool, struct reader *rd, const struct vd_d
 	uint64_t reached = vd_max(rd->seq, le64_to_cpu(pool->super->seq));
 	bool begins = le16_to_cpu(b->flags) & VD_JOURNAL_BEGIN;
 
-	if (begins != !rd->nblocks || rd->nblocks == VD_TAIL_BLOCKS)
+	if (begins != !rd->nblocks || rd->nblocks == j->buf_blocks)
 		return -EUCLEAN;
 	if (begins) {
 		/* Sequences go on without a gap, but that what the trees hold
 		 * already need not be in the chain. */
 		if (first_seq <= rd->seq || first_seq > reached + 1 || last_seq < first_seq || last_seq >= VD_SEQ_END ||
-		    last_seq - first_seq >= VD_TAIL_BYTES / sizeof(struct vd_disk_rec))
+		    last_seq - first_seq >= j->ring_bytes / sizeof(struct vd_disk_rec))
 			return -EUCLEAN;
 		rd->first_seq = first_seq;
 		rd->last_seq = last_seq;
@@ -353,7 +353,7 @@ static bool tail_is_ours(const struct vd_pool *pool)
 	const struct tail_head *th = j->th;
 
 	return th && !j->th_is_plain && j->nsegments && !memcmp(th->magic, TAIL_MAGIC, sizeof(th->magic)) &&
-	       th->bytes == VD_TAIL_BYTES && th->pool == pool->id &&
+	       th->bytes == j->ring_bytes && th->pool == pool->id &&
 	       th->incarnation == j->segment[j->nsegments - 1].inc && th->crc == tail_head_crc(th);
 }
 
@@ -371,7 +371,7 @@ static int replay_tail(struct vd_pool *pool, vd_replay_fn fn)
 	pos = (uint64_t)vd_atomic_read(&j->th->first);
 	end = (uint64_t)vd_atomic_read(&j->th->end);
 	j->first = j->end = pos;
-	if (end - pos > VD_TAIL_BYTES)
+	if (end - pos > j->ring_bytes)
 		end = pos;
 	while (vd_journal_tail_take(j, pos, end, &h)) {
 		if (!h.seq || h.seq > last + 1 || (prev && h.seq != prev + 1) || !rec_ok(rec, h.len))
@@ -419,7 +419,6 @@ int vd_journal_replay(struct vd_pool *pool, vd_replay_fn fn)
 	vd_atomic_set(&j->last, (int64_t)last);
 	vd_atomic_set(&j->durable, (int64_t)last);
 	vd_atomic_set(&j->used, (int64_t)(j->head - j->tail));
-	vd_atomic_set(&j->claimed, (int64_t)(j->head - j->tail));
 	return replay_tail(pool, fn);
 }
 
@@ -435,7 +434,7 @@ static void tail_begin(struct vd_pool *pool, uint64_t inc)
 	vd_atomic_set(&th->first, 0);
 	vd_atomic_set(&th->end, 0);
 	memcpy(th->magic, TAIL_MAGIC, sizeof(th->magic));
-	th->bytes = VD_TAIL_BYTES;
+	th->bytes = j->ring_bytes;
 	th->pool = pool->id;
 	th->incarnation = inc;
 	th->crc = tail_head_crc(th);
@@ -495,7 +494,6 @@ static int settle(struct vd_pool *pool)
 	vd_mutex_lock(&j->lock);
 	vd_journal_commit_done(j, &c);
 	vd_mutex_unlock(&j->lock);
-	vd_atomic_add(&j->claimed, c.nblocks);
 	return 0;
 }
 

@@ -146,7 +146,7 @@ static int prepare(struct vd_pool *pool, struct work *w, struct vd_snap *snap, u
 	w->vol_rec = vd_zalloc(pool, VD_BLOCK);
 	if (!w->pair || !w->vol_rec)
 		return -ENOMEM;
-	if (vs->next_id + n > UINT32_MAX)
+	if (vs->next_id + n > UINT32_MAX || n + 1 > vd_journal_hold_max(pool))
 		return -ENOSPC;
 	for (i = 0; i < n; i++) {
 		struct vd_volume *origin;

@@ -145,7 +145,7 @@ struct vd_volumes {
 	vd_atomic_t want;         /* checkpoint wanted */
 };
 
-#define VD_OVERLAY_LOW 65536    /* entries: start a checkpoint (I19) */
+#define VD_OVERLAY_LOW 131072   /* entries: start a checkpoint (I19) */
 #define VD_OVERLAY_HIGH 524288  /* entries: park writers */
 #define VD_CHAIN_LONG 8         /* layers: start a checkpoint */
 

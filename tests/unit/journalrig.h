@@ -193,7 +193,7 @@ static inline void host_log(void *ctx, int level, const char *msg, uint64_t a, u
 
 static inline void *host_tail(void *ctx, size_t size)
 {
-	assert_true(size <= VD_TAIL_AREA);
+	assert_true(size <= (VD_TAIL_MIN + VD_TAIL_HEAD));
 	return ((struct rig *)ctx)->tail;
 }
 
@@ -278,7 +278,7 @@ static inline struct rig *rig_new(unsigned copies, uint64_t blocks)
 		g->disk[i].media = shared_alloc((size_t)DISK_BLOCKS * VD_BLOCK);
 		g->disk[i].dirty = shared_alloc(NSECTORS);
 	}
-	g->tail = shared_alloc(VD_TAIL_AREA);
+	g->tail = shared_alloc((VD_TAIL_MIN + VD_TAIL_HEAD));
 	g->super.journal_start = cpu_to_le64(START);
 	g->super.journal_blocks = cpu_to_le64(blocks);
 	g->super.journal_member[0] = cpu_to_le32(0);
@@ -325,7 +325,7 @@ static inline void cut_power(struct rig *g, enum cut cut)
 	for (i = 0; i < g->ndisks; i++)
 		cut_disk(g, i, cut);
 	if (g->tail)
-		memset(g->tail, 0, VD_TAIL_AREA);
+		memset(g->tail, 0, (VD_TAIL_MIN + VD_TAIL_HEAD));
 }
 
 static inline void rig_free(struct rig *g)
@@ -339,7 +339,7 @@ static inline void rig_free(struct rig *g)
 		munmap(g->disk[i].dirty, NSECTORS);
 	}
 	if (g->tail)
-		munmap(g->tail, VD_TAIL_AREA);
+		munmap(g->tail, (VD_TAIL_MIN + VD_TAIL_HEAD));
 	free(g->seen);
 	munmap(g, sizeof(*g));
 }

@@ -136,7 +136,7 @@ static void fewer_survivors_than_the_torn_commit_had_break_its_chain(void **stat
 	kill_process(g);
 	for (m = 0; m < 2; m++)
 		damage(g, m, 3);
-	g->tail[VD_TAIL_AREA - VD_TAIL_BYTES + 10 * 48 + 20] ^= 1;
+	g->tail[VD_TAIL_HEAD + 10 * 48 + 20] ^= 1;
 	start(g);
 	expect_seen(g, 1, 10); /* block 1 is written anew; block 2 is the old one */
 	cut_power(g, LOSE);
@@ -297,7 +297,7 @@ static void a_damaged_tail_is_believed_up_to_the_damage(void **state)
 	for (i = 1; i <= 10; i++)
 		put(g, i);
 	kill_process(g);
-	g->tail[VD_TAIL_AREA - VD_TAIL_BYTES + 6 * 48 + 20] ^= 1;
+	g->tail[VD_TAIL_HEAD + 6 * 48 + 20] ^= 1;
 	start(g);
 	expect_seen(g, 1, 6);
 	assert_int_equal(put(g, 7), 7);
@@ -508,9 +508,9 @@ static void hostile_blocks_do_no_harm(void **state)
 	g->rnd = seed | 1;
 	make_image(g);
 	image = malloc(64 * VD_BLOCK);
-	tail = malloc(VD_TAIL_AREA);
+	tail = malloc((VD_TAIL_MIN + VD_TAIL_HEAD));
 	memcpy(image, on_disk(g, 0, 0), 64 * VD_BLOCK);
-	memcpy(tail, g->tail, VD_TAIL_AREA);
+	memcpy(tail, g->tail, (VD_TAIL_MIN + VD_TAIL_HEAD));
 	super = g->super;
 	for (round = 0; round < rounds; round++) {
 		static const unsigned at[] = { 4, 8, 16, 24, 36, 38, 40, 48, 56, 58, 60, 56 + 32, 56 + 34 };
@@ -548,7 +548,7 @@ static void hostile_blocks_do_no_harm(void **state)
 		}
 		if (rnd(g) % 2) {
 			struct tail_head *th = (struct tail_head *)g->tail;
-			struct tail_rec *h = (struct tail_rec *)(g->tail + VD_TAIL_AREA - VD_TAIL_BYTES);
+			struct tail_rec *h = (struct tail_rec *)(g->tail + VD_TAIL_HEAD);
 
 			((uint8_t *)(rnd(g) % 2 ? (void *)th : (void *)h))[rnd(g) % 64] = (uint8_t)rnd(g);
 			if (rnd(g) % 2) {
