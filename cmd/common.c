@@ -17,7 +17,7 @@
 
 struct cmd_options cmd_opt;
 
-enum { OPT_DEVICE = 1000, OPT_VERSION };
+enum { OPT_DEVICE = 1000, OPT_VERSION, OPT_HELP };
 
 struct poptOption cmd_common[] = {
 	{ "device", 0, POPT_ARG_STRING, NULL, OPT_DEVICE, "also look for members at PATH (again for more)", "PATH" },
@@ -25,6 +25,7 @@ struct poptOption cmd_common[] = {
 	{ "quiet", 'q', POPT_ARG_NONE, &cmd_opt.quiet, 0, "say nothing but errors", NULL },
 	{ "verbose", 'v', POPT_ARG_NONE, &cmd_opt.verbose, 0, "say more", NULL },
 	{ "version", 0, POPT_ARG_NONE, NULL, OPT_VERSION, "show the version", NULL },
+	{ "help", '?', POPT_ARG_NONE, NULL, OPT_HELP, "show this", NULL },
 	POPT_TABLEEND
 };
 
@@ -210,6 +211,10 @@ void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOptio
 		int r = 0;
 		if (val == OPT_VERSION) {
 			printf("%s (vd) %s\n", program_invocation_short_name, VD_VERSION);
+			exit(CMD_OK);
+		}
+		if (val == OPT_HELP) {
+			poptPrintHelp(a->con, stdout, 0);
 			exit(CMD_OK);
 		}
 		if (val == OPT_DEVICE) {

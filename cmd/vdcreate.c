@@ -28,7 +28,6 @@ static const struct poptOption options[] = {
 	{ "activate", 'a', POPT_ARG_STRING, &activate, 0, "y links it to this host at once; the default is n", "y|n" },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

@@ -8,7 +8,6 @@ static const struct poptOption options[] = {
 	{ "summary", 's', POPT_ARG_NONE, &summary, 0, "how much in all, not where", NULL },
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

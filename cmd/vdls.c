@@ -7,7 +7,6 @@
 static const struct poptOption options[] = {
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

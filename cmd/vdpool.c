@@ -71,7 +71,6 @@ static const struct poptOption create_options[] = {
 	POLICY, THRESHOLDS, FORCE,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
@@ -125,7 +124,6 @@ static const struct poptOption add_options[] = {
 	FILE_SIZE, FORCE,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
@@ -165,7 +163,6 @@ static int add(const struct cmd_args *a)
 static const struct poptOption report_options[] = {
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
@@ -402,7 +399,6 @@ static const struct poptOption check_options[] = {
 	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "bad copies of metadata are rewritten from the good ones", NULL },
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
@@ -525,7 +521,6 @@ static const struct poptOption set_options[] = {
 	{ "unlock", 0, POPT_ARG_NONE, &unlock, 0, "of a volume: breaks its lock, whoever holds it", NULL },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
@@ -582,7 +577,6 @@ static int set(const struct cmd_args *a)
 static const struct poptOption forget_options[] = {
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

@@ -10,7 +10,6 @@ static const struct poptOption options[] = {
 	{ "force", 'f', POPT_ARG_NONE, &force, 0, "make it smaller even while it is open for writing", NULL },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

@@ -5,7 +5,6 @@
 static const struct poptOption options[] = {
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

@@ -15,7 +15,6 @@ static const struct poptOption options[] = {
 	{ "rollback", 0, POPT_ARG_NONE, &rollback, 0, "the volume takes the contents of the snapshot", NULL },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
-	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 

@@ -39,10 +39,10 @@ static int create_file(struct vol_new_member *m, uint64_t size, struct vol_errbu
 	int fd = open(m->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = 0;
 
 	if (fd < 0)
-		return vol_failbuf(err, -errno, "%s cannot be created: %s", m->path, strerror(errno));
+		return vol_failbuf(err, vol_errno(), "%s cannot be created: %s", m->path, strerror(errno));
 	m->created = true;
 	if (ftruncate(fd, (off_t)size))
-		r = vol_failbuf(err, -errno, "%s cannot be made %llu bytes long: %s", m->path,
+		r = vol_failbuf(err, vol_errno(), "%s cannot be made %llu bytes long: %s", m->path,
 				(unsigned long long)size, strerror(errno));
 	close(fd);
 	return r;

@@ -79,7 +79,7 @@ static int read_lines(struct paths *lines)
 	file_path(path, sizeof(path), "");
 	f = fopen(path, "re");
 	if (!f)
-		return errno == ENOENT ? 0 : vol_fail(NULL, -errno, "%s cannot be read: %s", path, strerror(errno));
+		return errno == ENOENT ? 0 : vol_fail(NULL, vol_errno(), "%s cannot be read: %s", path, strerror(errno));
 	while (!r && (n = getline(&line, &room, f)) >= 0) {
 		if (n && line[n - 1] == '\n')
 			line[n - 1] = 0;
@@ -103,7 +103,7 @@ static int write_lines(const struct paths *lines)
 	fd = open(fresh, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
 	f = fd < 0 ? NULL : fdopen(fd, "w");
 	if (!f) {
-		r = -errno;
+		r = vol_errno();
 		if (fd >= 0)
 			close(fd);
 		return vol_fail(NULL, r, "%s cannot be written: %s", fresh, strerror(-r));
@@ -130,10 +130,10 @@ static int config_lock(void)
 	int fd;
 
 	if (mkdir(dir, 0755) && errno != EEXIST)
-		return vol_fail(NULL, -errno, "%s cannot be made: %s", dir, strerror(errno));
+		return vol_fail(NULL, vol_errno(), "%s cannot be made: %s", dir, strerror(errno));
 	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (fd < 0)
-		return vol_fail(NULL, -errno, "%s cannot be opened: %s", dir, strerror(errno));
+		return vol_fail(NULL, vol_errno(), "%s cannot be opened: %s", dir, strerror(errno));
 	while (flock(fd, LOCK_EX))
 		if (errno != EINTR)
 			break;

@@ -384,7 +384,7 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 	}
 	fd = open(path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC | (write && S_ISBLK(st.st_mode) ? O_EXCL : 0));
 	if (fd < 0) {
-		r = errno == EACCES ? -EPERM : -errno; /* -EACCES is a volume's lock */
+		r = vol_errno();
 		if (r == -EBUSY)
 			busy_text(&st, why);
 		else

@@ -39,6 +39,8 @@ void vol_holder_text(const struct vd_disk_holder *who, char *buf, size_t size);
  * NULL: the thread's. */
 int vol_fail(struct vol_pool *pool, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 int vol_failbuf(struct vol_errbuf *err, int r, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* The last system call's, negative. -EPERM for EACCES: that is a volume's lock here. */
+int vol_errno(void);
 /* strerror in words that fit after "cannot …: ", with this project's codes told. */
 const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -232,7 +232,7 @@ static int check_base(struct vol_request *rq, const char *name, const char *base
 			       VD_BASE_MAX - 1);
 	fd = open(base, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (fd < 0)
-		return op_fail(rq, -errno, "volume %s/%s is not created: its base image %s cannot be opened: %s",
+		return op_fail(rq, vol_errno(), "volume %s/%s is not created: its base image %s cannot be opened: %s",
 			       rq->pool->name, name, base, strerror(errno));
 	if (fstat(fd, &st))
 		r = -errno;

@@ -49,6 +49,11 @@ int vol_failbuf(struct vol_errbuf *err, int r, const char *fmt, ...)
 	return r;
 }
 
+int vol_errno(void)
+{
+	return errno == EACCES ? -EPERM : -errno;
+}
+
 const char *vol_strerror(int r)
 {
 	static const struct { int r; const char *text; } own[] = {
@@ -61,7 +66,8 @@ const char *vol_strerror(int r)
 		{ EIO, "input/output error" },
 		{ ENOMEM, "out of memory" },
 		{ EINTR, "interrupted" },
-		{ EACCES, "permission denied" },
+		{ EACCES, "it is locked" },
+		{ EPERM, "permission denied" },
 		{ ENOENT, "does not exist" },
 	};
 
@@ -145,7 +151,7 @@ const char *vol_runtime_dir(void)
 int vol_runtime_dir_make(void)
 {
 	if (mkdir(vol_runtime_dir(), 0700) && errno != EEXIST)
-		return -errno;
+		return vol_errno();
 	return 0;
 }
 
