@@ -164,9 +164,9 @@ static int visit(void *arg, const struct vd_visit *v)
 
 	if (r || (!v->n && !v->err))
 		return r;
-	if (c->counted) {
+	if (c->counted && vd_pblk_valid(c->pool, v->ptr.a, 1)) {
 		r = count(c, v->ptr.a, 1, &first);
-		if (!r && first && v->ptr.b != VD_PBLK_NONE)
+		if (!r && first && v->ptr.b != VD_PBLK_NONE && vd_pblk_valid(c->pool, v->ptr.b, 1))
 			r = count(c, v->ptr.b, 1, &ignored);
 		if (r)
 			return r;

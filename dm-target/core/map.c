@@ -249,6 +249,8 @@ int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ex
 	r = vd_tree_find(vol->pool, &bottom->root, v, flags, &e);
 	if (r)
 		return r;
+	if (e.kind == VD_DATA && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, e.p, e.len)))
+		return -EUCLEAN; /* our caller would read or write there */
 	e.len = vd_min(e.len, out->len);
 	*out = e;
 	return 0;

@@ -452,6 +452,8 @@ int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kin
 	r = cache_find(c, ptr, kind, level, &forgets, out);
 	if (r != -ENODATA)
 		return r;
+	if (!vd_pblk_valid(pool, ptr->a, 1) || (ptr->b != VD_PBLK_NONE && !vd_pblk_valid(pool, ptr->b, 1)))
+		return -EUCLEAN; /* whoever has the node may write to its copies */
 	if (flags & VD_NODE_NOWAIT)
 		return -EWOULDBLOCK;
 	n = node_alloc(pool);

@@ -20,6 +20,8 @@
 #include "record.h"
 
 #define CACHE_BYTES (128u << 20)
+#define JOURNAL_MAX (1u << 24)    /* blocks: 64 GiB; a check counts each */
+#define NUMBER_MAX (1ull << 62)   /* what is counted for ever, and cannot come near */
 
 /* ---- modes ---------------------------------------------------------------- */
 
@@ -200,7 +202,7 @@ static int spec_to_super(const struct vd_host *host, const struct vd_format_spec
 		s->member[m].blocks = cpu_to_le64(spec->blocks[m]);
 	}
 	journal = spec->journal_blocks ? spec->journal_blocks : clamp(least / 64, 128, 16384);
-	if (journal < 64 || journal > least / 4)
+	if (journal < 64 || journal > least / 4 || journal > JOURNAL_MAX)
 		return -EINVAL;
 	memcpy(s->magic, VD_SUPER_MAGIC, sizeof(s->magic));
 	s->version = cpu_to_le32(VD_FORMAT_VERSION);
@@ -359,7 +361,7 @@ static bool root_sane(const struct vd_disk_root *root)
 static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 {
 	unsigned m, i, n;
-	uint64_t jn;
+	uint64_t jn, total = 0;
 
 	if (memcmp(s->magic, VD_SUPER_MAGIC, sizeof(s->magic)))
 		return -ENODATA;
@@ -372,15 +374,21 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	    !root_sane(&s->space) || !root_sane(&s->volumes) || !root_sane(&s->index) ||
 	    (le32_to_cpu(s->sector_size) != 512 && le32_to_cpu(s->sector_size) != VD_BLOCK))
 		return -EUCLEAN;
-	for (m = 0; m < n; m++)
+	for (m = 0; m < n; m++) {
 		if (le64_to_cpu(s->member[m].blocks) < VD_MEMBER_MIN_BLOCKS || le64_to_cpu(s->member[m].blocks) > 1ull << VD_MEMBER_SHIFT)
 			return -EUCLEAN;
+		total += le64_to_cpu(s->member[m].blocks);
+	}
+	if (le64_to_cpu(s->total_blocks) != total || le64_to_cpu(s->used_blocks) > total || le64_to_cpu(s->reserve_blocks) > total ||
+	    le64_to_cpu(s->generation) > NUMBER_MAX || le64_to_cpu(s->incarnation) > NUMBER_MAX ||
+	    le64_to_cpu(s->epoch) > NUMBER_MAX || le64_to_cpu(s->next_volume) > 1ull << 32)
+		return -EUCLEAN;
 	jn = le64_to_cpu(s->journal_blocks);
 	for (i = 0; i < VD_JOURNAL_COPIES; i++) {
 		m = le32_to_cpu(s->journal_member[i]);
 		if (m == ~0u && i)
 			continue;
-		if (m >= n || jn < 64 || jn > le64_to_cpu(s->member[m].blocks) ||
+		if (m >= n || jn < 64 || jn > JOURNAL_MAX || jn > le64_to_cpu(s->member[m].blocks) ||
 		    le64_to_cpu(s->journal_start) > le64_to_cpu(s->member[m].blocks) - jn)
 			return -EUCLEAN;
 	}

@@ -93,7 +93,7 @@ int vd_record_verify(const struct vd_disk_volume *d, uint32_t id)
 	    !terminated(d->name, sizeof(d->name)) || !terminated(d->base, sizeof(d->base)) ||
 	    d->root.height > VD_TREE_LEVELS_MAX)
 		return -EUCLEAN;
-	if (!(flags & VD_VOL_DELETING) && !vd_name_valid(d->name))
+	if (flags & VD_VOL_DELETING ? (flags & VD_VOL_PENDING) != 0 : !vd_name_valid(d->name))
 		return -EUCLEAN;
 	return 0;
 }
@@ -810,6 +810,23 @@ int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *inf
 	return r;
 }
 
+/* The smallest id from `at` on of the volumes in memory; vs->next_id: there is none. */
+static uint64_t next_in_memory(struct vd_volumes *vs, uint64_t at)
+{
+	uint64_t best = vs->next_id, i;
+	struct vd_list *pos;
+
+	for (i = at; i < best && i - at < 64; i++)
+		if (vd_volume_in_memory(vs, (uint32_t)i))
+			return i;
+	vd_list_for_each(pos, &vs->all) { /* ids are not used again: gaps may be wide */
+		i = vd_container(pos, struct vd_volume, all)->id;
+		if (i >= at && i < best)
+			best = i;
+	}
+	return best;
+}
+
 int vd_volume_next(struct vd_pool *pool, uint32_t *id)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -825,8 +842,7 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id)
 		if (!r)
 			at = slot.key;
 		else if (r == -ENODATA)
-			while (at < vs->next_id && !vd_volume_in_memory(vs, (uint32_t)at))
-				at++;
+			at = next_in_memory(vs, at);
 		if ((r && r != -ENODATA) || at >= vs->next_id)
 			break;
 		r = vd_volume_user(pool, (uint32_t)at, &vol);
@@ -1017,6 +1033,19 @@ int vd_volumes_replay(struct vd_pool *pool, uint64_t seq, const struct vd_disk_r
 	return r;
 }
 
+/* How many of the n ids from `id` on belong to no volume, at least 1 being so. */
+static uint64_t ids_missing(struct vd_pool *pool, uint64_t id, uint64_t n)
+{
+	struct vd_volumes *vs = pool->volumes;
+	uint64_t next = next_in_memory(vs, id + 1);
+	struct vd_slot slot;
+	int r = vd_ptree_next(pool, &vs->root, id + 1, false, 0, &slot);
+
+	if (r != -ENODATA)
+		next = r ? id + 1 : vd_min(next, slot.key);
+	return next < vs->next_id ? vd_min(next - id, n) : n;
+}
+
 int vd_volumes_recover(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -1029,12 +1058,14 @@ int vd_volumes_recover(struct vd_pool *pool)
 		r = vd_map_find_wait(&vs->index, k, &e);
 		if (r)
 			return r;
-		if (e.kind != VD_DATA) {
+		if (e.kind != VD_DATA || e.p != k - VD_INDEX_ATTENTION || e.p >= vs->next_id) {
 			k += e.len;
 			continue;
 		}
 		vd_mutex_lock(&vs->lock);
 		r = vd_volumes_load(pool, (uint32_t)e.p, &vol);
+		if (r == -ENOENT) /* as many as anyone cares to write into the index */
+			k += ids_missing(pool, e.p, e.len) - 1;
 		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && !vd_volume_is_dirty(vol)) {
 			vd_volume_dirty(vol); /* begun before the last checkpoint */
 			vd_atomic_add(&vs->dying, 1);
@@ -1055,6 +1086,7 @@ int vd_volumes_recover(struct vd_pool *pool)
 int vd_volumes_init(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = vd_zalloc(pool, sizeof(*vs));
+	struct vd_slot slot;
 	unsigned i;
 	int r;
 
@@ -1082,7 +1114,10 @@ int vd_volumes_init(struct vd_pool *pool)
 	vs->next_id = vd_max(le64_to_cpu(pool->super->next_volume), (uint64_t)1);
 	vs->next_link = le32_to_cpu(pool->super->next_link);
 	vd_atomic_set(&vs->epoch, (int64_t)vd_max(le64_to_cpu(pool->super->epoch), (uint64_t)1));
-	return vs->index.base && vs->index.rec ? 0 : -ENOMEM;
+	if (!vs->index.base || !vs->index.rec)
+		return -ENOMEM;
+	/* Or the next volume to be made would have the id of one there is. */
+	return vd_ptree_next(pool, &vs->root, vs->next_id, false, 0, &slot) ? 0 : -EUCLEAN;
 }
 
 void vd_volumes_fini(struct vd_pool *pool)
