@@ -5,6 +5,7 @@
 
 #include <fcntl.h>
 #include <libnbd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -189,8 +191,9 @@ static bool still_hoping(struct front *f)
 	return yes;
 }
 
-/* Connects, starting the server if need be (F4). 0 or -EIO. */
-static int connect_again(struct front_worker *w)
+/* Connects, starting the server if need be (F4). 0 or -EIO.  Who is patient knows no
+ * time limit. */
+static int connect_again(struct front_worker *w, bool patient)
 {
 	struct front *f = w->f;
 	unsigned delay = 5, refused = 0;
@@ -215,7 +218,7 @@ static int connect_again(struct front_worker *w)
 				  "Every request fails until the volume is linked again");
 			return -EIO;
 		}
-		if (!still_hoping(f))
+		if (!still_hoping(f) && !patient)
 			return -EIO;
 		if (r == -ECONNREFUSED) {
 			set_state(f, DOWN, "the server is gone; starting it again");
@@ -260,7 +263,7 @@ int front_do(struct front_worker *w, const struct front_request *rq)
 	if (w->nbd && rq->off + rq->len > w->size)
 		disconnect(w); /* NBD tells a size once: this connection is from before a growth */
 	do {
-		if (!w->nbd && connect_again(w))
+		if (!w->nbd && connect_again(w, false))
 			return -EIO;
 		n = vd_min(rq->len - done, (uint64_t)ZERO_MAX);
 		if (!send_once(w->nbd, rq, rq->off + done, n)) {
@@ -287,21 +290,34 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-/* SIGUSR1: a fresh connection knows the size as it is now. */
-static void *size_main(void *arg)
+/*
+ * Has a connection only to see it break, so that the server is started again at once
+ * and not when the kernel next wants something; goes on trying when the workers have
+ * given up.  SIGUSR1: a fresh connection knows the size as it is now.
+ */
+static void *watch_main(void *arg)
 {
 	struct front_worker *w = arg;
+	struct signalfd_siginfo info;
+	struct pollfd p[2];
 	sigset_t set;
-	int sig;
 
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
+	p[0] = (struct pollfd){ .fd = signalfd(-1, &set, SFD_CLOEXEC), .events = POLLIN };
 	for (;;) {
-		if (sigwait(&set, &sig))
+		if (!w->nbd && connect_again(w, true))
+			break; /* broken for good */
+		p[1] = (struct pollfd){ .fd = nbd_aio_get_fd(w->nbd), .events = POLLIN };
+		if (poll(p, 2, -1) < 0)
 			continue;
-		if (!connect_once(w)) {
-			note_size(w->f, nbd_get_size(w->nbd), true);
+		if (p[1].revents) /* nothing was asked: the server is going */
 			disconnect(w);
+		if (p[0].revents && read(p[0].fd, &info, sizeof(info)) == sizeof(info)) {
+			if (w->nbd)
+				disconnect(w);
+			if (!connect_once(w))
+				note_size(w->f, nbd_get_size(w->nbd), true);
 		}
 	}
 	return NULL;
@@ -364,7 +380,7 @@ static void front_main(const struct front_spec *spec, int ready_fd)
 		for (i = 1; i < FRONT_WORKERS && !ready.r; i++)
 			ready.r = -pthread_create(&w[i].thread, NULL, worker_main, &w[i]);
 		if (!ready.r)
-			ready.r = -pthread_create(&t, NULL, size_main, &w[FRONT_WORKERS]);
+			ready.r = -pthread_create(&t, NULL, watch_main, &w[FRONT_WORKERS]);
 		if (ready.r)
 			vol_fail(NULL, ready.r, "no threads: %s", vol_strerror(ready.r));
 	}

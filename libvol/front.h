@@ -7,7 +7,7 @@
  *     loop device            nbd device
  *     FUSE file              socket pair
  *        \                   /
- *          front: WORKERS threads, one NBD connection each
+ *          front: WORKERS threads, one NBD connection each, and one that watches
  *                   |
  *          nbdkit-vd-plugin
  *
@@ -24,9 +24,9 @@
  *       again.  The loss is not silent.
  *   F3. An error that the server itself gives (ENOSPC, EIO) is the answer.  It is
  *       not tried again.
- *   F4. A server that is gone is started again, by whichever front is first.  One
- *       that cannot be had within VD_LINK_TIMEOUT seconds (default 300) makes
- *       requests fail with EIO, at once, until it is back.
+ *   F4. A server that is gone is started again at once, by whichever front is first.
+ *       One that cannot be had within VD_LINK_TIMEOUT seconds (default 300) makes
+ *       requests fail with EIO, at once, until it is back; it is still tried for.
  *   F5. No memory is allocated for a request, memory is locked, and the process
  *       is marked as one that memory reclaim waits for, where that is permitted.
  *

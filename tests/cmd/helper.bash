@@ -83,6 +83,12 @@ must()
 	[ "$status" = "$want" ] || { echo "status $status, not $want: $*"; echo "$output"; return 1; }
 }
 ok() { must 0 "$@"; }
+# refused COMMAND...: it fails, somehow
+refused()
+{
+	run "$@" </dev/null
+	[ "$status" != 0 ] || { echo "was not refused: $*"; echo "$output"; return 1; }
+}
 # says TEXT...: the last output contains each
 says()
 {

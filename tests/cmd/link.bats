@@ -152,8 +152,8 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	mount "$(D v)" mnt
 	mount "$(D v)" mnt2
 	ok vdunlink p/v
-	! mountpoint -q mnt
-	! mountpoint -q mnt2
+	refused mountpoint -q mnt
+	refused mountpoint -q mnt2
 }
 
 @test "what is not linked is not unlinked" {
@@ -218,7 +218,7 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	rm -f mnt/lost+found/*
 	ok vdlink -r --mount mnt2 p/s
 	sha256sum -c --quiet sum <mnt2/f
-	! cmp -s mnt/f mnt2/f
+	refused cmp -s mnt/f mnt2/f
 }
 
 @test "a link shows in ls, as a table and as JSON" {
