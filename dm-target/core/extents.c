@@ -457,43 +457,59 @@ static int find_page(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t
 	return 0;
 }
 
+/* What the page, whose keys end at hi, has at v. */
+static struct vd_ext page_find(const struct vd_disk_extents *d, vd_vblk_t v, uint64_t hi)
+{
+	struct vd_ext e = { v, hi - v, 0, 0, VD_HOLE };
+	unsigned i = first_after(d, v);
+	struct rec x;
+
+	if (i == page_count(d))
+		return e;
+	x = rec_get(d, i);
+	if (x.v > v) {
+		e.len = x.v - v;
+		return e;
+	}
+	e.len = rec_end(&x) - v;
+	e.kind = (enum vd_ext_kind)x.kind;
+	e.p = x.kind == VD_DATA ? x.p + (v - x.v) : 0;
+	e.birth = le64_to_cpu(d->birth[x.birth]);
+	return e;
+}
+
 int vd_tree_find(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, unsigned flags, struct vd_ext *out)
 {
-	const struct vd_disk_extents *d;
-	struct vd_ext e = { v, 0, 0, 0, VD_HOLE };
 	struct vd_node *n;
 	uint64_t lo, hi;
-	struct rec x;
-	unsigned i;
 	int r;
 
 	if (v >= VD_VBLK_END)
 		return -EINVAL;
 	if (!root->ptr.gen) {
-		e.len = VD_VBLK_END - v;
-		*out = e;
+		*out = (struct vd_ext){ .v = v, .len = VD_VBLK_END - v, .kind = VD_HOLE };
 		return 0;
 	}
 	r = find_page(pool, root, v, flags, &lo, &hi, &n);
 	if (r)
 		return r;
-	d = page(n);
-	i = first_after(d, v);
-	e.len = hi - v;
-	if (i < page_count(d)) {
-		x = rec_get(d, i);
-		if (x.v > v) {
-			e.len = x.v - v;
-		} else {
-			e.len = rec_end(&x) - v;
-			e.kind = (enum vd_ext_kind)x.kind;
-			e.p = x.kind == VD_DATA ? x.p + (v - x.v) : 0;
-			e.birth = le64_to_cpu(d->birth[x.birth]);
-		}
-	}
+	*out = page_find(page(n), v, hi);
 	vd_node_put(pool, n);
-	*out = e;
 	return 0;
+}
+
+uint64_t vd_extents_common(const struct vd_node *x, const struct vd_node *y, vd_vblk_t v, uint64_t hi)
+{
+	vd_vblk_t at = v;
+
+	while (at < hi) {
+		struct vd_ext a = page_find(page(x), at, hi), b = page_find(page(y), at, hi);
+
+		if (a.kind != b.kind || (a.kind == VD_DATA && a.p != b.p))
+			break;
+		at += vd_min(a.len, b.len);
+	}
+	return vd_min(at, hi) - v;
 }
 
 int vd_tree_mapped(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, uint64_t len, uint64_t *mapped)

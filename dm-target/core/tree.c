@@ -888,6 +888,22 @@ static int side_down(struct vd_pool *pool, struct side *s, vd_vblk_t v)
 	return 0;
 }
 
+static int pages_common(struct vd_pool *pool, const struct side *a, const struct side *b, vd_vblk_t v, uint64_t *len)
+{
+	struct vd_node *x, *y;
+	int r = vd_tree_node(pool, &a->ptr, VD_NODE_EXTENTS, 0, a->lo, a->hi, 0, &x);
+
+	if (r)
+		return r;
+	r = vd_tree_node(pool, &b->ptr, VD_NODE_EXTENTS, 0, b->lo, b->hi, 0, &y);
+	if (!r) {
+		*len = vd_extents_common(x, y, v, vd_min(a->hi, b->hi));
+		vd_node_put(pool, y);
+	}
+	vd_node_put(pool, x);
+	return r;
+}
+
 int vd_tree_common(struct vd_pool *pool, const struct vd_root *x, const struct vd_root *y, vd_vblk_t v, uint64_t *len)
 {
 	struct side a = { x->ptr, x->height, 0, VD_VBLK_END };
@@ -907,10 +923,8 @@ int vd_tree_common(struct vd_pool *pool, const struct vd_root *x, const struct v
 			*len = vd_min(a.hi, b.hi) - v;
 			return 0;
 		}
-		if (!al && !bl) {
-			*len = 0;
-			return 0;
-		}
+		if (!al && !bl)
+			return pages_common(pool, &a, &b, v, len);
 		r = al >= bl ? side_down(pool, &a, v) : 0;
 		if (!r && bl >= al)
 			r = side_down(pool, &b, v);

@@ -68,8 +68,9 @@ int vd_tree_mapped(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v
 struct vd_visit { struct vd_ptr ptr; struct vd_node *n; unsigned level; uint64_t lo, hi; int err; const struct vd_slot *slot; /* uniform entries of the space tree: n NULL, err 0 */ };
 int vd_tree_walk(struct vd_pool *pool, const struct vd_root *root, enum vd_node_kind page_kind, int (*fn)(void *arg, const struct vd_visit *v), void *arg) __must_check;
 
-/* For comparing two trees: the length from v, at least 1, over which both reach
- * the same node (shared), or 0 when their pages at v differ. */
+/* For comparing two trees: the length from v over which both say the same, because
+ * they reach the same node or their two pages agree; more may follow.  0: they
+ * differ at v. */
 int vd_tree_common(struct vd_pool *pool, const struct vd_root *x, const struct vd_root *y, vd_vblk_t v, uint64_t *len) __must_check;
 
 /* Decoding of a page of extents; i < count of the page's head. -EUCLEAN. */
@@ -128,6 +129,8 @@ void vd_index_range(const struct vd_node *n, unsigned i, uint64_t lo, uint64_t h
 void vd_node_range(struct vd_node *n, uint64_t lo, uint64_t hi); /* writes the head's key range */
 
 int vd_extents_verify(const struct vd_node *n) __must_check;
+/* For how many blocks from v on, up to hi, two pages say the same. */
+uint64_t vd_extents_common(const struct vd_node *x, const struct vd_node *y, vd_vblk_t v, uint64_t hi);
 int vd_extents_hold(struct vd_pool *pool, const struct vd_node *n) __must_check; /* DATA blocks +1 */
 int vd_extents_drop(struct vd_pool *pool, const struct vd_node *n, unsigned flags, int64_t *mapped) __must_check; /* DATA blocks -1 */
 void vd_extents_join(struct vd_node *n, const struct vd_node *from, bool before); /* from's extents before or after n's; they fit */
