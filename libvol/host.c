@@ -143,6 +143,30 @@ static uint64_t host_now(void *ctx)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Whether the same was said within the last ten seconds: damage is met again and
+ * again, and once is enough. */
+static bool said_just_now(const char *msg, uint64_t a, uint64_t b)
+{
+	static struct { const char *msg; uint64_t a, b, when; } said[32];
+	static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+	static unsigned at;
+	uint64_t now = host_now(NULL);
+	bool found = false;
+
+	pthread_mutex_lock(&lock);
+	for (unsigned i = 0; i < 32 && !found; i++)
+		found = said[i].msg == msg && said[i].a == a && said[i].b == b && now - said[i].when < 10000000000ull;
+	if (!found) {
+		said[at].msg = msg;
+		said[at].a = a;
+		said[at].b = b;
+		said[at].when = now;
+		at = (at + 1) % 32;
+	}
+	pthread_mutex_unlock(&lock);
+	return found;
+}
+
 /* The engine's remarks: no format strings there, only %a and %b. */
 static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t b)
 {
@@ -150,7 +174,7 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 	char text[512];
 	size_t n = 0;
 
-	if (h->quiet)
+	if (h->quiet || said_just_now(msg, a, b))
 		return;
 	for (; *msg && n < sizeof(text) - 24; msg++) {
 		if (msg[0] == '%' && (msg[1] == 'a' || msg[1] == 'b')) {

@@ -416,12 +416,15 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
 	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped" };
-	const struct vd_check_report *rep = item;
+	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
 	const char *name = info && !vd_volume_info(rq->pool->engine, rep->volume, info) ? info->name : "";
 	char text[512];
 
+	/* A page covers more than the volume has. */
+	if (rep->fault == VD_FAULT_RANGE && name[0] && rep->a < info->size)
+		rep->b = vd_min(rep->b, info->size - rep->a);
 	fault_text(rep, name, text, sizeof(text));
 	json_set_str(o, "fault", (unsigned)rep->fault < 9 ? names[rep->fault] : "other");
 	json_set_str(o, "text", text);

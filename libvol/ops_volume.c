@@ -163,22 +163,42 @@ static int list_names(struct vol_request *rq, struct json_object *names, struct 
 	return r;
 }
 
+/* The next volume whose record can be read; *damage is set when others before it
+ * cannot.  Where a whole node is gone there is nothing near to go on with. */
+static int next_volume(struct vol_request *rq, uint32_t *id, struct vd_volume_info *info, int *damage)
+{
+	uint32_t at = *id;
+	int r;
+
+	for (unsigned bad = 0; bad < 64; at++) {
+		r = vd_volume_next(rq->pool->engine, &at);
+		if (r == -ENOENT)
+			return r;
+		if (!r)
+			r = vd_volume_info(rq->pool->engine, at, info);
+		if (!r) {
+			*id = at;
+			return 0;
+		}
+		if (r != -ENOENT) { /* else removed just now */
+			if (r != -EBADMSG && r != -EUCLEAN && r != -EIO)
+				return r;
+			*damage = r;
+			bad++;
+		}
+		if (at == UINT32_MAX)
+			return -ENOENT;
+	}
+	return -ENOENT;
+}
+
 static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struct json_object **list, uint64_t *count)
 {
 	uint32_t id = 0;
-	int r;
+	int r, damage = 0;
 
-	while (!(r = vd_volume_next(rq->pool->engine, &id))) {
-		int k = vd_volume_info(rq->pool->engine, id, &info[0]);
-		if (k == -ENOENT) { /* removed just now */
-			id++;
-			continue;
-		}
-		if (k)
-			op_warn(rq, "pool %s: the record of the volume with id %u is damaged (%s); the others are listed",
-				rq->pool->name, id, vol_strerror(k));
-		else
-			json_object_array_add(*list, volume_json(rq, &info[0], &info[1]));
+	while (!(r = next_volume(rq, &id, &info[0], &damage))) {
+		json_object_array_add(*list, volume_json(rq, &info[0], &info[1]));
 		++*count;
 		if (json_object_array_length(*list) == LIST_BATCH) {
 			r = op_send(rq, "volumes", *list);
@@ -189,9 +209,17 @@ static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struc
 				return r;
 		}
 		if (++id == 0)
-			return 0;
+			break;
 	}
-	return r == -ENOENT ? 0 : op_fail(rq, r, "the volumes of pool %s cannot be listed: %s", rq->pool->name, vol_strerror(r));
+	if (r && r != -ENOENT)
+		return op_fail(rq, r, "the volumes of pool %s cannot be listed: %s", rq->pool->name, vol_strerror(r));
+	if (!damage)
+		return 0;
+	/* What can be listed is of use all the same. */
+	r = op_send(rq, "volumes", *list);
+	*list = json_object_new_array();
+	return r ? r : op_fail(rq, damage, "records of volumes in pool %s are damaged; the others are listed\n`vdpool check %s` tells what is lost",
+			       rq->pool->name, rq->pool->name);
 }
 
 int op_list(struct vol_request *rq, struct json_object *result)
