@@ -44,6 +44,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io.h"
@@ -62,6 +63,7 @@ static const char *pool_name;
 static const char *nbd_socket;
 static bool pool_readonly;
 static bool takeover;
+static unsigned queue_seconds = 60; /* D10: how long a write waits for space, where the policy is to wait */
 
 static struct vol_pool *pool;
 static struct vol_server *server;
@@ -150,13 +152,16 @@ static int on_config(const char *key, const char *value)
 		if (r < 0)
 			return -1;
 		takeover = r;
+	} else if (!strcmp(key, "queue")) {
+		if (nbdkit_parse_unsigned("queue", value, &queue_seconds))
+			return -1;
 	} else if (!strcmp(key, "device")) {
 		if (vol_device_add(value)) {
 			nbdkit_error("device=%s: %s", value, vol_error(NULL));
 			return -1;
 		}
 	} else {
-		nbdkit_error("unknown parameter '%s'; there are pool, socket, readonly, takeover and device", key);
+		nbdkit_error("unknown parameter '%s'; there are pool, socket, readonly, takeover, queue and device", key);
 		return -1;
 	}
 	return 0;
@@ -175,6 +180,7 @@ static int on_config_complete(void)
 	"pool=NAME          (required) The pool to own and serve.\n" \
 	"readonly=true      Open the pool for reading only; it may have another owner.\n" \
 	"takeover=true      Also when another host's owner record is on it.\n" \
+	"queue=SECONDS      How long writes wait for space in a full pool (60), unless its policy is error.\n" \
 	"device=PATH        A member to look at besides the devices file.\n" \
 	"socket=PATH        The NBD socket, told to those who ask the control socket."
 
@@ -233,10 +239,13 @@ static const int end_signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
 static struct sigaction end_action[4]; /* nbdkit's */
 static int end_pipe[2] = { -1, -1 };
 
+static bool ending; /* atomic */
+
 static void end_asked(void)
 {
 	int e = errno;
 
+	__atomic_store_n(&ending, true, __ATOMIC_RELAXED);
 	if (write(end_pipe[1], "", 1) < 0)
 		abort(); /* cannot be: it is written a few times at most */
 	errno = e;
@@ -724,6 +733,29 @@ static int before_change(struct conn *c)
 	return c->client ? client_store(c->client) : 0;
 }
 
+/* D10: whether to try again what met a full pool, a moment from now. */
+struct patience { unsigned waited_ms; };
+
+static bool wait_for_space(struct patience *p, int r)
+{
+	struct vd_pool_info *info;
+	bool queue;
+
+	if (vd_likely(r != -ENOSPC) || p->waited_ms >= queue_seconds * 1000 || __atomic_load_n(&ending, __ATOMIC_RELAXED))
+		return false;
+	info = malloc(sizeof(*info));
+	if (!info)
+		return false;
+	vd_pool_info(vol_pool_engine(pool), info);
+	queue = !(info->policy & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
+	free(info);
+	if (!queue)
+		return false;
+	nanosleep(&(struct timespec){ 0, 100000000 }, NULL);
+	p->waited_ms += 100;
+	return true;
+}
+
 static int on_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	struct conn *c = handle;
@@ -735,10 +767,13 @@ static int on_pread(void *handle, void *buf, uint32_t count, uint64_t offset, ui
 static int on_pwrite(void *handle, const void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	struct conn *c = handle;
+	struct patience p = { 0 };
 	int r = before_change(c);
 
 	if (!r)
-		r = vol_pwrite(c->v, buf, count, offset, flags & NBDKIT_FLAG_FUA ? VOL_IO_FUA : 0);
+		do
+			r = vol_pwrite(c->v, buf, count, offset, flags & NBDKIT_FLAG_FUA ? VOL_IO_FUA : 0);
+		while (wait_for_space(&p, r));
 	return answer(r, "write", offset, count);
 }
 
@@ -766,11 +801,14 @@ static int on_trim(void *handle, uint32_t count, uint64_t offset, uint32_t flags
 static int on_zero(void *handle, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	struct conn *c = handle;
+	struct patience p = { 0 };
 	int r = before_change(c);
 
 	if (!r)
-		r = vol_zero(c->v, offset, count, (flags & NBDKIT_FLAG_FUA ? VOL_IO_FUA : 0) |
-						  (flags & NBDKIT_FLAG_FAST_ZERO ? VOL_IO_FAST_ZERO : 0));
+		do
+			r = vol_zero(c->v, offset, count, (flags & NBDKIT_FLAG_FUA ? VOL_IO_FUA : 0) |
+							  (flags & NBDKIT_FLAG_FAST_ZERO ? VOL_IO_FAST_ZERO : 0));
+		while (wait_for_space(&p, r));
 	return answer(r, "zero", offset, count);
 }
 

@@ -1,0 +1,154 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+# Full pools (D10).
+load helper
+
+# a small pool whose policy is to say that it is full, and a volume larger than it
+small() { ok vdpool create p --policy "${1:-error}" -L 64m m0; make_volume v 256m; serve; }
+fill() { ! nbdcopy "$T/big" "$(uri v)" 2>err; }
+big() { random 200000000 >"$T/big"; }
+avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
+
+@test "a full pool says ENOSPC, and the server lives" {
+	need nbdcopy nbdinfo
+	small; big
+	fill
+	grep -i "no space" err
+	nbdinfo "$(uri v)"
+	ok vdpool check p
+}
+
+@test "what was written before a pool was full can be read" {
+	need qemu-io nbdcopy
+	small; big
+	io v 'write -P 7 200m 8m' flush
+	fill
+	io v 'read -P 7 200m 8m'
+	[ "$(cmp -n 20000000 big <(nbdcopy "$(uri v)" - 2>/dev/null) 2>&1 | grep -c differ)" = 0 ]
+}
+
+@test "mapped blocks of a full pool can be overwritten" {
+	need qemu-io nbdcopy
+	small; big
+	io v 'write -P 7 200m 8m' flush
+	fill
+	io v 'write -P 8 200m 8m' 'read -P 8 200m 8m' flush
+}
+
+@test "a full pool can be listed, snapshots and volumes deleted, and is not full then" {
+	need nbdcopy
+	small; big
+	fill
+	ok vdls p
+	make_volume w 1m
+	ok vdrm -y p/w
+	end_servers TERM
+	ok vdrm -y p/v
+	make_volume v 32m
+	serve
+	random 33554432 >img
+	nbdcopy img "$(uri v)"
+	nbdcopy "$(uri v)" out
+	cmp img out
+}
+
+@test "a discard makes room in a full pool" {
+	need qemu-io nbdcopy
+	small; big
+	fill
+	io v 'discard 0 16m'
+	io v 'write -P 3 240m 4m' 'read -P 3 240m 4m'
+}
+
+@test "deleting snapshots makes room in a full pool" {
+	need qemu-io nbdcopy
+	small
+	io v 'write -P 1 0 16m' flush
+	ok vdsnap p/v -n s
+	random 60000000 >big
+	fill
+	ok vdrm -y p/s
+	wait_for eval '[ "$(avail)" -gt 8000000 ]'
+	io v 'write -P 3 240m 4m' 'read -P 3 240m 4m'
+}
+
+@test "a new member makes room in a full pool, without a restart" {
+	need qemu-io nbdcopy
+	small; big
+	fill
+	ok vdpool add p -L 512m m1
+	nbdcopy big "$(uri v)"
+	nbdcopy "$(uri v)" out
+	cmp -n 200000000 big out
+}
+
+@test "writes to a full pool that queues wait, and go on when there is room" {
+	need nbdcopy
+	small queue; big
+	nbdcopy big "$(uri v)" 2>err 3>&- &
+	local copy=$!
+	wait_for eval '[ "$(avail)" -lt 1000000 ]'
+	sleep 0.5
+	kill -0 $copy
+	ok vdpool add p -L 512m m1
+	wait $copy || { cat err; return 1; }
+	nbdcopy "$(uri v)" out
+	cmp -n 200000000 big out
+}
+
+@test "a server with waiting writes ends when it is told to" {
+	need nbdcopy
+	small queue; big
+	nbdcopy big "$(uri v)" 2>err 3>&- &
+	local copy=$!
+	wait_for eval '[ "$(avail)" -lt 1000000 ]'
+	sleep 0.3
+	kill -TERM $SERVER
+	local i
+	for ((i = 0; i < 500; i++)); do kill -0 $SERVER 2>/dev/null || break; sleep 0.02; done
+	kill $copy 2>/dev/null || true
+	wait $copy || true
+	! kill -0 $SERVER 2>/dev/null || return 1
+}
+
+@test "a full pool killed again and again stays whole" {
+	need qemu-io nbdcopy
+	small; big
+	local i
+	for i in 1 2 3; do
+		nbdcopy big "$(uri v)" 2>/dev/null 3>&- &
+		sleep 0.4
+		kill -9 $SERVER
+		wait $SERVER $! || true
+		serve
+	done
+	fill
+	ok vdpool check p
+}
+
+@test "fio verifies on an ext4 in a pool that becomes full and gets room" {
+	need mkfs.ext4 fio
+	need_links
+	ok vdpool create p --policy error -L 96m m0
+	make_volume v 512m
+	ok vdlink p/v
+	mkfs.ext4 -q -E lazy_itable_init=1 "$VD_DEV_DIR/p/v"
+	mount "$VD_DEV_DIR/p/v" mnt
+	random 60000000 >mnt/a
+	sync mnt/a
+	sha256sum mnt/a >sum
+	run dd if=/dev/urandom of=mnt/b bs=1M count=150 conv=fsync
+	[ "$status" != 0 ]
+	rm -f mnt/b
+	ok vdpool add p -L 512m m1
+	umount mnt || umount -l mnt
+	# What could not be written was never promised: the journal makes the rest whole.
+	run e2fsck -fy "$VD_DEV_DIR/p/v"
+	[ "$status" -le 1 ]
+	mount "$VD_DEV_DIR/p/v" mnt
+	sha256sum -c --quiet sum
+	random 100000000 >mnt/c
+	sync mnt/c
+	umount mnt
+	e2fsck -fn "$VD_DEV_DIR/p/v"
+}
