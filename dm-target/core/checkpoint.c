@@ -361,6 +361,7 @@ static int make_durable(struct ckpt *c, struct vd_disk_super *super)
 	super->next_volume = cpu_to_le64(c->next_id);
 	super->next_link = cpu_to_le32((uint32_t)c->next_link);
 	super->used_blocks = cpu_to_le64(vd_space_used(pool));
+	super->meta_blocks = cpu_to_le64(vd_space_meta(pool));
 	vd_root_put(&super->space, &pool->space_root);
 	vd_root_put(&super->volumes, &c->volumes_root);
 	vd_root_put(&super->index, &pool->volumes->index.cut_root);
@@ -504,6 +505,8 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	pool->ckpt_gen++;
 	if (c.dying)
 		vd_pool_want_checkpoint(pool);
+	if (c.gone)
+		vd_atomic_set(&pool->volumes->regain, 1);
 	return 0;
 }
 
@@ -545,6 +548,11 @@ static bool release_step(struct vd_pool *pool, bool wait)
 	return vd_space_free(pool) > before;
 }
 
+static bool space_came_back(struct vd_pool *pool)
+{
+	return vd_space_free(pool) > pool->reserve_blocks + vd_meta_need(pool);
+}
+
 int vd_pool_work(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -558,14 +566,15 @@ int vd_pool_work(struct vd_pool *pool)
 		r = vd_journal_commit(pool, ~0ull);
 	if (!r && (vd_atomic_read(&vs->want) || vd_atomic_read(&vs->dying)))
 		r = vd_checkpoint(pool);
+	if (!r && vd_atomic_read(&vs->regain))
+		r = vd_own_regain(pool);
 	freed = release_step(pool, false);
-	if (freed && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE &&
-	    vd_space_free(pool) > pool->reserve_blocks + vd_meta_need(pool))
+	if (freed && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool))
 		vd_pool_set_mode(pool, VD_MODE_RW);
 	vd_mutex_unlock(&vs->work_lock);
 	if (r)
 		return r;
-	return freed || vd_atomic_read(&vs->want) || vd_atomic_read(&vs->dying);
+	return freed || vd_atomic_read(&vs->want) || vd_atomic_read(&vs->dying) || vd_atomic_read(&vs->regain);
 }
 
 static void drop_windows(struct vd_pool *pool)
@@ -582,7 +591,6 @@ static void drop_windows(struct vd_pool *pool)
 int vd_space_make(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
-	uint64_t want;
 	bool room;
 	int r = 0;
 
@@ -594,8 +602,7 @@ int vd_space_make(struct vd_pool *pool)
 			break;
 		while (release_step(pool, true))
 			;
-		want = pool->reserve_blocks + vd_meta_need(pool);
-		room = vd_space_free(pool) > want;
+		room = space_came_back(pool);
 	} while (!room && vd_atomic_read(&vs->dying));
 	if (!r)
 		vd_pool_set_mode(pool, room ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE);
@@ -604,6 +611,33 @@ int vd_space_make(struct vd_pool *pool)
 		return r;
 	if (!room)
 		return -ENOSPC;
-	r = vd_space_refill(pool);
+	return vd_space_refill(pool);
+}
+
+void vd_space_came(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = pool->volumes;
+
+	vd_mutex_lock(&vs->space_lock);
+	vd_cond_wake_all(&vs->space_cond);
+	vd_mutex_unlock(&vs->space_lock);
+}
+
+int vd_space_await(struct vd_pool *pool)
+{
+	struct vd_volumes *vs = pool->volumes;
+	uint64_t until = pool->host.now(pool->host.ctx) + VD_QUEUE_SECONDS * 1000000000ull;
+	int r = 0;
+
+	vd_mutex_lock(&vs->space_lock);
+	while (!r && !space_came_back(pool)) {
+		if (!vd_pool_writable(pool))
+			r = -EROFS;
+		else if (vd_atomic_read(&vs->policy) & VD_POLICY_ERROR_IF_FULL || pool->host.now(pool->host.ctx) >= until)
+			r = -ENOSPC;
+		else
+			vd_cond_wait_second(&vs->space_cond, &vs->space_lock);
+	}
+	vd_mutex_unlock(&vs->space_lock);
 	return r;
 }

@@ -272,7 +272,8 @@ struct vd_disk_super {
 	__le32 threshold[4];   /* use of the pool, in per mille, that is reported; 0: none */
 	__le32 next_link;
 	__le64 reserve_blocks;
-	uint8_t pad[4096 - 576];
+	__le64 meta_blocks;    /* of used_blocks: nodes, both copies, system blocks, journal */
+	uint8_t pad[4096 - 584];
 	struct vd_disk_member member[VD_MEMBERS_MAX];
 	uint8_t rest[4096];
 } __attribute__((packed));

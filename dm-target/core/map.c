@@ -799,7 +799,8 @@ int vd_io_wait(struct vd_io *io)
 			if (r != -ENOSPC)
 				return r;
 		}
-		return vd_space_make(pool);
+		r = vd_space_make(pool);
+		return r == -ENOSPC ? vd_space_await(pool) : r;
 	case WAIT_GROUP:
 		return vd_space_load(pool, io->pblk);
 	case WAIT_ROOM:

@@ -40,6 +40,8 @@ void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode)
 		vd_log(pool, VD_LOG_WARN, "the pool is full: add a member or delete something", 0, 0);
 	else if (mode == VD_MODE_RW && now == VD_MODE_OUT_OF_SPACE)
 		vd_log(pool, VD_LOG_INFO, "the pool has space again", 0, 0);
+	if (pool->volumes)
+		vd_space_came(pool);
 }
 
 void vd_pool_kick(struct vd_pool *pool)
@@ -240,6 +242,7 @@ static int format_trees(struct vd_pool *pool)
 		r = vd_cache_write(pool);
 	if (!r) {
 		pool->super->used_blocks = cpu_to_le64(vd_space_used(pool));
+		pool->super->meta_blocks = cpu_to_le64(vd_space_meta(pool));
 		vd_root_put(&pool->super->space, &pool->space_root);
 		r = vd_super_write(pool, pool->super); /* flushes the nodes with it: no label tells of it yet */
 	}
@@ -529,6 +532,17 @@ static int begin_writing(struct vd_pool *pool)
 	return r;
 }
 
+/* Where metadata is lost in both copies, what is left can still be read. */
+static int damaged(struct vd_pool *pool, int r)
+{
+	if (r != -EBADMSG && r != -EUCLEAN)
+		return r;
+	vd_log(pool, VD_LOG_ERROR, "metadata is damaged, error %a: opened read-only; a check tells what is lost", (uint64_t)-r, 0);
+	pool->flags |= VD_OPEN_READONLY;
+	vd_pool_set_mode(pool, VD_MODE_READONLY);
+	return 0;
+}
+
 int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_disk_holder *self, struct vd_pool **out)
 {
 	struct vd_pool *pool = pool_new(host, flags);
@@ -559,11 +573,11 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 	if (!r)
 		r = vd_journal_init(pool);
 	if (!r && !(flags & VD_OPEN_NO_REPLAY))
-		r = vd_journal_replay(pool, vd_volumes_replay);
+		r = damaged(pool, vd_journal_replay(pool, vd_volumes_replay));
 	if (!r && vd_pool_writable(pool))
 		r = begin_writing(pool);
 	if (!r)
-		r = vd_volumes_recover(pool);
+		r = damaged(pool, vd_volumes_recover(pool));
 	if (r) {
 		pool_free(pool);
 		return r;
@@ -629,6 +643,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 		}
 	info->total_blocks = le64_to_cpu(s->total_blocks);
 	info->used_blocks = info->total_blocks - vd_space_free(pool);
+	info->metadata_blocks = vd_space_meta(pool);
 	info->reserve_blocks = pool->reserve_blocks;
 	info->generation = le64_to_cpu(s->generation);
 	info->incarnation = le64_to_cpu(s->incarnation);
@@ -736,5 +751,9 @@ int vd_pool_set(struct vd_pool *pool, const uint32_t threshold[4], uint32_t poli
 	vd_mutex_lock(&pool->ckpt_lock);
 	r = vd_checkpoint_locked(pool, super_set, &a);
 	vd_mutex_unlock(&pool->ckpt_lock);
+	if (!r) {
+		vd_atomic_set(&pool->volumes->policy, policy);
+		vd_space_came(pool); /* those that wait ask again whether they should */
+	}
 	return r;
 }

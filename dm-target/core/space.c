@@ -654,6 +654,7 @@ int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t 
 			if (r)
 				return r;
 		}
+		vd_atomic_add(&pool->space->meta, ptr->b == VD_PBLK_NONE ? -1 : -2);
 		vd_node_forget(pool, ptr);
 	}
 	*left = count;
@@ -701,6 +702,7 @@ int vd_space_init(struct vd_pool *pool)
 		r = space_member_add(pool, s);
 	if (!r && pool->super) {
 		s->used = le64_to_cpu(pool->super->used_blocks);
+		vd_atomic_set(&s->meta, (int64_t)le64_to_cpu(pool->super->meta_blocks));
 		if (s->used > s->total)
 			r = -EUCLEAN;
 		s->free -= (int64_t)s->used;
@@ -745,9 +747,12 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 	journal_place(pool);
 	vd_spin_unlock(&s->lock);
 	r = change(pool, VD_PBLK(member, 0), VD_SYSTEM_BLOCKS, true, true);
+	vd_atomic_add(&s->meta, VD_SYSTEM_BLOCKS);
 	for (unsigned c = 0; c < VD_JOURNAL_COPIES && !r; c++)
-		if (s->jmember[c] == member)
+		if (s->jmember[c] == member) {
 			r = change(pool, VD_PBLK(member, s->jstart), s->jblocks, true, true);
+			vd_atomic_add(&s->meta, (int64_t)s->jblocks);
+		}
 	return r;
 }
 
@@ -760,6 +765,11 @@ uint64_t vd_space_free(struct vd_pool *pool)
 	n = s->free;
 	vd_spin_unlock(&s->lock);
 	return n > 0 ? (uint64_t)n : 0;
+}
+
+uint64_t vd_space_meta(struct vd_pool *pool)
+{
+	return (uint64_t)vd_max(vd_atomic_read(&pool->space->meta), (int64_t)0);
 }
 
 uint64_t vd_space_used(struct vd_pool *pool)

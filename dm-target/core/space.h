@@ -92,6 +92,7 @@ uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what
  * the superblock's used_blocks must say, since vd_space_init() believes it. Class N. */
 uint64_t vd_space_used(struct vd_pool *pool);
+uint64_t vd_space_meta(struct vd_pool *pool); /* of those, nodes (all copies), system blocks and journal */
 /* Formatting: system blocks and journal of a member, count 1. Also for a member added live. ckpt_lock. */
 int vd_space_format(struct vd_pool *pool, unsigned member) __must_check;
 

@@ -720,6 +720,7 @@ int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b)
 		if (r)
 			goto undo_q;
 	}
+	vd_atomic_add(&s->meta, q == VD_PBLK_NONE ? 1 : 2);
 	*a = p;
 	*b = q;
 	return 0;

@@ -110,6 +110,7 @@ struct vd_space {
 	struct space_member *member[VD_MEMBERS_MAX];
 	uint64_t total;            /* blocks of all members */
 	uint64_t used;             /* blocks with count > 0 */
+	vd_atomic_t meta;          /* of those, metadata's; told only */
 	int64_t free;              /* not busy, in memory or not, windows included */
 	uint64_t loaded;           /* free blocks in memory, windows included */
 	uint64_t staged[STAGES];
