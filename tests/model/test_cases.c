@@ -533,6 +533,42 @@ static void what_is_open_is_neither_deleted_nor_rolled_back(void **state)
 	end_world(w);
 }
 
+/* I3, its second half */
+static void a_volume_whose_snapshots_are_gone_is_written_in_place(void **state)
+{
+	struct world *w = begin_world(1, 512);
+	uint32_t id = create(w, "v", 64), sid, other;
+
+	(void)state;
+	put(w, id, 0, 8 * B);
+	snap(w, &sid, &id, 1);
+	snap(w, &other, &id, 1);
+	delete(w, sid);
+	world_handle(w, id);
+	work(w);
+	for (uint64_t b = 0; b < 3; b++) {
+		struct vd_volume *vol = world_handle(w, id);
+		struct vd_io io;
+		uint64_t v = tell(w, REF_WRITE, id, b * B, B);
+
+		/* b 0: the other snapshot is there; 1: it is gone; 2: after a crash */
+		begin_write(w, vol, b * B, B, &io, b ? VD_RUN_DATA : VD_RUN_NEW);
+		end_write(w, &io, b * B, B, v);
+		ref_done(w->ref);
+		if (!b)
+			delete(w, other);
+		world_handle(w, id);
+		work(w);
+		if (b == 1) {
+			flush(w);
+			crash_and_verify(w, SIM_POWER_CUT);
+			world_handle(w, id);
+			work(w);
+		}
+	}
+	end_world(w);
+}
+
 /* D6: a block that is being read is not given to another, though it was freed
  * since, durably, and everything that is free is wanted. */
 static void a_block_is_not_reused_under_a_read(void **state)
@@ -1057,6 +1093,7 @@ int main(int argc, char **argv)
 		T(a_block_is_not_reused_under_a_read),
 		T(a_torn_journal_followed_by_a_second_crash),
 		T(a_group_snapshot_is_there_as_a_whole_or_not),
+		T(a_volume_whose_snapshots_are_gone_is_written_in_place),
 		T(a_crash_between_the_deletion_of_a_snapshot_and_an_overwrite),
 		T(fua_to_a_mapping_that_is_not_durable),
 		T(a_crash_in_the_middle_of_a_deletion),
