@@ -240,7 +240,7 @@ check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))
 	for c in $(CMDS); do t "$$c has a man page" "$$([ -e man/$$c.8 ] || echo "man/$$c.8 is missing")"; done; \
 	echo "1..$$n"; [ -z "$$bad" ]
 
-bench-engine: all
+bench-engine: all $(call tests_of,$(BENCH_SRC))
 	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi
 
 demo: deps
