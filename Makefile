@@ -225,7 +225,7 @@ ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strncmp memchr str
 	vd_port_cpu vd_port_crc32c __stack_chk_fail _GLOBAL_OFFSET_TABLE_ \
 	pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_mutex_trylock \
 	pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock \
-	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_broadcast
+	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_timedwait pthread_cond_broadcast clock_gettime
 check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))
 	@mkdir -p build/results; exec > >(tee build/results/static.tap); n=0; \
 	t() { n=$$((n+1)); if [ -z "$$2" ]; then echo "ok $$n $$1"; else echo "not ok $$n $$1"; sed 's/^/# /' <<<"$$2"; bad=1; fi; }; \
