@@ -73,10 +73,20 @@ static int create(const char *pool_name, const char *volume, uint64_t size)
 
 static int link_it(const char *pool, const char *volume)
 {
-	char object[2 * VOL_NAME_SIZE];
+	char object[2 * VOL_NAME_SIZE], path[4096], *slash;
+	ssize_t n;
 
 	snprintf(object, sizeof(object), "%s/%s", pool, volume);
 	fflush(stdout);
+	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (n > 0) { /* the one that was installed with this one */
+		path[n] = 0;
+		slash = strrchr(path, '/');
+		if (slash && (size_t)(slash - path) + sizeof("/vdlink") <= sizeof(path)) {
+			strcpy(slash, "/vdlink");
+			execl(path, "vdlink", object, NULL);
+		}
+	}
 	execlp("vdlink", "vdlink", object, NULL);
 	cmd_usage("volume %s is created, but vdlink cannot be run: %s", object, strerror(errno));
 	return CMD_FAILED;

@@ -59,6 +59,11 @@ const struct vol_server_hooks *vol_server_hooks_of(const struct vol_server *s)
 	return &s->hooks;
 }
 
+bool vol_server_stopping(const struct vol_server *s)
+{
+	return atomic_load(&s->stopping);
+}
+
 /* ---- one connection ------------------------------------------------------ */
 
 static int send_json(struct connection *c, struct json_object *o)

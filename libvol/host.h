@@ -27,6 +27,9 @@ struct vol_host *vol_pool_host(struct vol_pool *pool);
 /* Who this process is: machine id, boot id, host name, pid, now. `purpose` NULL:
  * as set by vol_set_purpose(). */
 void vol_holder_self(struct vd_disk_holder *who, const char *purpose);
+/* Purpose of a server in the open pointers it stores for its NBD clients.  One of
+ * these whose server is gone stands for nothing, and whoever meets it removes it. */
+#define VOL_PURPOSE_CLIENT "nbd client"
 /* The holder cannot be running any more: same host and another boot, or same boot and its pid is gone. */
 bool vol_holder_stale(const struct vd_disk_holder *who);
 /* {"host":…, "boot":…, "hostname":…, "purpose":…, "pid":…, "since":ns} and back. -EINVAL. */
@@ -143,6 +146,8 @@ int vol_server_start(struct vol_pool *pool, const struct vol_server_hooks *hooks
 void vol_server_stop(struct vol_server *server);
 /* What "ping" and "stop-if-unused" ask. */
 const struct vol_server_hooks *vol_server_hooks_of(const struct vol_server *server);
+/* vol_server_stop() was called: operations under way are to end. */
+bool vol_server_stopping(const struct vol_server *server);
 /* Path of the control socket of a pool, whether or not a server is there. */
 void vol_ctl_path(const uint8_t uuid[16], char *buf, size_t size);
 

@@ -41,10 +41,11 @@ struct chosen {
 	uint8_t uuid[16];
 	char name[VOL_NAME_SIZE];
 	const struct vol_found *member[VD_MEMBERS_MAX];
-	/* Another that claims the same place: an addition that was interrupted left its
-	 * label behind.  settle() finds out which of the two the pool means. */
-	const struct vol_found *rival[VD_MEMBERS_MAX];
-	unsigned n, rivals; /* members, rivals found */
+	unsigned n; /* members found */
+	/* Others that claim a place that is taken: additions that were interrupted left
+	 * their labels behind.  settle() finds out which of them the pool means. */
+	const struct vol_found **rival;
+	size_t rivals;
 };
 
 static int not_found(const char *name, const struct vol_found *found, size_t n)
@@ -61,12 +62,22 @@ static int not_found(const char *name, const struct vol_found *found, size_t n)
 			name, n, n == 1 ? "" : "s", vol_config_dir());
 }
 
+static int found_twice(const struct chosen *c, const struct vol_found *f)
+{
+	return vol_fail(NULL, -ENOTUNIQ, "member %u of pool %s is found twice: %s and %s (a copy?)\n"
+			"take one out of %s/devices, or say which with --device",
+			f->index, c->name, c->member[f->index]->path, f->path, vol_config_dir());
+}
+
 static int choose(const char *name, const struct vol_found *found, size_t n, struct chosen *c)
 {
 	uint8_t uuid[16];
 	bool by_uuid = !vol_uuid_parse(name, uuid);
 
 	memset(c, 0, sizeof(*c));
+	c->rival = calloc(n + 1, sizeof(*c->rival));
+	if (!c->rival)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
 	for (size_t i = 0; i < n; i++) {
 		const struct vol_found *f = &found[i];
 		if (f->error || (by_uuid ? memcmp(f->pool, uuid, 16) != 0 : strcmp(f->pool_name, name) != 0))
@@ -88,14 +99,11 @@ static int choose(const char *name, const struct vol_found *found, size_t n, str
 			/* --device comes first in the list, and wins. */
 			if (c->member[f->index]->explicit_path)
 				continue;
-			if (memcmp(c->member[f->index]->member, f->member, 16) && !c->rival[f->index]) {
-				c->rival[f->index] = f;
-				c->rivals++;
+			if (memcmp(c->member[f->index]->member, f->member, 16)) {
+				c->rival[c->rivals++] = f;
 				continue;
 			}
-			return vol_fail(NULL, -ENOTUNIQ, "member %u of pool %s is found twice: %s and %s (a copy?)\n"
-					"take one out of %s/devices, or say which with --device",
-					f->index, c->name, c->member[f->index]->path, f->path, vol_config_dir());
+			return found_twice(c, f);
 		}
 		c->member[f->index] = f;
 		c->n++;
@@ -132,6 +140,12 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 			r = vol_fail(NULL, -EAGAIN, "pool %s: its member %s was changed while it was being opened; try again",
 				     c->name, f->path);
 			goto err;
+		}
+		if (geo.bytes < f->size) {
+			vol_log(VOL_LOG_WARN, "pool %s: its member %s has %llu bytes and had %llu when it joined: taken for missing",
+				c->name, f->path, (unsigned long long)geo.bytes, (unsigned long long)f->size);
+			close(fd);
+			continue;
 		}
 		r = vol_host_set_member(p->host, i, fd, f->path, geo.is_file);
 		if (r) {
@@ -232,20 +246,21 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 			p->name, p->name);
 }
 
-/* Of two that claim one place the pool's own table says which is meant. */
+/* Of those that claim one place the pool's own table says which is meant. */
 static int settle(struct vol_pool *p, struct chosen *c)
 {
-	const struct vol_found *contested[VD_MEMBERS_MAX];
+	const struct vol_found *first[VD_MEMBERS_MAX] = { NULL };
 	struct vd_disk_holder self;
 	struct vd_pool *engine;
 	int r;
 
 	if (!c->rivals)
 		return 0;
-	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++) {
-		contested[i] = c->rival[i] ? c->member[i] : NULL;
-		if (c->rival[i])
-			c->member[i] = NULL;
+	for (size_t i = 0; i < c->rivals; i++) {
+		unsigned m = c->rival[i]->index;
+		if (c->member[m])
+			first[m] = c->member[m];
+		c->member[m] = NULL;
 	}
 	r = open_members(p, c, VOL_LOCK_NONE);
 	if (r)
@@ -253,22 +268,31 @@ static int settle(struct vol_pool *p, struct chosen *c)
 	vol_holder_self(&self, NULL);
 	vol_host_set_quiet(p->host, true); /* those left out here are not missing */
 	r = vd_pool_open(vol_host_vd(p->host), VD_OPEN_READONLY | VD_OPEN_NO_REPLAY, &self, &engine);
-	for (unsigned i = 0; !r && i < VD_MEMBERS_MAX; i++) {
+	for (size_t i = 0; !r && i < c->rivals; i++) {
+		const struct vol_found *f = c->rival[i];
 		uint8_t uuid[16];
 		uint64_t blocks;
 		bool missing;
-		if (!contested[i] || vd_pool_member(engine, i, uuid, &blocks, &missing))
+		if (vd_pool_member(engine, f->index, uuid, &blocks, &missing))
 			continue; /* not a member at all */
-		if (!memcmp(contested[i]->member, uuid, 16))
-			c->member[i] = contested[i];
-		else if (!memcmp(c->rival[i]->member, uuid, 16))
-			c->member[i] = c->rival[i];
+		if (!memcmp(first[f->index]->member, uuid, 16))
+			c->member[f->index] = first[f->index];
+		else if (memcmp(f->member, uuid, 16))
+			continue;
+		else if (!c->member[f->index])
+			c->member[f->index] = f;
+		else
+			r = found_twice(c, f);
 	}
-	if (!r && vd_pool_close(engine))
-		vd_pool_abandon(engine);
+	if (!r || r == -ENOTUNIQ) {
+		if (vd_pool_close(engine))
+			vd_pool_abandon(engine);
+	} else {
+		engine_error(p, r);
+	}
 	vol_host_free(p->host);
 	p->host = NULL;
-	return r ? engine_error(p, r) : 0;
+	return r;
 }
 
 /* An addition that was interrupted: a label, but the pool knows nothing of it. */
@@ -392,6 +416,7 @@ static int open_once(struct vol_pool *p, const char *name, bool beside)
 	}
 	r = open_local(p, &c, beside);
 out:
+	free(c.rival);
 	vol_found_free(found, n);
 	return r;
 }

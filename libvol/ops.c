@@ -207,7 +207,7 @@ int op_progress(void *arg, unsigned permille)
 	struct json_object *o;
 	int r;
 
-	if (vol_interrupted())
+	if (vol_interrupted() || (rq->server && vol_server_stopping(rq->server)))
 		return -EINTR;
 	if (!rq->part || permille == rq->permille)
 		return 0;

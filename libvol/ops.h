@@ -39,6 +39,9 @@ int op_holder(struct vol_request *rq, struct vd_disk_holder *who) __must_check;
 /* Nobody but who asks holds its lock; a stale lock is broken with a warning. -EACCES. */
 int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info) __must_check;
 
+/* Takes away the open pointers that a server which is gone had stored for its clients, from *info too. */
+int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, struct vd_volume_info *info) __must_check;
+
 /* Sends {"part": {key: list}}; takes the list over.  Non-zero: the asker wants no more. */
 int op_send(struct vol_request *rq, const char *key, struct json_object *list) __must_check;
 /* For the engine's progress arguments: arg is the request. */

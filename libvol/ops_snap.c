@@ -176,6 +176,8 @@ int op_rollback(struct vol_request *rq, struct json_object *result)
 		r = op_check_lock(rq, &info[1]);
 	if (!r && id == from)
 		r = op_fail(rq, -EINVAL, "volume %s/%s cannot be rolled back to itself", rq->pool->name, name);
+	if (!r && !(rq->pool->flags & VOL_READONLY))
+		r = op_drop_dead_clients(rq, name, id, &info[0]);
 	if (!r && info[0].npointers)
 		r = op_error(rq, -EBUSY, name, "rolled back");
 	if (!r && info[0].family != info[1].family)

@@ -32,6 +32,26 @@ static int check_writable(struct vol_request *rq, const char *name, const char *
 	return r ? op_error(rq, r, name, what) : 0;
 }
 
+int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, struct vd_volume_info *info)
+{
+	char who[256];
+	int r;
+
+	for (unsigned i = info->npointers; i-- > 0;) {
+		const struct vd_disk_pointer *p = &info->pointer[i];
+		if (strncmp(p->who.purpose, VOL_PURPOSE_CLIENT, sizeof(p->who.purpose)) || !vol_holder_stale(&p->who))
+			continue;
+		vol_holder_text(&p->who, who, sizeof(who));
+		vol_log(VOL_LOG_INFO, "volume %s/%s: the open pointer of %s is stale and is removed", rq->pool->name, name, who);
+		r = testing(rq) ? 0 : vd_volume_pointer_del(rq->pool->engine, id, le32_to_cpu(p->link));
+		if (r)
+			return op_error(rq, r, name, "freed of a stale open pointer");
+		memmove(&info->pointer[i], &info->pointer[i + 1], (info->npointers - i - 1) * sizeof(info->pointer[0]));
+		info->npointers--;
+	}
+	return 0;
+}
+
 /* The volume named in the request, unlocked or locked by who asks. */
 static int find_mine(struct vol_request *rq, const char *what, const char **name, uint32_t *id,
 		     struct vd_volume_info *info)
@@ -42,7 +62,9 @@ static int find_mine(struct vol_request *rq, const char *what, const char **name
 		r = op_find(rq, *name, id, info);
 	if (!r)
 		r = check_writable(rq, *name, what);
-	return r ? r : op_check_lock(rq, info);
+	if (!r)
+		r = op_check_lock(rq, info);
+	return r ? r : op_drop_dead_clients(rq, *name, *id, info);
 }
 
 /* ---- attributes --------------------------------------------------------- */

@@ -57,6 +57,7 @@ static int fuzz_execute(struct vol_request *rq, struct json_object **result);
 #define vol_server_start fuzz_server_start
 #define vol_server_stop fuzz_server_stop
 #define vol_server_hooks_of fuzz_server_hooks_of
+#define vol_server_stopping fuzz_server_stopping
 #include "../../libvol/ctl.c"
 #undef vol_execute
 #undef vol_server_hooks_of
