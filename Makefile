@@ -221,7 +221,7 @@ fuzz-smoke: fuzz
 # ---- checks on the source itself ------------------------------------------
 
 # What the engine may call that it does not define (style.md, habit 3).
-ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strncmp memchr strnlen \
+ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strchr strncmp memchr strnlen \
 	vd_port_cpu vd_port_crc32c __stack_chk_fail _GLOBAL_OFFSET_TABLE_ \
 	pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_mutex_trylock \
 	pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock \

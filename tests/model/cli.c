@@ -28,6 +28,8 @@ void cli_start(struct cli *cli, int argc, char **argv)
 		cli->seconds = strtoull(soak, NULL, 0);
 	else if (scale && *scale)
 		cli->seconds = vd_max(cli->seconds * strtoull(scale, NULL, 0) / 100, 1);
+	if (scale && *scale)
+		cli->least = cli->least * strtoull(scale, NULL, 0) / 100;
 	while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
 		uint64_t n = optarg ? strtoull(optarg, NULL, 0) : 0;
 
@@ -49,6 +51,7 @@ void cli_start(struct cli *cli, int argc, char **argv)
 			break;
 		case 't':
 			cli->seconds = n;
+			cli->least = 0;
 			break;
 		case 'v':
 			cli->verbose = true;
@@ -76,11 +79,11 @@ double cli_elapsed(const struct cli *cli)
 	return seconds_now() - cli->began;
 }
 
-bool cli_more(struct cli *cli)
+bool cli_more(struct cli *cli, uint64_t done)
 {
 	if (cli->runs && cli->run >= cli->runs)
 		return false;
-	if (cli->seconds && cli_elapsed(cli) >= (double)cli->seconds)
+	if (cli->seconds && done >= cli->least && cli_elapsed(cli) >= (double)cli->seconds)
 		return false;
 	cli->run++;
 	return true;

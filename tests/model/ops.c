@@ -14,7 +14,7 @@ static const unsigned weights[W_OPS] = {
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
-	"reopen", "add", "check", "edge", "fragment",
+	"reopen", "add", "check", "edge", "fragment", "fill",
 };
 
 void world_weights(struct world *w)
@@ -262,6 +262,43 @@ static int do_fragment(struct world *w)
 	}
 	world_log(w, "fragment %u, every %llu. block up to %llu = %llu: %d", v->id, (ull)step, (ull)at, (ull)op.value, r);
 	return world_disturbed(w);
+}
+
+/* Writes until the pool is all but full. */
+static int do_fill(struct world *w)
+{
+	struct ref_op op = { .kind = REF_CREATE, .size = 1ull << 30 }, wr = { .kind = REF_WRITE };
+	struct vd_volume_spec spec = { .name = op.name, .size = op.size };
+	uint64_t done, left = below(w, 200);
+	struct vd_pool_info info;
+	struct vd_volume *h;
+	int r;
+
+	fresh_name(w, op.name, sizeof(op.name));
+	ref_begin(w->ref, &op);
+	r = vd_volume_create(w->pool, &spec, &w->ref->op.id);
+	wr.id = w->ref->op.id;
+	world_log(w, "create %s to fill the pool: %d", op.name, r);
+	if (r || world_disturbed(w))
+		return settle(w, r, 0);
+	settle(w, 0, 0);
+	if (!(h = world_handle(w, wr.id)))
+		return 1;
+	wr.len = 32 * VD_BLOCK;
+	wr.value = w->ref->next_value++;
+	do {
+		ref_begin(w->ref, &wr);
+		r = io_stamp(w->sim, h, 0, wr.off, wr.len, wr.value, &done);
+		if (world_disturbed(w))
+			return 1;
+		ref_done_partly(w->ref, done);
+		wr.off += wr.len;
+		vd_pool_info(w->pool, &info);
+	} while (!r && info.total_blocks > info.used_blocks + info.reserve_blocks + left);
+	world_log(w, "filled volume %u up to %llu: %d", wr.id, (ull)wr.off, r);
+	if (r && r != -ENOSPC)
+		world_fail(w, "filling the pool: error %d", r);
+	return 0;
 }
 
 static int do_fua(struct world *w)
@@ -895,6 +932,7 @@ int world_do(struct world *w, enum world_op op)
 	case W_FLUSH: return do_flush(w);
 	case W_FUA: return do_fua(w);
 	case W_FRAGMENT: return do_fragment(w);
+	case W_FILL: return do_fill(w);
 	case W_CREATE: return do_create(w);
 	case W_DELETE: return do_delete(w);
 	case W_RENAME: return do_rename(w);

@@ -204,15 +204,28 @@ static void put(struct sim_member *m, uint64_t sector, unsigned n, const uint8_t
 		settle(m, m->durable, m->now);
 }
 
-/* Which of n sectors of one write get done: none, all, a prefix, any. */
+/* Which of n sectors of one write get done: none, all, up to somewhere, from
+ * somewhere on, all but a few, each block or each sector for itself. */
 static void choose(struct rng *rng, unsigned tear, unsigned n, uint8_t *done)
 {
-	unsigned how = (unsigned)rng_below(rng, 4), upto = (unsigned)rng_below(rng, n + 1), i;
+	unsigned how = (unsigned)rng_below(rng, 7), at = (unsigned)rng_below(rng, n + 1), len = (unsigned)rng_between(rng, 1, 8), i;
+	unsigned grain = how == 5 ? VD_SECTORS_PER_BLOCK : tear;
 	uint8_t yes = 0;
 
 	for (i = 0; i < n; i++) {
+		if (i % grain && i % tear == 0 && how >= 5) {
+			done[i] = yes;
+			continue;
+		}
 		if (i % tear == 0)
-			yes = how == 0 ? 0 : how == 1 ? 1 : how == 2 ? i < upto : (uint8_t)rng_below(rng, 2);
+			switch (how) {
+			case 0: yes = 0; break;
+			case 1: yes = 1; break;
+			case 2: yes = i < at; break;
+			case 3: yes = i >= at; break;
+			case 4: yes = i < at || i >= at + len; break;
+			default: yes = (uint8_t)rng_below(rng, 2); break;
+			}
 		done[i] = yes;
 	}
 }

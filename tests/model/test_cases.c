@@ -191,7 +191,7 @@ static void end_world(struct world *w)
 
 /* Tells `story` again and again, cut at its 1st, 2nd, 3rd … host call, several
  * times each since what a power cut leaves is chance; then what comes after. */
-static void cut_everywhere(struct world *base, void (*story)(struct world *w), void (*after)(struct world *w))
+static void cut_everywhere(struct world *base, void (*before)(struct world *w), void (*story)(struct world *w), void (*after)(struct world *w))
 {
 	uint64_t n;
 	unsigned again;
@@ -205,6 +205,8 @@ static void cut_everywhere(struct world *base, void (*story)(struct world *w), v
 			w->sim->rng = rng_seeded(cli.seed + n * 100 + again);
 			world_log(w, "story cut at call %llu", (unsigned long long)n);
 			world_open(w, 0);
+			if (before)
+				before(w);
 			sim_cut(w->sim, n);
 			story(w);
 			cut |= sim_is_cut(w->sim);
@@ -623,17 +625,19 @@ static void a_block_is_not_reused_under_a_read(void **state)
 
 /* ---- crashes in a short story ----------------------------------------- */
 
+static void torn_before(struct world *w)
+{
+	uint32_t id = w->ref->vol[0]->id, i;
+
+	for (i = 0; i < 400; i++) /* a commit of several blocks, to be torn */
+		put(w, id, (2 * i + 1) * B, B);
+}
+
 static void torn_story(struct world *w)
 {
-	uint32_t id = w->ref->vol[0]->id;
-	unsigned i;
-
-	for (i = 0; i < 12; i++) /* a commit of several blocks, to be torn */
-		if (put(w, id, (2 * i + 1) * B, B))
-			return;
 	if (flush(w))
 		return;
-	put(w, id, 3 * B, 2 * B);
+	put(w, w->ref->vol[0]->id, 3 * B, 2 * B);
 	flush(w);
 }
 
@@ -655,16 +659,96 @@ static void torn_after(struct world *w)
 static void a_torn_journal_followed_by_a_second_crash(void **state)
 {
 	struct world *w;
-	unsigned n;
+	unsigned n, again;
 
 	(void)state;
-	for (n = 1; n <= 2; n++) {
-		w = begin_world(n, 512);
-		put(w, create(w, "v", 128), 0, 8 * B);
-		world_close(w);
-		cut_everywhere(w, torn_story, torn_after);
-		world_free(w);
+	for (again = 0; again < 10; again++, cli.seed += 77777)
+		for (n = 1; n <= 2; n++) {
+			w = begin_world(n, 512);
+			put(w, create(w, "v", 1024), 0, 8 * B);
+			world_close(w);
+			cut_everywhere(w, torn_before, torn_story, torn_after);
+			world_free(w);
+		}
+}
+
+/* After a crash that one copy of the journal came through and the other did not,
+ * both are whole again: later either will do (I8). */
+static void levelled_after(struct world *w)
+{
+	unsigned m = (unsigned)rng_below(&w->rng, 2), b;
+
+	put(w, w->ref->vol[0]->id, 5 * B, B);
+	flush(w);
+	world_abandon(w);
+	sim_crash(w->sim, SIM_POWER_CUT);
+	for (b = 0; b < 64; b++)
+		sim_spoil(w->sim, m, VD_SYSTEM_BLOCKS + b, 8, 40);
+	world_log(w, "journal copy %u spoiled", m);
+	world_open(w, 0);
+	world_verify(w, REF_POWER_CUT);
+}
+
+static void copies_of_the_journal_are_levelled_after_a_crash(void **state)
+{
+	struct world *w = begin_world(2, 512);
+
+	(void)state;
+	put(w, create(w, "v", 1024), 0, 8 * B);
+	world_close(w);
+	cut_everywhere(w, torn_before, torn_story, levelled_after);
+	world_free(w);
+}
+
+/* D6: unmapped, and the record not durable: in a pool that has hardly anything
+ * else, a write that is to have a place waits for it to be. */
+static void a_block_is_not_reused_before_the_record_that_freed_it_is_durable(void **state)
+{
+	struct world *base = begin_world(1, 512), *w;
+	uint32_t fill = create(base, "fill", 8192), id = create(base, "v", 512), other = create(base, "other", 512), i, k, again;
+	struct vd_pool_info info;
+
+	(void)state;
+	for (i = 0;; i++) {
+		vd_pool_info(base->pool, &info);
+		if (info.total_blocks < info.used_blocks + info.reserve_blocks + 400)
+			break;
+		put(base, fill, i * 8ull * B, 8 * B);
 	}
+	for (again = 0; again < 40; again++) {
+		w = world_fork(base);
+		sim_crash(w->sim, SIM_KILL);
+		w->sim->rng = rng_seeded(cli.seed + again);
+		world_open(w, 0);
+		checkpoint(w);
+		work(w);
+		for (k = 0; k < 8; k++) { /* in the overlay, and durable */
+			struct ref_op op = { .kind = REF_WRITE, .id = id, .off = k * 32 * B, .len = 32 * B, .value = w->ref->next_value++ };
+			uint64_t done;
+
+			ref_begin(w->ref, &op);
+			i = (uint32_t)-io_stamp(w->sim, world_handle(w, id), 0, op.off, op.len, op.value, &done);
+			ref_done_partly(w->ref, done);
+			if (i)
+				break;
+			if (k == 6)
+				flush(w);
+		}
+		for (k = 0; k < 1 + again % 8; k++) {
+			struct ref_op op = { .kind = REF_WRITE, .id = other, .off = k * 16 * B, .len = 16 * B, .value = w->ref->next_value++ };
+			uint64_t done;
+
+			unmap(w, id, k * 32 * B, 32 * B);
+			ref_begin(w->ref, &op);
+			i = (uint32_t)-io_stamp(w->sim, world_handle(w, other), 0, op.off, op.len, op.value, &done);
+			ref_done_partly(w->ref, done);
+			if (i && i != ENOSPC)
+				world_fail(w, "write: error -%u", i);
+		}
+		crash_and_verify(w, SIM_POWER_CUT);
+		end_world(w);
+	}
+	world_free(base);
 }
 
 static void group_story(struct world *w)
@@ -686,7 +770,7 @@ static void a_group_snapshot_is_there_as_a_whole_or_not(void **state)
 	put(w, create(w, "a", 64), 0, 8 * B);
 	put(w, create(w, "b", 64), 0, 8 * B);
 	world_close(w);
-	cut_everywhere(w, group_story, NULL);
+	cut_everywhere(w, NULL, group_story, NULL);
 	world_free(w);
 }
 
@@ -709,7 +793,7 @@ static void a_crash_between_the_deletion_of_a_snapshot_and_an_overwrite(void **s
 	put(w, id, 0, 8 * B);
 	snap(w, &s, &id, 1);
 	world_close(w);
-	cut_everywhere(w, overwrite_story, NULL);
+	cut_everywhere(w, NULL, overwrite_story, NULL);
 	world_free(w);
 }
 
@@ -742,7 +826,7 @@ static void fua_to_a_mapping_that_is_not_durable(void **state)
 	(void)state;
 	create(w, "v", 64);
 	world_close(w);
-	cut_everywhere(w, fua_story, fua_after);
+	cut_everywhere(w, NULL, fua_story, fua_after);
 	world_free(w);
 }
 
@@ -779,7 +863,7 @@ static void a_crash_in_the_middle_of_a_deletion(void **state)
 	for (i = 0; i < 100; i++)
 		put(w, keep, i * 6 * B, B);
 	world_close(w);
-	cut_everywhere(w, delete_story, delete_after);
+	cut_everywhere(w, NULL, delete_story, delete_after);
 	world_free(w);
 }
 
@@ -807,7 +891,7 @@ static void a_crash_in_the_middle_of_a_checkpoint(void **state)
 		w = begin_world(n, 512);
 		put(w, create(w, "v", 1024), 0, 64 * B);
 		world_close(w);
-		cut_everywhere(w, checkpoint_story, torn_after);
+		cut_everywhere(w, NULL, checkpoint_story, torn_after);
 		world_free(w);
 	}
 }
@@ -832,7 +916,7 @@ static void a_crash_while_a_member_is_added(void **state)
 	put(w, create(w, "v", 1024), 0, 8 * B);
 	world_close(w);
 	sim_add(w->sim, 3000);
-	cut_everywhere(w, add_story, torn_after);
+	cut_everywhere(w, NULL, add_story, torn_after);
 	world_free(w);
 }
 
@@ -1091,7 +1175,9 @@ int main(int argc, char **argv)
 		T(rollback_against_a_write_to_its_source),
 		T(what_is_open_is_neither_deleted_nor_rolled_back),
 		T(a_block_is_not_reused_under_a_read),
+		T(a_block_is_not_reused_before_the_record_that_freed_it_is_durable),
 		T(a_torn_journal_followed_by_a_second_crash),
+		T(copies_of_the_journal_are_levelled_after_a_crash),
 		T(a_group_snapshot_is_there_as_a_whole_or_not),
 		T(a_volume_whose_snapshots_are_gone_is_written_in_place),
 		T(a_crash_between_the_deletion_of_a_snapshot_and_an_overwrite),

@@ -38,7 +38,8 @@ static enum ref_mode crash_and_reopen(struct world *w, struct rng *rng, struct t
 static void run(struct cli *cli, uint64_t seed, struct tally *t)
 {
 	struct rng rng = rng_seeded(seed);
-	uint64_t cycles = rng_between(&rng, 5, 60), c, n, ops;
+	uint64_t cycles = rng_between(&rng, 5, 60), c, n, ops, fresh, used;
+	struct vd_pool_info info;
 	struct shape shape;
 	struct world *w;
 	unsigned bias = (unsigned)(rng_one_in(&rng, 4) ? 90 : rng_one_in(&rng, 3) ? 0 : 35), i;
@@ -46,8 +47,14 @@ static void run(struct cli *cli, uint64_t seed, struct tally *t)
 
 	if (rng_one_in(&rng, 20))
 		cycles = 300; /* a pool that grows old and fragmented */
-	shape_random(&shape, &rng, rng_one_in(&rng, 6) ? SHAPE_TINY | SHAPE_QUICK : SHAPE_QUICK);
+	shape_random(&shape, &rng, rng_one_in(&rng, 4) ? SHAPE_TINY | SHAPE_QUICK : SHAPE_QUICK);
 	w = world_new(cli, seed, &shape);
+	fresh = world_used(w);
+	if (shape.tiny && rng_one_in(&rng, 2)) { /* where what is freed is wanted at once */
+		if (world_do(w, W_FILL))
+			world_fail(w, "disturbed before there was a cut");
+		w->weight[W_UNMAP] *= 3;
+	}
 	for (i = 0; i < 3 && rng_one_in(&rng, 2); i++) /* a run with a theme */
 		w->weight[rng_below(&rng, W_OPS)] *= 8;
 	for (c = 0; c < cycles && (!cli->crashes || t->crashes < cli->crashes); c++) {
@@ -78,17 +85,21 @@ static void run(struct cli *cli, uint64_t seed, struct tally *t)
 	}
 	world_verify(w, REF_LIVE);
 	world_check(w);
+	used = world_empty(w);
+	vd_pool_info(w->pool, &info);
+	if (info.nmembers == shape.nmembers && used > fresh + 8)
+		world_fail(w, "with all deleted %llu blocks are in use; %llu were when the pool was new", (unsigned long long)used, (unsigned long long)fresh);
 	world_close(w);
 	world_free(w);
 }
 
 int main(int argc, char **argv)
 {
-	struct cli cli = { .test = "test_crash", .seconds = 60 };
+	struct cli cli = { .test = "test_crash", .seconds = 30, .least = 20000 };
 	struct tally t = { 0 };
 
 	cli_start(&cli, argc, argv);
-	while (cli_more(&cli) && (!cli.crashes || t.crashes < cli.crashes))
+	while (cli_more(&cli, t.crashes) && (!cli.crashes || t.crashes < cli.crashes))
 		run(&cli, cli_run_seed(&cli), &t);
 	printf("# %llu runs, %llu operations, %llu crashes (%llu kills, %llu during open), %.1f s\n1..1\nok 1 - test_crash\n",
 	       (unsigned long long)cli.run, (unsigned long long)t.ops, (unsigned long long)t.crashes, (unsigned long long)t.kills,

@@ -176,7 +176,7 @@ int main(int argc, char **argv)
 	struct tally t = { 0 };
 
 	cli_start(&cli, argc, argv);
-	while (cli_more(&cli))
+	while (cli_more(&cli, 0))
 		run(&cli, cli_run_seed(&cli), &t);
 	printf("# %llu runs, %llu trials, %llu met their fault, %llu stopped the pool (%llu for want of memory), up to the %llu. call, %.1f s\n1..1\nok 1 - test_faults\n",
 	       (unsigned long long)cli.run, (unsigned long long)t.trials, (unsigned long long)t.hit, (unsigned long long)t.failed_pools, (unsigned long long)t.failed_by_memory,

@@ -87,11 +87,11 @@ static void run(struct cli *cli, uint64_t seed, uint64_t *total, uint64_t *full)
 
 int main(int argc, char **argv)
 {
-	struct cli cli = { .test = "test_model", .seconds = 30 };
+	struct cli cli = { .test = "test_model", .seconds = 30, .least = 2000000 };
 	uint64_t total = 0, full = 0;
 
 	cli_start(&cli, argc, argv);
-	while (cli_more(&cli))
+	while (cli_more(&cli, total))
 		run(&cli, cli_run_seed(&cli), &total, &full);
 	printf("# %llu runs, %llu operations, %llu found the pool full, %.1f s\n1..1\nok 1 - test_model\n", (unsigned long long)cli.run,
 	       (unsigned long long)total, (unsigned long long)full, cli_elapsed(&cli));

@@ -544,7 +544,7 @@ int main(int argc, char **argv)
 
 	cli_start(&cli, argc, argv);
 	signal(SIGALRM, too_long);
-	while (cli_more(&cli)) {
+	while (cli_more(&cli, 0)) {
 		alarm(240);
 		run(cli_run_seed(&cli), vd_min(2.5, vd_max(0.5, (double)cli.seconds / 4)), &total);
 	}

@@ -84,7 +84,7 @@ void shape_random(struct shape *s, struct rng *rng, unsigned flags)
 	s->far = rng_one_in(rng, 3);
 	s->bases = !s->far && rng_one_in(rng, 2);
 	s->max_volumes = (unsigned)rng_between(rng, 2, quick ? 10 : 20);
-	s->max_write = s->tiny ? 1 << 20 : quick ? 32768 : 131072;
+	s->max_write = s->tiny && !quick ? 1 << 20 : quick ? 32768 : 131072;
 }
 
 struct world *world_new(const struct cli *cli, uint64_t seed, const struct shape *shape)

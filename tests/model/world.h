@@ -19,6 +19,7 @@ struct cli {
 	uint64_t seed;
 	bool seed_given;
 	uint64_t runs, ops, crashes, seconds;  /* 0: not limited */
+	uint64_t least;    /* of what is counted: not done before, however long it takes */
 	bool verbose;
 	/* set by cli_start() */
 	double began;
@@ -28,7 +29,7 @@ struct cli {
  * Without --seed a fresh one is taken; it is printed.  VD_TEST_SCALE (per cent)
  * scales the default seconds, VD_SOAK_SECONDS replaces them. */
 void cli_start(struct cli *cli, int argc, char **argv);
-bool cli_more(struct cli *cli);          /* another run? */
+bool cli_more(struct cli *cli, uint64_t done); /* another run? done: of what `least` counts */
 uint64_t cli_run_seed(struct cli *cli);  /* of this run: with --seed S the first run's is S */
 double cli_elapsed(const struct cli *cli);
 
@@ -53,7 +54,7 @@ void shape_random(struct shape *shape, struct rng *rng, unsigned flags);
 enum world_op {
 	W_WRITE, W_READ, W_UNMAP, W_FLUSH, W_FUA, W_CREATE, W_DELETE, W_RENAME, W_RESIZE, W_SNAPSHOT, W_GROUP, W_ROLLBACK,
 	W_ATTRS, W_LOCK, W_POINTER, W_READONLY, W_CHECKPOINT, W_WORK, W_SETTLE, W_CLOSE_VOLUME, W_DIFF, W_EXTENT, W_USAGE,
-	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_OPS
+	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_FILL, W_OPS
 };
 extern const char *const world_op_name[W_OPS];
 
