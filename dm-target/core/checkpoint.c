@@ -613,31 +613,3 @@ int vd_space_make(struct vd_pool *pool)
 		return -ENOSPC;
 	return vd_space_refill(pool);
 }
-
-void vd_space_came(struct vd_pool *pool)
-{
-	struct vd_volumes *vs = pool->volumes;
-
-	vd_mutex_lock(&vs->space_lock);
-	vd_cond_wake_all(&vs->space_cond);
-	vd_mutex_unlock(&vs->space_lock);
-}
-
-int vd_space_await(struct vd_pool *pool)
-{
-	struct vd_volumes *vs = pool->volumes;
-	uint64_t until = pool->host.now(pool->host.ctx) + VD_QUEUE_SECONDS * 1000000000ull;
-	int r = 0;
-
-	vd_mutex_lock(&vs->space_lock);
-	while (!r && !space_came_back(pool)) {
-		if (!vd_pool_writable(pool))
-			r = -EROFS;
-		else if (vd_atomic_read(&vs->policy) & VD_POLICY_ERROR_IF_FULL || pool->host.now(pool->host.ctx) >= until)
-			r = -ENOSPC;
-		else
-			vd_cond_wait_second(&vs->space_cond, &vs->space_lock);
-	}
-	vd_mutex_unlock(&vs->space_lock);
-	return r;
-}

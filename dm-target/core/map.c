@@ -10,7 +10,7 @@
  * M1  A block of a volume that is being given a new place is claimed; nothing
  *     else gives it one, unmaps it or cuts it off meanwhile.
  * M2  In place only when born after the volume's last snapshot (I3, its first
- *     half).  Both are read under vol->map, and the request has entered vol->gate
+ *     half).  Both are read under vol->map (and again with the claim), and the request has entered vol->gate
  *     before vol->map is let go: a snapshot, which changes them under vol->map
  *     for writing, then waits for it.
  * M3  A request enters volumes->gate before it looks anything up and leaves when
@@ -82,10 +82,18 @@ static void await(struct vd_gate *g, bool flip)
 {
 	vd_mutex_lock(&g->lock);
 	vd_atomic_add(&g->draining, 1);
-	if (flip)
+	while (flip && g->flipped) /* the lock is let go while it drains */
+		vd_cond_wait(&g->cond, &g->lock);
+	if (flip) {
+		g->flipped = true;
 		vd_gate_flip(g);
+	}
 	while (!vd_gate_drained(g))
 		vd_cond_wait(&g->cond, &g->lock);
+	if (flip) {
+		g->flipped = false;
+		vd_cond_wake_all(&g->cond);
+	}
 	vd_atomic_add(&g->draining, -1);
 	vd_mutex_unlock(&g->lock);
 }
@@ -411,18 +419,34 @@ static void claim_wait(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 	vd_spin_unlock(&vol->claim_lock);
 }
 
-/* For unmapping and shrinking: everything from v on (nblocks 0 says so), since
- * such a range does not fit a request's. */
+static bool claimed_before(const struct vd_volume *vol, const struct vd_io *io)
+{
+	const struct vd_list *pos;
+
+	vd_list_for_each(pos, &vol->claims) {
+		const struct vd_io *o = io_claim(pos);
+
+		if (o == io)
+			break;
+		if (!o->nblocks || o->v0 + o->nblocks > io->v0)
+			return true;
+	}
+	return false;
+}
+
+/* For unmapping, shrinking and own.c: everything from v on (nblocks 0 says so),
+ * since such a range does not fit a request's.  First in the list, then waiting
+ * for those before it: a stream of writes does not keep it out. */
 void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v)
 {
-	vd_spin_lock(&vol->claim_lock);
-	vol->claim_waiters++;
-	while (claim_free(vol, v, VD_VBLK_END - v) != VD_VBLK_END - v)
-		vd_cond_wait_spin(&vol->claim_cond, &vol->claim_lock);
-	vol->claim_waiters--;
 	io->v0 = v;
 	io->nblocks = 0;
+	vd_spin_lock(&vol->claim_lock);
 	vd_list_add_tail(&vol->claims, &io->claim);
+	vol->claim_waiters++;
+	while (claimed_before(vol, io))
+		vd_cond_wait_spin(&vol->claim_cond, &vol->claim_lock);
+	vol->claim_waiters--;
 	vd_spin_unlock(&vol->claim_lock);
 }
 
@@ -799,8 +823,7 @@ int vd_io_wait(struct vd_io *io)
 			if (r != -ENOSPC)
 				return r;
 		}
-		r = vd_space_make(pool);
-		return r == -ENOSPC ? vd_space_await(pool) : r;
+		return vd_space_make(pool);
 	case WAIT_GROUP:
 		return vd_space_load(pool, io->pblk);
 	case WAIT_ROOM:

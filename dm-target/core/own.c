@@ -12,7 +12,9 @@
  *     was released to reach them is durable with it.
  * O2  No layer in memory is shared: the volume's base is the bottom layer walked,
  *     and nothing else points to it.  A snapshot that is being made shares it.
- * O3  Nobody reads the blocks through another volume any more: to be deleted it
+ * O3  No block is being given a new place (M1): the rest of it was, or will be,
+ *     copied from where others would then write in place.  So all is claimed.
+ * O4  Nobody reads the blocks through another volume any more: to be deleted it
  *     had to be closed.
  * Forgetting it in a crash is harmless: blocks are then copied once more.
  */
@@ -50,7 +52,8 @@ static bool alone(const struct vd_volume *vol)
 	return vol->last_snapshot && vol->base->bottom && vol->base->refs == 1 && vd_root_same(&vol->base->root, &vol->disk_root);
 }
 
-/* The next open volume after id that is worth a walk; pinned. */
+/* The next open volume after id that is worth a walk.  It stays in memory:
+ * checkpoints drop those that were closed, and wait for ckpt_lock. */
 static struct vd_volume *next(struct vd_volumes *vs, uint32_t id)
 {
 	struct vd_volume *best = NULL;
@@ -63,8 +66,6 @@ static struct vd_volume *next(struct vd_volumes *vs, uint32_t id)
 		if (vol->opens && vol->id > id && alone(vol) && (!best || vol->id < best->id))
 			best = vol;
 	}
-	if (best)
-		best->opens++;
 	vd_mutex_unlock(&vs->lock);
 	return best;
 }
@@ -74,6 +75,7 @@ int vd_own_regain(struct vd_pool *pool)
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_volume *vol;
 	uint32_t id = 0;
+	struct vd_io all;
 	int r = 0;
 
 	vd_mutex_lock(&pool->ckpt_lock);
@@ -81,16 +83,18 @@ int vd_own_regain(struct vd_pool *pool)
 	while (!r && (vol = next(vs, id))) {
 		id = vol->id;
 		r = vd_tree_walk(pool, &vol->disk_root, VD_NODE_EXTENTS, visit, pool);
-		vd_mutex_lock(&vs->lock);
-		if (!r && alone(vol)) { /* O2: still */
-			vd_write_lock(&vol->map);
-			vol->last_snapshot = 0;
-			vd_write_unlock(&vol->map);
-			if (vd_list_empty(&vol->dirty))
+		if (!r) {
+			vd_claim_tail(vol, &all, 0); /* O3 */
+			vd_mutex_lock(&vs->lock);
+			if (alone(vol)) { /* O2: still */
+				vd_write_lock(&vol->map);
+				vol->last_snapshot = 0;
+				vd_write_unlock(&vol->map);
 				vd_volume_dirty(vol);
+			}
+			vd_mutex_unlock(&vs->lock);
+			vd_claim_drop(vol, &all);
 		}
-		vol->opens--;
-		vd_mutex_unlock(&vs->lock);
 		if (r == -EXDEV || r == -EBADMSG || r == -EUCLEAN)
 			r = 0; /* shared, or damaged: it stays as it is */
 	}

@@ -40,8 +40,6 @@ void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode)
 		vd_log(pool, VD_LOG_WARN, "the pool is full: add a member or delete something", 0, 0);
 	else if (mode == VD_MODE_RW && now == VD_MODE_OUT_OF_SPACE)
 		vd_log(pool, VD_LOG_INFO, "the pool has space again", 0, 0);
-	if (pool->volumes)
-		vd_space_came(pool);
 }
 
 void vd_pool_kick(struct vd_pool *pool)
@@ -751,9 +749,5 @@ int vd_pool_set(struct vd_pool *pool, const uint32_t threshold[4], uint32_t poli
 	vd_mutex_lock(&pool->ckpt_lock);
 	r = vd_checkpoint_locked(pool, super_set, &a);
 	vd_mutex_unlock(&pool->ckpt_lock);
-	if (!r) {
-		vd_atomic_set(&pool->volumes->policy, policy);
-		vd_space_came(pool); /* those that wait ask again whether they should */
-	}
 	return r;
 }

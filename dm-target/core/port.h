@@ -22,7 +22,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
-#include <time.h>
 
 #ifndef EUCLEAN
 #define EUCLEAN 117
@@ -63,15 +62,6 @@ static inline void vd_write_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(
 static inline void vd_cond_init(struct vd_cond *c) { pthread_cond_init(&c->c, NULL); }
 static inline void vd_cond_fini(struct vd_cond *c) { pthread_cond_destroy(&c->c); }
 static inline void vd_cond_wait(struct vd_cond *c, struct vd_mutex *m) { pthread_cond_wait(&c->c, &m->m); }
-/* As vd_cond_wait, at most about a second. */
-static inline void vd_cond_wait_second(struct vd_cond *c, struct vd_mutex *m)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_sec++;
-	pthread_cond_timedwait(&c->c, &m->m, &ts);
-}
 static inline void vd_cond_wait_spin(struct vd_cond *c, struct vd_spin *s) { pthread_cond_wait(&c->c, &s->m); }
 static inline void vd_cond_wake_all(struct vd_cond *c) { pthread_cond_broadcast(&c->c); }
 

@@ -211,8 +211,9 @@ struct vd_io {
 
 /* Class N.  `off` and `len` in bytes, multiples of 512 (of 4096 in a 4Kn pool),
  * len > 0.  On 0 the caller does the run's I/O and calls the matching end, once,
- * from any context.  -ERANGE beyond the end of the volume; -EROFS; -ENOSPC the
- * pool is full and its policy is to say so; -EWOULDBLOCK see above. */
+ * from any context.  -ERANGE beyond the end of the volume; -EROFS; -EWOULDBLOCK
+ * see above.  That the pool is full is vd_io_wait()'s to say (-ENOSPC): to queue such
+ * requests for a while, as the pool's policy may want it, is the host's (D10). */
 int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io) __must_check;
 void vd_read_end(struct vd_io *io);
 int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io) __must_check;

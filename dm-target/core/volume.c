@@ -1098,8 +1098,6 @@ int vd_volumes_init(struct vd_pool *pool)
 	pool->volumes = vs;
 	vd_mutex_init(&vs->lock);
 	vd_mutex_init(&vs->work_lock);
-	vd_mutex_init(&vs->space_lock);
-	vd_cond_init(&vs->space_cond);
 	vd_spin_init(&vs->dirty_lock);
 	vd_rwlock_init(&vs->seal);
 	vd_list_init(&vs->all);
@@ -1118,7 +1116,6 @@ int vd_volumes_init(struct vd_pool *pool)
 	vs->root = pool->volumes_root;
 	vs->next_id = vd_max(le64_to_cpu(pool->super->next_volume), (uint64_t)1);
 	vs->next_link = le32_to_cpu(pool->super->next_link);
-	vd_atomic_set(&vs->policy, le32_to_cpu(pool->super->policy));
 	vd_atomic_set(&vs->epoch, (int64_t)vd_max(le64_to_cpu(pool->super->epoch), (uint64_t)1));
 	if (!vs->index.base || !vs->index.rec)
 		return -ENOMEM;
@@ -1143,8 +1140,6 @@ void vd_volumes_fini(struct vd_pool *pool)
 	vd_gate_fini(&vs->gate);
 	vd_rwlock_fini(&vs->seal);
 	vd_spin_fini(&vs->dirty_lock);
-	vd_cond_fini(&vs->space_cond);
-	vd_mutex_fini(&vs->space_lock);
 	vd_mutex_fini(&vs->work_lock);
 	vd_mutex_fini(&vs->lock);
 	vd_free(pool, vs);

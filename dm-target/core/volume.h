@@ -37,7 +37,8 @@ struct vd_gate {
 	struct { vd_atomic_t n[2]; char pad[48]; } stripe[VD_GATE_STRIPES];
 	vd_atomic_t phase;
 	vd_atomic_t draining;
-	struct vd_mutex lock;     /* one drain at a time */
+	struct vd_mutex lock;
+	bool flipped;             /* lock: a drain is under way, and others wait for it */
 	struct vd_cond cond;
 };
 void vd_gate_init(struct vd_gate *g);
@@ -144,12 +145,8 @@ struct vd_volumes {
 	bool sealed;              /* work_lock: a drain is under way */
 	vd_atomic_t want;         /* checkpoint wanted */
 	vd_atomic_t regain;       /* a volume may have become the only one to hold its blocks */
-	vd_atomic_t policy;       /* of the superblock */
-	struct vd_mutex space_lock;
-	struct vd_cond space_cond;/* space came back, or the pool's mode changed; space_lock */
 };
 
-#define VD_QUEUE_SECONDS 60u  /* how long a write waits for space when the policy is to queue */
 #define VD_OVERLAY_LOW 131072   /* entries: start a checkpoint (I19) */
 #define VD_OVERLAY_HIGH 524288  /* entries: park writers */
 #define VD_CHAIN_LONG 8         /* layers: start a checkpoint */
@@ -193,10 +190,6 @@ int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) _
 void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
 int vd_space_make(struct vd_pool *pool) __must_check; /* class B: frees what can be freed; -ENOSPC: nothing came */
-
-/* Waits, as the pool's policy says, for somebody to make space. -ENOSPC: not in time. Class B. */
-int vd_space_await(struct vd_pool *pool) __must_check;
-void vd_space_came(struct vd_pool *pool); /* wakes those */
 
 /* ---- own.c ---- */
 /* Looks through open volumes that had snapshots for those that are sole owners of all
