@@ -611,5 +611,7 @@ int vd_space_make(struct vd_pool *pool)
 		return r;
 	if (!room)
 		return -ENOSPC;
-	return vd_space_refill(pool);
+	r = vd_space_refill(pool);
+	/* Free by the sum of all counts, but in groups that cannot be read: waiting is no use. */
+	return r == -ENOSPC && vd_space_bad(pool) ? vd_space_bad(pool) : r;
 }

@@ -74,6 +74,8 @@ int vd_space_load(struct vd_pool *pool, vd_pblk_t p) __must_check;
 /* Class B: loads groups with free blocks. -ENOSPC: no block is free above the
  * reserve (the caller then tries a checkpoint, or fails). */
 int vd_space_refill(struct vd_pool *pool) __must_check;
+/* Why blocks that are free may not be had: a group that could not be read. 0: none. Class B. */
+int vd_space_bad(struct vd_pool *pool);
 /* Gives back blocks that were reserved and never used by any durable record or I/O. Class N. */
 void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len);
 /* A block that left an overlay by record `seq` before it was ever folded: free when

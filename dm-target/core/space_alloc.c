@@ -501,7 +501,7 @@ static int member_fill(struct vd_pool *pool, struct space_member *m, enum need n
 			break;
 		if (r) {
 			vd_log(pool, VD_LOG_WARN, "space group %a of member %b cannot be read and is not used", m->cursor - 1, m->index);
-			*bad = r;
+			*bad = s->bad = r;
 			r = 0;
 		}
 		most -= found;
@@ -544,6 +544,17 @@ int vd_space_refill(struct vd_pool *pool)
 	if (any)
 		return 0;
 	return r ? r : bad ? bad : -ENOSPC;
+}
+
+int vd_space_bad(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	int r;
+
+	vd_mutex_lock(&s->load_lock);
+	r = s->bad;
+	vd_mutex_unlock(&s->load_lock);
+	return r;
 }
 
 /* ---- metadata: ckpt_lock held --------------------------------------------------- */

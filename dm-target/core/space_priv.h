@@ -128,6 +128,7 @@ struct vd_space {
 	unsigned pair;             /* member whose turn it is for metadata */
 	unsigned poor;             /* poor answers allowed before refill is asked */
 	bool warned_copy, warned_leak;
+	int bad;                   /* why a group was passed over, or 0; load_lock */
 	struct space_group *hash[SPACE_HASH];
 };
 
