@@ -16,10 +16,15 @@
  * M3  A request enters volumes->gate before it looks anything up and leaves when
  *     its I/O is over: what it was told is not reused before (D6).
  * M4  All that write_end needs is taken in write_begin (I12).
+ * M5  A block that is partly written anew takes its rest from the old one only when
+ *     all writes in place there have ended.  None begins after the snapshot; those
+ *     that began before it have ended when `settled` has reached it.
+ * M6  A block that was claimed before the volume became its sole owner (own.c) is
+ *     written in place when the claim is gone: what was gathered under it is old.
  */
 #include "volume.h"
 
-enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_GROUP, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY };
+enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_GROUP, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY, WAIT_SETTLE };
 
 /* ---- gates ------------------------------------------------------------ */
 
@@ -100,6 +105,22 @@ static void await(struct vd_gate *g, bool flip)
 
 void vd_gate_drain(struct vd_gate *g) { await(g, true); }
 void vd_gate_await(struct vd_gate *g) { await(g, false); }
+
+void vd_volume_settle(struct vd_volume *vol)
+{
+	uint64_t last;
+	int64_t was;
+
+	vd_read_lock(&vol->map);
+	last = vol->last_snapshot;
+	vd_read_unlock(&vol->map);
+	if (vd_atomic_read(&vol->settled) >= (int64_t)last)
+		return;
+	vd_gate_drain(&vol->gate);
+	do {
+		was = vd_atomic_read(&vol->settled);
+	} while (was < (int64_t)last && !vd_atomic_swap_if(&vol->settled, was, (int64_t)last));
+}
 
 /* ---- layers ----------------------------------------------------------- */
 
@@ -404,6 +425,8 @@ static void claim_drop(struct vd_volume *vol, struct vd_io *io)
 {
 	vd_spin_lock(&vol->claim_lock);
 	vd_list_del(&io->claim);
+	if (vd_list_empty(&vol->claims))
+		__atomic_store_n(&vol->mixed, false, __ATOMIC_RELAXED);
 	if (vol->claim_waiters)
 		vd_cond_wake_all(&vol->claim_cond);
 	vd_spin_unlock(&vol->claim_lock);
@@ -434,7 +457,7 @@ static bool claimed_before(const struct vd_volume *vol, const struct vd_io *io)
 	return false;
 }
 
-/* For unmapping, shrinking and own.c: everything from v on (nblocks 0 says so),
+/* For unmapping and shrinking: everything from v on (nblocks 0 says so),
  * since such a range does not fit a request's.  First in the list, then waiting
  * for those before it: a stream of writes does not keep it out. */
 void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v)
@@ -453,6 +476,27 @@ void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v)
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io)
 {
 	claim_drop(vol, io);
+}
+
+void vd_map_own(struct vd_volume *vol)
+{
+	vd_write_lock(&vol->map);
+	vd_spin_lock(&vol->claim_lock);
+	__atomic_store_n(&vol->mixed, !vd_list_empty(&vol->claims), __ATOMIC_RELAXED);
+	vd_spin_unlock(&vol->claim_lock);
+	vol->last_snapshot = 0;
+	vd_write_unlock(&vol->map);
+}
+
+/* How much of the io's run in place no older claim covers. */
+static uint64_t unclaimed(struct vd_volume *vol, const struct vd_io *io)
+{
+	uint64_t n;
+
+	vd_spin_lock(&vol->claim_lock);
+	n = claim_free(vol, io->v0, io->nblocks);
+	vd_spin_unlock(&vol->claim_lock);
+	return n;
 }
 
 /* ---- reading ----------------------------------------------------------- */
@@ -628,6 +672,13 @@ static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint6
 	return r ? r : got == n ? 0 : -EWOULDBLOCK;
 }
 
+/* M5.  Under vol->map. */
+static bool fill_unsettled(const struct vd_volume *vol, const struct vd_io *io)
+{
+	return (io->head.kind == VD_FILL_DATA || io->tail.kind == VD_FILL_DATA) &&
+	       vd_atomic_read(&vol->settled) < (int64_t)vol->last_snapshot;
+}
+
 #define TRY_AGAIN 1 /* at once, from the look-up; -EAGAIN is -EWOULDBLOCK */
 /* A write that cannot go in place: io is in the pool's gate. */
 static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
@@ -647,6 +698,10 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 		return io_park(io, WAIT_CLAIM, want);
 	vd_read_lock(&vol->map);
 	r = gather(vol, io, len, &n);
+	if (!r && fill_unsettled(vol, io)) {
+		why = WAIT_SETTLE;
+		r = -EWOULDBLOCK;
+	}
 	vd_read_unlock(&vol->map);
 	if (r)
 		goto unclaim;
@@ -717,8 +772,19 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 		vd_read_lock(&vol->map);
 		r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
 		if (!r && in_place(vol, &e)) {
-			io->vol_gate = vd_gate_enter(&vol->gate); /* M2 */
 			set_run(io, VD_RUN_DATA, &e, len);
+			if (vd_unlikely(__atomic_load_n(&vol->mixed, __ATOMIC_RELAXED))) { /* M6 */
+				uint64_t n = io->nblocks;
+
+				e.len = unclaimed(vol, io);
+				if (!e.len) {
+					vd_read_unlock(&vol->map);
+					r = io_park(io, WAIT_CLAIM, n);
+					break;
+				}
+				set_run(io, VD_RUN_DATA, &e, len);
+			}
+			io->vol_gate = vd_gate_enter(&vol->gate); /* M2 */
 			vd_read_unlock(&vol->map);
 			return 0;
 		}
@@ -830,6 +896,9 @@ int vd_io_wait(struct vd_io *io)
 		return vd_journal_make_room(pool);
 	case WAIT_OVERLAY:
 		return vd_checkpoint(pool);
+	case WAIT_SETTLE:
+		vd_volume_settle(vol);
+		return 0;
 	default:
 		return -ENOMEM;
 	}

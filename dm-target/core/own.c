@@ -12,8 +12,10 @@
  *     was released to reach them is durable with it.
  * O2  No layer in memory is shared: the volume's base is the bottom layer walked,
  *     and nothing else points to it.  A snapshot that is being made shares it.
- * O3  No block is being given a new place (M1): the rest of it was, or will be,
- *     copied from where others would then write in place.  So all is claimed.
+ * O3  A block that is being given a new place (M1) is not written in place meanwhile:
+ *     the rest of it was, or will be, copied from there.  What is claimed at that
+ *     moment is looked at by writes in place too, until it is not (vol->mixed).  It is
+ *     not waited for: who has a claim may be waiting for ckpt_lock.
  * O4  Nobody reads the blocks through another volume any more: to be deleted it
  *     had to be closed.
  * Forgetting it in a crash is harmless: blocks are then copied once more.
@@ -75,7 +77,6 @@ int vd_own_regain(struct vd_pool *pool)
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_volume *vol;
 	uint32_t id = 0;
-	struct vd_io all;
 	int r = 0;
 
 	vd_mutex_lock(&pool->ckpt_lock);
@@ -84,16 +85,12 @@ int vd_own_regain(struct vd_pool *pool)
 		id = vol->id;
 		r = vd_tree_walk(pool, &vol->disk_root, VD_NODE_EXTENTS, visit, pool);
 		if (!r) {
-			vd_claim_tail(vol, &all, 0); /* O3 */
 			vd_mutex_lock(&vs->lock);
 			if (alone(vol)) { /* O2: still */
-				vd_write_lock(&vol->map);
-				vol->last_snapshot = 0;
-				vd_write_unlock(&vol->map);
+				vd_map_own(vol); /* O3 */
 				vd_volume_dirty(vol);
 			}
 			vd_mutex_unlock(&vs->lock);
-			vd_claim_drop(vol, &all);
 		}
 		if (r == -EXDEV || r == -EBADMSG || r == -EUCLEAN)
 			r = 0; /* shared, or damaged: it stays as it is */

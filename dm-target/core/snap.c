@@ -61,6 +61,7 @@ static void share(struct vd_volume *from, struct vd_volume *to, uint64_t last)
 	to->base = base;
 	to->mapped = mapped;
 	to->last_snapshot = last;
+	vd_atomic_set(&to->settled, (int64_t)last); /* nobody writes to it */
 	vd_write_unlock(&to->map);
 	if (base->depth >= VD_CHAIN_LONG)
 		vd_pool_want_checkpoint(from->pool);
@@ -331,7 +332,7 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 	vd_mutex_unlock(&vs->lock);
 
 	for (i = 0; i < n; i++)
-		vd_gate_drain(&w.pair[i].origin->gate);
+		vd_volume_settle(w.pair[i].origin);
 	r = vd_journal_commit(pool, seq);
 	if (!r)
 		r = make_valid(pool, w.pair, n);
@@ -514,7 +515,7 @@ int vd_rollback(struct vd_pool *pool, uint32_t id, uint32_t snap)
 		if (r)
 			return r;
 	}
-	vd_gate_drain(&b.snap->gate);
+	vd_volume_settle(b.snap);
 	vd_pool_want_checkpoint(pool);
 	r = vd_journal_commit(pool, seq);
 	vd_mutex_lock(&vs->lock);

@@ -219,6 +219,7 @@ int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 	if (!r) {
 		vol->mapped = le64_to_cpu(d->mapped);
 		vol->last_snapshot = le64_to_cpu(d->last_snapshot);
+		vd_atomic_set(&vol->settled, (int64_t)vol->last_snapshot);
 		vol->disk_root = root;
 		vol->disk_page = slot.ptr;
 		vd_volume_insert(vs, vol);

@@ -104,12 +104,14 @@ struct vd_volume {
 	bool readonly, has_base;  /* map */
 
 	struct vd_gate gate;      /* writes in place */
+	vd_atomic_t settled;      /* those begun before last_snapshot became so much have ended (M5) */
 	struct vd_windows win;
 
 	struct vd_spin claim_lock;
 	struct vd_list claims;    /* of vd_io.claim and unmaps; claim_lock */
 	struct vd_cond claim_cond;
 	unsigned claim_waiters;
+	bool mixed;               /* some claims are older than last_snapshot = 0; map and claim_lock to set */
 
 	/* as the last checkpoint wrote it; ckpt_lock */
 	struct vd_root disk_root;
@@ -183,6 +185,10 @@ static inline void vd_volume_undirty(struct vd_volume *vol)
 	vd_list_del(&vol->dirty);
 	__atomic_store_n(&vol->is_dirty, false, __ATOMIC_RELAXED);
 }
+/* The volume is the sole owner of all it maps: last_snapshot becomes 0 (own.c). */
+void vd_map_own(struct vd_volume *vol);
+/* Waits until the writes in place that began before the last snapshot have ended. Class B. */
+void vd_volume_settle(struct vd_volume *vol);
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
 void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v);
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
