@@ -53,7 +53,17 @@ static inline void vd_spin_init(struct vd_spin *s) { pthread_mutex_init(&s->m, N
 static inline void vd_spin_fini(struct vd_spin *s) { pthread_mutex_destroy(&s->m); }
 static inline void vd_spin_lock(struct vd_spin *s) { pthread_mutex_lock(&s->m); }
 static inline void vd_spin_unlock(struct vd_spin *s) { pthread_mutex_unlock(&s->m); }
-static inline void vd_rwlock_init(struct vd_rwlock *l) { pthread_rwlock_init(&l->l, NULL); }
+/* A writer that waits goes before readers that come: a snapshot must not wait for a
+ * moment without I/O.  So no thread takes one for reading twice. */
+static inline void vd_rwlock_init(struct vd_rwlock *l)
+{
+	pthread_rwlockattr_t attr;
+
+	pthread_rwlockattr_init(&attr);
+	pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP);
+	pthread_rwlock_init(&l->l, &attr);
+	pthread_rwlockattr_destroy(&attr);
+}
 static inline void vd_rwlock_fini(struct vd_rwlock *l) { pthread_rwlock_destroy(&l->l); }
 static inline void vd_read_lock(struct vd_rwlock *l) { pthread_rwlock_rdlock(&l->l); }
 static inline void vd_read_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(&l->l); }
