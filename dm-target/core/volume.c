@@ -898,6 +898,7 @@ static int replay_volume(struct vd_pool *pool, const struct vd_disk_rec *r0, uin
 	struct vd_volume *vol;
 	struct change c;
 	bool is_new;
+	uint32_t i;
 	int r;
 
 	if (len > sizeof(rec->d) - sizeof(rec->d.h))
@@ -932,6 +933,8 @@ static int replay_volume(struct vd_pool *pool, const struct vd_disk_rec *r0, uin
 		change_apply(&c, 0);
 		vd_read_unlock(&vs->seal);
 		vs->next_id = vd_max(vs->next_id, (uint64_t)id + 1);
+		for (i = 0; i < le32_to_cpu(vol->rec->d.npointers); i++)
+			vs->next_link = vd_max(vs->next_link, (uint64_t)le32_to_cpu(vol->rec->d.pointer[i].link));
 	}
 	change_fini(&c);
 	if (r && is_new)

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Requests in flight across the moments at which "in place" and "anew" change
+ * places: a snapshot's cut, and a volume's becoming sole owner again.  And what a
+ * crash must not let be given twice.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <signal.h>
+#include <unistd.h>
+/* cmocka wants them first */
+#include <cmocka.h>
+
+#include "world.h"
+
+static struct cli cli = { .test = "test_review" };
+
+#define B VD_BLOCK
+
+static struct world *begin_world(void)
+{
+	struct shape shape = { .nmembers = 2, .blocks = { 4096, 3000 }, .sector_size = 512, .journal_blocks = 64, .max_volumes = 20 };
+
+	return world_new(&cli, cli.seed, &shape);
+}
+
+static struct vd_volume *make(struct world *w, uint32_t *id)
+{
+	struct vd_volume_spec spec = { .name = "origin", .size = 64 * B };
+	struct vd_volume *vol;
+
+	assert_int_equal(vd_volume_create(w->pool, &spec, id), 0);
+	assert_int_equal(vd_volume_open(w->pool, *id, &vol), 0);
+	return vol;
+}
+
+/* n sectors from sector s on */
+static void put(struct world *w, struct vd_volume *vol, uint64_t s, uint64_t n, uint64_t value)
+{
+	assert_int_equal(io_stamp(w->sim, vol, 0, s * SECTOR, n * SECTOR, value, NULL), 0);
+}
+
+static void expect(struct world *w, struct vd_volume *vol, uint64_t s, uint64_t n, uint64_t value)
+{
+	uint8_t buf[B];
+	uint64_t i;
+
+	assert_int_equal(io_read(w->sim, vol, 0, s * SECTOR, buf, n * SECTOR, NULL), 0);
+	for (i = 0; i < n; i++)
+		assert_int_equal(stamp_read(buf + i * SECTOR, s + i), value);
+}
+
+static void begin(struct vd_volume *vol, uint64_t s, uint64_t n, struct vd_io *io, enum vd_run_kind kind)
+{
+	int r;
+
+	while ((r = vd_write_begin(vol, s * SECTOR, n * SECTOR, io)) == -EWOULDBLOCK)
+		assert_int_equal(vd_io_wait(io), 0);
+	assert_int_equal(r, 0);
+	assert_int_equal(io->kind, kind);
+	assert_int_equal(io->bytes, n * SECTOR);
+}
+
+static void carry_out(struct world *w, struct vd_io *io, uint64_t s, uint64_t value)
+{
+	uint8_t buf[B];
+	uint64_t i;
+
+	for (i = 0; i * SECTOR < io->bytes; i++)
+		stamp(buf + i * SECTOR, s + i, value);
+	assert_int_equal(io_run_write(w->sim, io, 0, s * SECTOR, buf), 0);
+}
+
+struct job { struct world *w; struct vd_volume *vol; uint32_t origin, snap; const char *name; uint64_t s, n, value; int done, r; pthread_t t; };
+
+static void *snap_main(void *arg)
+{
+	struct job *j = arg;
+	struct vd_snap s = { .origin = j->origin, .name = j->name };
+
+	j->r = vd_snapshot(j->w->pool, &s, 1);
+	j->snap = s.id;
+	__atomic_store_n(&j->done, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static void *put_main(void *arg)
+{
+	struct job *j = arg;
+
+	j->r = io_stamp(j->w->sim, j->vol, 0, j->s * SECTOR, j->n * SECTOR, j->value, NULL);
+	__atomic_store_n(&j->done, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static bool done(struct job *j) { return __atomic_load_n(&j->done, __ATOMIC_SEQ_CST); }
+
+static uint64_t last_snapshot(struct world *w, uint32_t id)
+{
+	struct vd_volume_info info;
+
+	assert_int_equal(vd_volume_info(w->pool, id, &info), 0);
+	return info.last_snapshot;
+}
+
+/* Starts the job; waits until the cut is done, and a while longer. */
+static void start_snap(struct job *j)
+{
+	uint64_t was = last_snapshot(j->w, j->origin);
+
+	assert_int_equal(pthread_create(&j->t, NULL, snap_main, j), 0);
+	while (last_snapshot(j->w, j->origin) == was)
+		usleep(1000);
+	usleep(50000);
+}
+
+static void join(struct job *j)
+{
+	pthread_join(j->t, NULL);
+	assert_int_equal(j->r, 0);
+}
+
+/* I1: every snapshot waits for every write in place that began before it. */
+static void two_snapshots_at_once_both_wait_for_a_write_in_place(void **state)
+{
+	struct world *w = begin_world();
+	struct job one = { .w = w, .name = "one" }, two = { .w = w, .name = "two" };
+	uint32_t id;
+	struct vd_volume *vol = make(w, &id);
+	struct vd_io io;
+
+	(void)state;
+	alarm(30);
+	one.origin = two.origin = id;
+	put(w, vol, 0, 8, 1);
+	begin(vol, 0, 8, &io, VD_RUN_DATA);
+	start_snap(&one);
+	assert_false(done(&one));
+	start_snap(&two);
+	assert_false(done(&one));
+	assert_false(done(&two));
+	carry_out(w, &io, 0, 2);
+	assert_int_equal(vd_write_end(&io, 0), 0);
+	join(&one);
+	join(&two);
+	expect(w, vol, 0, 8, 2);
+	vd_volume_close(vol);
+	world_free(w);
+	alarm(0);
+}
+
+/* A write of part of a block takes the rest from the old one: not before what is
+ * being written there in place has arrived. */
+static void a_part_of_a_block_is_written_while_another_part_is_in_flight_over_a_cut(void **state)
+{
+	struct world *w = begin_world();
+	struct job snap = { .w = w, .name = "one" }, part = { .w = w, .s = 0, .n = 2, .value = 3 };
+	uint32_t id;
+	struct vd_volume *vol = make(w, &id);
+	struct vd_io io;
+
+	(void)state;
+	alarm(30);
+	snap.origin = id;
+	part.vol = vol;
+	put(w, vol, 0, 8, 1);
+	begin(vol, 4, 2, &io, VD_RUN_DATA);
+	start_snap(&snap);
+	assert_int_equal(pthread_create(&part.t, NULL, put_main, &part), 0);
+	usleep(100000);
+	carry_out(w, &io, 4, 2);
+	assert_int_equal(vd_write_end(&io, 0), 0);
+	join(&snap);
+	join(&part);
+	expect(w, vol, 0, 2, 3);
+	expect(w, vol, 2, 2, 1);
+	expect(w, vol, 4, 2, 2);
+	expect(w, vol, 6, 2, 1);
+	vd_volume_close(vol);
+	world_free(w);
+	alarm(0);
+}
+
+/* The same where the volume becomes sole owner while a part is written anew. */
+static void a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owner(void **state)
+{
+	struct world *w = begin_world();
+	struct vd_snap s = { .name = "one" };
+	struct job part = { .w = w, .s = 0, .n = 2, .value = 3 };
+	uint32_t id;
+	struct vd_volume *vol = make(w, &id);
+	struct vd_io io;
+	int r;
+
+	(void)state;
+	alarm(30);
+	put(w, vol, 0, 16, 1);
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	assert_int_equal(vd_volume_delete(w->pool, s.id), 0);
+	begin(vol, 4, 2, &io, VD_RUN_NEW);
+	carry_out(w, &io, 4, 2); /* and so the old block has been read */
+	while ((r = vd_pool_work(w->pool)) == 1)
+		;
+	assert_int_equal(r, 0);
+	part.vol = vol;
+	assert_int_equal(pthread_create(&part.t, NULL, put_main, &part), 0);
+	usleep(100000);
+	assert_int_equal(vd_write_end(&io, 0), 0);
+	join(&part);
+	expect(w, vol, 0, 2, 3);
+	expect(w, vol, 2, 2, 1);
+	expect(w, vol, 4, 2, 2);
+	expect(w, vol, 6, 2, 1);
+	/* and then it is the owner indeed */
+	begin(vol, 8, 8, &io, VD_RUN_DATA);
+	carry_out(w, &io, 8, 4);
+	assert_int_equal(vd_write_end(&io, 0), 0);
+	vd_volume_close(vol);
+	world_free(w);
+	alarm(0);
+}
+
+static void the_number_of_a_link_is_not_given_twice(void **state)
+{
+	struct world *w = begin_world();
+	struct vd_disk_pointer ptr = { .epoch = 0 };
+	uint32_t id, first, second;
+	struct vd_volume *vol = make(w, &id);
+
+	(void)state;
+	vd_volume_close(vol);
+	assert_int_equal(vd_volume_pointer_add(w->pool, id, &ptr, &first), 0);
+	world_abandon(w);
+	sim_crash(w->sim, SIM_POWER_CUT);
+	assert_int_equal(world_open(w, 0), 0);
+	assert_int_equal(vd_volume_pointer_add(w->pool, id, &ptr, &second), 0);
+	assert_int_not_equal(first, second);
+	world_free(w);
+}
+
+static void too_long(int sig)
+{
+	(void)sig;
+	fprintf(stderr, "it hangs\n");
+	abort();
+}
+
+#define T(f) cmocka_unit_test(f)
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(two_snapshots_at_once_both_wait_for_a_write_in_place),
+		T(a_part_of_a_block_is_written_while_another_part_is_in_flight_over_a_cut),
+		T(a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owner),
+		T(the_number_of_a_link_is_not_given_twice),
+	};
+
+	cli_start(&cli, argc, argv);
+	signal(SIGALRM, too_long);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
