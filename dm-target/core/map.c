@@ -696,6 +696,9 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 		return io_park(io, WAIT_OVERLAY, want);
 	if (!claim_take(vol, io, want))
 		return io_park(io, WAIT_CLAIM, want);
+	r = check_range(vol, (io->v0 << VD_BLOCK_SHIFT) + io->offset, len); /* it may have shrunk before we had the claim */
+	if (r)
+		goto unclaim;
 	vd_read_lock(&vol->map);
 	r = gather(vol, io, len, &n);
 	if (!r && fill_unsettled(vol, io)) {

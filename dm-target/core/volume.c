@@ -304,7 +304,7 @@ static int change_plan(struct change *c, struct vd_pool *pool, struct vd_volume 
 	}
 	if (!r && is_new && flags & (VD_VOL_PENDING | VD_VOL_DELETING))
 		r = vd_plan_key(&c->plan, VD_INDEX_ATTENTION | vol->id, vol->id);
-	if (r || is_new || blocks >= vol->size)
+	if (r || is_new || blocks >= le64_to_cpu(vol->rec->d.size) >> VD_BLOCK_SHIFT) /* vol->size may be less already */
 		return r;
 	c->shrinks = true;
 	c->cut = (struct vd_ext){ .v = blocks, .len = VD_VBLK_END - blocks, .kind = vol->has_base ? VD_ZERO : VD_HOLE };
@@ -514,16 +514,20 @@ int vd_volume_resize(struct vd_pool *pool, uint32_t id, uint64_t size)
 	r = vd_volume_open(pool, id, &vol);
 	if (r)
 		return r;
-	before = vol->size;
-	if (blocks < before) {
+	vd_mutex_lock(&pool->volumes->lock); /* another resize may be under way */
+	before = le64_to_cpu(vol->rec->d.size) >> VD_BLOCK_SHIFT;
+	if (blocks < vol->size) {
 		/* New requests beyond the end are refused from here on; those under
 		 * way give their mapping before the claim is had. */
 		__atomic_store_n(&vol->size, blocks, __ATOMIC_RELAXED);
 		vd_windows_drop(vol);
 	}
+	vd_mutex_unlock(&pool->volumes->lock);
 	vd_list_init(&io.claim);
 	vd_claim_tail(vol, &io, vd_min(blocks, before));
-	__atomic_store_n(&vol->size, before, __ATOMIC_RELAXED);
+	vd_mutex_lock(&pool->volumes->lock);
+	__atomic_store_n(&vol->size, le64_to_cpu(vol->rec->d.size) >> VD_BLOCK_SHIFT, __ATOMIC_RELAXED);
+	vd_mutex_unlock(&pool->volumes->lock);
 	r = edit(pool, id, edit_size, &size);
 	vd_claim_drop(vol, &io);
 	vd_volume_close(vol);
