@@ -8,14 +8,20 @@
 
 static int open_pair(struct vd_pool *pool, uint32_t a, uint32_t b, struct vd_volume **va, struct vd_volume **vb)
 {
+	bool related;
 	int r = vd_volume_open(pool, a, va);
 
 	if (r)
 		return r;
 	r = vd_volume_open(pool, b, vb);
-	if (!r && (*va)->rec->d.family != (*vb)->rec->d.family) {
-		vd_volume_close(*vb);
-		r = -EXDEV;
+	if (!r) {
+		vd_mutex_lock(&pool->volumes->lock); /* records are replaced */
+		related = (*va)->rec->d.family == (*vb)->rec->d.family;
+		vd_mutex_unlock(&pool->volumes->lock);
+		if (!related) {
+			vd_volume_close(*vb);
+			r = -EXDEV;
+		}
 	}
 	if (r)
 		vd_volume_close(*va);
