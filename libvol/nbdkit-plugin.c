@@ -58,6 +58,7 @@
 #define CLIENT_PURPOSE "nbd client"
 #define EXPORTS_SHOWN 9999 /* nbdkit refuses to list more */
 #define REQUEST_MAX (32u << 20)
+#define DYING_MS 5000u /* for the last requests of a client that has died */
 
 static const char *pool_name;
 static const char *nbd_socket;
@@ -73,6 +74,7 @@ struct client {
 	struct client *next;
 	uint32_t volume;
 	char who[64];
+	pid_t pid; /* 0: not of this host */
 	unsigned connections;
 	uint32_t pointer; /* its open pointer, when `stored` */
 	bool stored;
@@ -348,8 +350,8 @@ no_pool:
 
 /* ---- clients (P2 to P5) -------------------------------------------------- */
 
-/* Who is at the other end: a process of this host, or an address. */
-static void peer_text(char *who, size_t size)
+/* Who is at the other end: a process of this host, whose pid is answered, or an address. */
+static pid_t peer_text(char *who, size_t size)
 {
 	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; struct sockaddr_storage ss; } u;
 	char ip[INET6_ADDRSTRLEN] = "?", comm[32] = "";
@@ -361,7 +363,7 @@ static void peer_text(char *who, size_t size)
 	memset(&u, 0, sizeof(u));
 	if (nbdkit_peer_name(&u.sa, &len)) {
 		snprintf(who, size, "unknown");
-		return;
+		return 0;
 	}
 	if (u.sa.sa_family == AF_INET) {
 		inet_ntop(AF_INET, &u.in.sin_addr, ip, sizeof(ip));
@@ -376,9 +378,10 @@ static void peer_text(char *who, size_t size)
 			fclose(f);
 		}
 		snprintf(who, size, "process %" PRId64 " (%s)", pid, comm[0] ? comm : "gone");
-		return;
+		return (pid_t)pid;
 	}
 	snprintf(who, size, "address %s", ip);
+	return 0;
 }
 
 /* The read-write open pointer of a volume, P5 done: 0, or -ENOENT. */
@@ -403,45 +406,84 @@ static int writer_of(uint32_t volume, struct vd_volume_info *info, struct vd_dis
 	return -ENOENT;
 }
 
+static bool process_gone(pid_t pid)
+{
+	char path[64], state = 'X';
+	FILE *f;
+
+	if (!pid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f) {
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 'X';
+		fclose(f);
+	}
+	return state == 'X' || state == 'Z';
+}
+
+/* One try of client_join(). -EAGAIN: who is in the way has died, and what it asked
+ * for is still being done; it leaves as soon as that is over. */
+static int join_once(uint32_t volume, const char *who, pid_t pid, struct client **fresh, struct vd_volume_info *info,
+		     struct client **out, char *why, size_t size)
+{
+	struct vd_disk_pointer p;
+	struct client *c;
+	char holder[256];
+	int r = -EBUSY;
+
+	pthread_mutex_lock(&clients_lock);
+	for (c = clients; c && c->volume != volume; c = c->next)
+		;
+	if (c && strcmp(c->who, who)) {
+		snprintf(why, size, "%s has it", c->who);
+		r = process_gone(c->pid) ? -EAGAIN : -EBUSY;
+	} else if (c && c->lost) {
+		snprintf(why, size, "it was linked");
+	} else if (c) {
+		c->connections++;
+		*out = c;
+		r = 0;
+	} else if (!writer_of(volume, info, &p)) {
+		vol_holder_text(&p.who, holder, sizeof(holder));
+		snprintf(why, size, "%s has it", holder);
+	} else {
+		c = *fresh;
+		*fresh = NULL;
+		c->volume = volume;
+		c->connections = 1;
+		c->pid = pid;
+		snprintf(c->who, sizeof(c->who), "%s", who);
+		c->next = clients;
+		clients = c;
+		*out = c;
+		r = 0;
+	}
+	pthread_mutex_unlock(&clients_lock);
+	return r;
+}
+
 /* A connection that would like to write: its client, new or known; NULL when
  * another is in the way, and then *why says who. */
 static struct client *client_join(uint32_t volume, struct vd_volume_info *info, char *why, size_t size)
 {
-	struct vd_disk_pointer *p = malloc(sizeof(*p));
-	struct client *c, *fresh = calloc(1, sizeof(*fresh));
-	char who[sizeof(c->who)], holder[256];
+	struct client *c = NULL, *fresh = calloc(1, sizeof(*fresh));
+	char who[sizeof(c->who)];
+	pid_t pid = peer_text(who, sizeof(who));
+	int r;
 
-	peer_text(who, sizeof(who));
-	pthread_mutex_lock(&clients_lock);
-	for (c = clients; c && c->volume != volume; c = c->next)
-		;
-	if (!p || !fresh) {
+	if (!fresh) {
 		snprintf(why, size, "out of memory");
-		c = NULL;
-	} else if (c && strcmp(c->who, who)) {
-		snprintf(why, size, "%s has it", c->who);
-		c = NULL;
-	} else if (c && c->lost) {
-		snprintf(why, size, "it was linked");
-		c = NULL;
-	} else if (c) {
-		c->connections++;
-	} else if (!writer_of(volume, info, p)) {
-		vol_holder_text(&p->who, holder, sizeof(holder));
-		snprintf(why, size, "%s has it", holder);
-	} else {
-		c = fresh;
-		fresh = NULL;
-		c->volume = volume;
-		c->connections = 1;
-		memcpy(c->who, who, sizeof(who));
-		c->next = clients;
-		clients = c;
+		return NULL;
 	}
-	pthread_mutex_unlock(&clients_lock);
+	r = join_once(volume, who, pid, &fresh, info, &c, why, size);
+	for (unsigned ms = 0; r == -EAGAIN && ms < DYING_MS; ms += 10) {
+		nanosleep(&(struct timespec){ 0, 10000000 }, NULL);
+		r = join_once(volume, who, pid, &fresh, info, &c, why, size);
+	}
 	free(fresh);
-	free(p);
-	return c;
+	return r ? NULL : c;
 }
 
 static void client_leave(struct client *c)
@@ -733,27 +775,42 @@ static int before_change(struct conn *c)
 	return c->client ? client_store(c->client) : 0;
 }
 
-/* D10: whether to try again what met a full pool, a moment from now. */
+/*
+ * D10: whether to try again what met a full pool.  Sleeps until the pool looks
+ * different, or so long that it is worth a try anyway, for a try costs a checkpoint
+ * and all the writers would make it; one that ends or has waited long enough does
+ * not try again.
+ */
+#define SPACE_LOOK_MS 50u
+#define SPACE_TRY_MS 2000u
 struct patience { unsigned waited_ms; };
 
 static bool wait_for_space(struct patience *p, int r)
 {
 	struct vd_pool_info *info;
-	bool queue;
+	uint64_t total = 0, used = 0;
+	bool queue, changed = false;
 
-	if (vd_likely(r != -ENOSPC) || p->waited_ms >= queue_seconds * 1000 || __atomic_load_n(&ending, __ATOMIC_RELAXED))
+	if (vd_likely(r != -ENOSPC))
 		return false;
 	info = malloc(sizeof(*info));
 	if (!info)
 		return false;
-	vd_pool_info(vol_pool_engine(pool), info);
-	queue = !(info->policy & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
+	for (unsigned ms = 0;; ms += SPACE_LOOK_MS) {
+		vd_pool_info(vol_pool_engine(pool), info);
+		queue = !(info->policy & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
+		if (ms)
+			changed = info->total_blocks != total || info->used_blocks < used;
+		total = info->total_blocks;
+		used = info->used_blocks;
+		if (!queue || changed || ms >= SPACE_TRY_MS || p->waited_ms >= queue_seconds * 1000 ||
+		    __atomic_load_n(&ending, __ATOMIC_RELAXED))
+			break;
+		nanosleep(&(struct timespec){ 0, SPACE_LOOK_MS * 1000000 }, NULL);
+		p->waited_ms += SPACE_LOOK_MS;
+	}
 	free(info);
-	if (!queue)
-		return false;
-	nanosleep(&(struct timespec){ 0, 100000000 }, NULL);
-	p->waited_ms += 100;
-	return true;
+	return queue && p->waited_ms < queue_seconds * 1000 && !__atomic_load_n(&ending, __ATOMIC_RELAXED);
 }
 
 static int on_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)

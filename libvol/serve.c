@@ -181,16 +181,23 @@ static unsigned named_devices(const char *pool, char *arg[DEVICES_MAX])
 	return k;
 }
 
-/* nbdkit in the foreground, as our child: its end and its words reach us.  It is
- * adopted by init when we end. */
+/*
+ * nbdkit in the foreground, as our child: its end and its words reach us.  It is
+ * adopted by init when we end.
+ *
+ * One thread a connection: nbdkit before 1.34 aborts when a client goes away while
+ * several of its requests are being done on one connection, and all other clients
+ * with it.  A front has a connection for each of its threads and loses nothing.
+ */
 static int spawn_server(const char *pool, const char *socket, const char *plugin, bool takeover, pid_t *pid)
 {
 	char log[512], arg_pool[VOL_NAME_SIZE + 8], arg_socket[192];
-	char *argv[DEVICES_MAX + 16] = { "nbdkit", "--foreground", "--unix", (char *)socket, (char *)plugin, arg_pool, arg_socket };
+	char *argv[DEVICES_MAX + 16] = { "nbdkit", "--foreground", "--threads", "1", "--unix", (char *)socket, (char *)plugin,
+					 arg_pool, arg_socket };
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t all, none;
-	unsigned argc = 7, named;
+	unsigned argc = 9, named;
 	int r;
 
 	snprintf(arg_pool, sizeof(arg_pool), "pool=%s", pool);

@@ -145,7 +145,7 @@ list_changes()
 	NOTE="$(grep -c . "$W/diff") ranges: $(vddiff --summary $POOL/data@monday $POOL/data | tail -1)"
 }
 
-server_pid() { pgrep -f "^nbdkit --foreground --unix $W/run/" | head -1; }
+server_pid() { pgrep -f "^nbdkit .*--unix $W/run/" | head -1; }
 
 # A writer that writes down which files it has been told are on disk.
 write_files()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Members that are missing, stale or damaged.
 load helper
+THREADS=1
 
 filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 30000000 >img
 	nbdcopy img "$(uri v)"; ok vdsnap p/v -n s; nbdcopy img "$(uri w)"; end_servers TERM; }

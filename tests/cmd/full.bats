@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Full pools (D10).
 load helper
+THREADS=1
 
 # a small pool whose policy is to say that it is full, and a volume larger than it
 small() { ok vdpool create p --policy "${1:-error}" -L 64m m0; make_volume v 256m; serve; }

@@ -108,12 +108,13 @@ make_pool()
 }
 make_volume() { ok vdcreate p/"${1:-v}" -L "${2:-64m}"; }
 
-# serve: the server of pool p; $S is its socket
+# serve: the server of pool p; $S is its socket.  Tests whose clients die in the
+# middle say THREADS=1: see nbdkit-vd-plugin(1), "nbdkit before 1.34".
 serve()
 {
 	S=$T/run/s.nbd
 	rm -f "$S"
-	nbdkit -f -U "$S" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=p "$@" 2>"$T/run/serve.log" 3>&- &
+	nbdkit -f --threads "${THREADS:-16}" -U "$S" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=p "$@" 2>"$T/run/serve.log" 3>&- &
 	SERVER=$!
 	local i
 	for ((i = 0; i < 500; i++)); do

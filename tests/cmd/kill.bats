@@ -218,10 +218,12 @@ DELAYS="0.001 0.002 0.003 0.004 0.005 0.006 0.008 0.010 0.013 0.017 0.022 0.030 
 	random 65536 >img
 	dd if=img of="$(D v)" bs=64k oflag=direct conv=fsync status=none
 	random 65536 | dd of="$(D v)" bs=64k seek=4 oflag=direct status=none
-	kill -STOP "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	local front
+	front=$(vdlink ls --noheadings -o pid | tr -d ' ')
+	kill -STOP "$front"
 	kill -9 "$(server_pid)"
 	rm -f run/*.tail
-	kill -CONT "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	kill -CONT "$front"
 	refused dd if=/dev/zero of="$(D v)" bs=4k count=1 oflag=direct
 	says "Input/output error"
 	refused dd if="$(D v)" of=/dev/null bs=4k count=1 iflag=direct

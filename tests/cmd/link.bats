@@ -337,6 +337,14 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 
 @test "a device with partitions shows them" {
 	need sfdisk
+	need_links
+	truncate -s 32m plain
+	printf '2048,20480\n' | sfdisk -q plain
+	local l
+	l=$(losetup -fP --show plain)
+	sleep 0.2
+	[ -b "${l}p1" ] || { losetup -d "$l"; skip "this kernel shows no partitions of loop devices"; }
+	losetup -d "$l"
 	linkable
 	ok vdlink p/v
 	printf '2048,20480\n' | sfdisk -q "$(D v)"
