@@ -85,10 +85,20 @@ int vd_plan_key(struct vd_plan *plan, vd_vblk_t key, uint32_t id)
 	return 0;
 }
 
+static bool planned(const struct vd_plan *plan, vd_vblk_t key)
+{
+	unsigned i;
+
+	for (i = 0; i < plan->n; i++)
+		if (plan->op[i].key == key && plan->op[i].id)
+			return true;
+	return false;
+}
+
 int vd_plan_name(struct vd_plan *plan, const char *name, uint32_t id)
 {
-	unsigned i, moved;
-	vd_vblk_t key;
+	vd_vblk_t key, end = name_key(name) + VD_INDEX_BUCKET;
+	struct vd_ext e;
 	uint32_t other;
 	int r = vd_index_find(plan->pool, name, &other, &key);
 
@@ -99,15 +109,16 @@ int vd_plan_name(struct vd_plan *plan, const char *name, uint32_t id)
 	if (r != -ENOENT)
 		return r;
 	/* Names of one plan that share a bucket must not take one place. */
-	do {
-		moved = 0;
-		for (i = 0; i < plan->n; i++)
-			if (plan->op[i].key == key && plan->op[i].id) {
-				key++;
-				moved++;
-			}
-	} while (moved);
-	return vd_plan_key(plan, key, id);
+	for (; key < end; key++) {
+		if (planned(plan, key))
+			continue;
+		r = vd_map_find_wait(&plan->pool->volumes->index, key, &e);
+		if (r)
+			return r;
+		if (e.kind != VD_DATA)
+			return vd_plan_key(plan, key, id);
+	}
+	return -EEXIST; /* 16 names of one hash */
 }
 
 void vd_plan_apply(struct vd_plan *plan)

@@ -24,6 +24,8 @@ bool vd_pool_name_valid(const char *name);
 struct vd_volume *vd_volume_in_memory(struct vd_volumes *vs, uint32_t id);
 int vd_volume_new(struct vd_pool *pool, uint32_t id, const struct vd_root *root, struct vd_record *rec, struct vd_volume **out) __must_check;
 void vd_volume_insert(struct vd_volumes *vs, struct vd_volume *vol);
+/* Deletes one that is pending, which no user can name. Class B, no lock held. */
+int vd_volume_drop(struct vd_pool *pool, uint32_t id) __must_check;
 int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __must_check;
 
 /* 0: *id and *key are the name's; -ENOENT: *key is a free place for it; -EEXIST: there is none. */

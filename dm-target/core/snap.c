@@ -297,6 +297,16 @@ static int make_valid(struct vd_pool *pool, const struct pair *pair, unsigned n)
 
 /* ---- calls ---------------------------------------------------------------- */
 
+/* What could not be made valid goes, name and all; if that fails too, at the next opening. */
+static void drop_pending(struct vd_pool *pool, uint32_t first, unsigned n)
+{
+	unsigned i;
+
+	for (i = 0; i < n; i++)
+		if (vd_volume_drop(pool, first + i))
+			vd_log(pool, VD_LOG_WARN, "a snapshot that did not come about, volume %a, goes at the next opening", first + i, 0);
+}
+
 int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -344,6 +354,8 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 			snap[i].id = w.pair[i].clone->id;
 	}
 	vd_mutex_unlock(&vs->lock);
+	if (r)
+		drop_pending(pool, le32_to_cpu(w.snap->pair[0].clone), n);
 	work_fini(pool, &w, true);
 	return r;
 }

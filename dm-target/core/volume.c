@@ -757,6 +757,11 @@ int vd_volume_delete(struct vd_pool *pool, uint32_t id)
 	return delete(pool, id, false);
 }
 
+int vd_volume_drop(struct vd_pool *pool, uint32_t id)
+{
+	return delete(pool, id, true);
+}
+
 /* ---- asking -------------------------------------------------------------- */
 
 int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
