@@ -13,7 +13,7 @@
 
 #include "world.h"
 
-static struct cli cli = { .test = "test_review" };
+static struct cli cli = { .test = "test_moments" };
 
 #define B VD_BLOCK
 
@@ -240,6 +240,37 @@ static void the_number_of_a_link_is_not_given_twice(void **state)
 	world_free(w);
 }
 
+/* All or none: what ran out of memory leaves no name behind. */
+static void a_snapshot_that_fails_can_be_taken_again(void **state)
+{
+	uint32_t id, nth, failed = 0;
+
+	(void)state;
+	for (nth = 1;; nth++) {
+		struct world *w = begin_world();
+		struct vd_volume *vol = make(w, &id);
+		struct vd_snap s = { .origin = id, .name = "copy" };
+		int r;
+
+		put(w, vol, 0, 8, 7);
+		sim_fail(w->sim, SIM_ALLOC, nth, -ENOMEM, false);
+		r = vd_snapshot(w->pool, &s, 1);
+		if (!sim_unfail(w->sim))
+			nth = 0;
+		if (r) {
+			assert_int_equal(r, -ENOMEM);
+			failed++;
+			assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+		}
+		vd_volume_close(vol);
+		world_check(w);
+		world_free(w);
+		if (!nth)
+			break;
+	}
+	assert_true(failed > 10);
+}
+
 static void too_long(int sig)
 {
 	(void)sig;
@@ -254,6 +285,7 @@ int main(int argc, char **argv)
 		T(two_snapshots_at_once_both_wait_for_a_write_in_place),
 		T(a_part_of_a_block_is_written_while_another_part_is_in_flight_over_a_cut),
 		T(a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owner),
+		T(a_snapshot_that_fails_can_be_taken_again),
 		T(the_number_of_a_link_is_not_given_twice),
 	};
 
