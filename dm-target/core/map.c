@@ -857,14 +857,16 @@ int vd_write_end(struct vd_io *io, int error)
 
 /*
  * The most that the next checkpoint may take: per changed extent two pages and a
- * split, the pages of counts they touch, and the paths above, on each copy.
+ * split, the paths above, and the pages of counts: a page copied because a snapshot
+ * shares it touches as many groups as it has extents (I18); on each copy.
  */
 uint64_t vd_meta_need(struct vd_pool *pool)
 {
 	uint64_t n = (uint64_t)vd_atomic_read(&pool->volumes->overlay);
+	uint64_t groups = (uint64_t)vd_atomic_read(&pool->groups);
 	unsigned copies = pool->nmembers > 1 ? 2 : 1;
 
-	return copies * (3 * n + n / 16 + 16);
+	return copies * (3 * n + n / 16 + 16 + vd_min(n * VD_EXTENTS_MAX, groups));
 }
 
 int vd_io_wait(struct vd_io *io)

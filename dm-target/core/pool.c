@@ -119,6 +119,7 @@ static void take_super(struct vd_pool *pool)
 	for (m = 0; m < pool->nmembers; m++) {
 		memcpy(pool->member[m].uuid, s->member[m].uuid, 16);
 		pool->member[m].blocks = le64_to_cpu(s->member[m].blocks);
+		vd_atomic_add(&pool->groups, (int64_t)(pool->member[m].blocks >> VD_GROUP_SHIFT) + 1);
 	}
 	pool->ckpt_gen = le64_to_cpu(s->generation) + 1;
 	pool->reserve_blocks = le64_to_cpu(s->reserve_blocks);
@@ -708,6 +709,7 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 		r = label_write(pool, m);
 	if (!r) {
 		__atomic_store_n(&pool->nmembers, m + 1, __ATOMIC_RELEASE);
+		vd_atomic_add(&pool->groups, (int64_t)(blocks >> VD_GROUP_SHIFT) + 1);
 		r = vd_space_format(pool, m);
 		if (!r)
 			r = vd_checkpoint_locked(pool, super_add, NULL);

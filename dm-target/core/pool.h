@@ -47,6 +47,7 @@ struct vd_pool {
 	uint64_t ckpt_gen;            /* generation of the running checkpoint, or of the next */
 	struct vd_root space_root;    /* as of the running checkpoint; ckpt_lock for changes */
 	struct vd_root volumes_root;
+	vd_atomic_t groups;           /* block groups of all members */
 	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add */
 
 	struct vd_cache *cache;
