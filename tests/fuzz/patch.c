@@ -279,9 +279,19 @@ static void store(struct block *b, unsigned at, const struct field *f, uint64_t 
 
 /* ---- patches ----------------------------------------------------------------------- */
 
-static unsigned range_object(unsigned first, unsigned end, uint64_t v)
+/* By its number, or, with the highest of 16 bits, as the nth of a type. */
+static unsigned choose(const struct fz_map *map, unsigned first, unsigned end, uint64_t v)
 {
-	return first + (unsigned)(v % (end - first));
+	unsigned type = (unsigned)(v >> 12 & 7), all = 0, o, n;
+
+	for (o = first; v & 0x8000 && o < end; o++)
+		all += map->obj[o].type == type;
+	if (!all)
+		return first + (unsigned)(v % (end - first));
+	n = (unsigned)(v & 0xfff) % all;
+	for (o = first; n || map->obj[o].type != type; o++)
+		n -= map->obj[o].type == type;
+	return o;
 }
 
 /* The nth pointer field at or after the one meant: entries and roots. */
@@ -386,7 +396,7 @@ static void both(struct work *w, unsigned o, const struct fz_patch *p)
 static void patch_copy(struct work *w, unsigned o, unsigned copy, const struct fz_patch *p, unsigned first, unsigned end)
 {
 	enum fz_type type = w->map->obj[o].type;
-	unsigned other = range_object(first, end, p->value & 0xffff), at, at2, n;
+	unsigned other = choose(w->map, first, end, p->value & 0xffff), at, at2, n;
 	struct block *b = get(w, o, copy), *from;
 	struct field f, f2;
 	int ptr;
@@ -475,7 +485,7 @@ void fz_patch(struct sim *sim, const struct fz_map *map, unsigned first, unsigne
 		struct fz_patch p = patch[i];
 
 		p.op %= FZ_OPS;
-		o = range_object(first, end, p.object);
+		o = choose(map, first, end, p.object);
 		tell(map, o, &p);
 		if (p.op == FZ_BOTH) {
 			if (o >= map->first_node)

@@ -4,8 +4,8 @@
  * makes patches.
  *
  * An input is a head of 8 bytes and up to FZ_PATCHES patches of 16.  A patch names
- * an object of the image (by its number, in the order of a walk from the
- * superblock), a field of it, and what becomes of the field.  Checksums are made
+ * an object of the image (by its number in the order of a walk from the superblock,
+ * or as the nth of its type), a field of it, and what becomes of the field.  Checksums are made
  * right again, unless the patch says that the block is to be damaged.
  */
 #ifndef VD_FUZZ_PATCH_H

@@ -92,7 +92,8 @@ static void list(struct hands *h)
 		h->vol[h->n++].id = id;
 		r = answer(h, "vd_volume_info", vd_volume_info(h->pool, id, info));
 		if (!r) {
-			if (info->name[127] || info->npointers > VD_POINTERS_MAX || info->attrs[VD_ATTRS_MAX] || info->base[VD_BASE_MAX - 1])
+			if (!memchr(info->name, 0, sizeof(info->name)) || !memchr(info->base, 0, sizeof(info->base)) ||
+			    info->attrs[VD_ATTRS_MAX] || info->npointers > VD_POINTERS_MAX)
 				fz_fault("a record that makes no sense was believed");
 			(void)!answer(h, "vd_volume_find", vd_volume_find(h->pool, info->name, &other));
 		}
@@ -148,7 +149,7 @@ static void look(struct hands *h)
 	bool missing;
 
 	vd_pool_info(h->pool, info);
-	if (info->name[127] || info->nmembers > VD_MEMBERS_MAX)
+	if (!memchr(info->name, 0, sizeof(info->name)) || info->nmembers > VD_MEMBERS_MAX)
 		fz_fault("a superblock that makes no sense was believed");
 	for (m = 0; m < info->nmembers; m++)
 		(void)!answer(h, "vd_pool_member", vd_pool_member(h->pool, m, uuid, &blocks, &missing));
@@ -226,6 +227,18 @@ static void io(struct hands *h, uint32_t id)
 	vd_volume_close(vol);
 }
 
+static void grow(struct hands *h)
+{
+	uint32_t threshold[4] = { (uint32_t)rng_below(h->rng, 1200), 900, 0, 0 };
+	uint8_t uuid[16] = { (uint8_t)h->d->sim->nmembers, 1 };
+
+	(void)!answer(h, "vd_pool_set", vd_pool_set(h->pool, threshold, VD_POLICY_ERROR_IF_FULL));
+	if (h->d->sim->nmembers == 4 || rng_below(h->rng, 3))
+		return;
+	sim_add(h->d->sim, 2100);
+	(void)!answer(h, "vd_pool_add", vd_pool_add(h->pool, uuid, 2100, 512));
+}
+
 static void change(struct hands *h)
 {
 	struct vd_disk_pointer p = { .mode = cpu_to_le32((uint32_t)rng_below(h->rng, 2)) };
@@ -237,7 +250,7 @@ static void change(struct hands *h)
 
 	name(h, text[0], sizeof(text[0]));
 	name(h, text[1], sizeof(text[1]));
-	switch (rng_below(h->rng, 19)) {
+	switch (rng_below(h->rng, 20)) {
 	case 0:
 		spec.name = text[0];
 		if (!answer(h, "vd_volume_create", vd_volume_create(h->pool, &spec, &id)))
@@ -293,6 +306,9 @@ static void change(struct hands *h)
 	case 16:
 		diff(h, id, other);
 		look_volume(h, id);
+		break;
+	case 17:
+		grow(h);
 		break;
 	default:
 		io(h, id);
