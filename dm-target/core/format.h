@@ -192,8 +192,8 @@ struct vd_disk_volume { /* page of the volume tree; key = id */
 	__le64 family;         /* id of the first volume of all that share with it */
 	__le64 origin;         /* volume it is a snapshot of, or 0 */
 	__le64 created;        /* ns since 1970 */
-	__le64 reserved_blocks;/* space promised to it (D10) */
-	__le64 trim_from;      /* deleting: mapping at and above is gone already */
+	__le64 reserved_blocks;/* space promised to it (D10); 0, not used yet */
+	__le64 trim_from;      /* 0, not used yet */
 	struct vd_disk_holder lock;
 	__le32 npointers;
 	__le32 attrs_len;
@@ -311,7 +311,7 @@ struct vd_disk_rec {
 enum vd_rec_type {
 	VD_REC_MAP = 1,  /* vd_disk_rec_map */
 	VD_REC_UNMAP,    /* vd_disk_rec_unmap */
-	VD_REC_VOLUME,   /* vd_disk_volume without its node head, trailing zeros cut: new state of the record; root, mapped, flag PENDING and last_snapshot are not taken from it unless the volume is new */
+	VD_REC_VOLUME,   /* vd_disk_volume without its node head, trailing zeros cut: new state of the record; of a volume that is there, flags PENDING and DELETING stay; root, mapped and last_snapshot are never taken from it */
 	VD_REC_SNAP,     /* vd_disk_rec_snap: one step for all pairs */
 	VD_REC_VALID,    /* vd_disk_rec_snap: those clones are valid */
 	VD_REC_DELETE,   /* the volume's name goes, its tree will */
