@@ -305,7 +305,7 @@ int vd_label_read(const struct vd_host *host, unsigned member, struct vd_disk_la
 		;
 	else if (memcmp(l->magic, VD_LABEL_MAGIC, sizeof(l->magic)))
 		r = -ENODATA;
-	else if (!crc_matches(l, sizeof(*l)) || !memchr(l->pool_name, 0, sizeof(l->pool_name)))
+	else if (!crc_matches(l, sizeof(*l)) || l->pool_name[sizeof(l->pool_name) - 1])
 		r = -EBADMSG;
 	else if (le32_to_cpu(l->version) != VD_FORMAT_VERSION)
 		r = -EPROTONOSUPPORT;
@@ -372,7 +372,7 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	if (le32_to_cpu(s->version) != VD_FORMAT_VERSION || le64_to_cpu(s->incompat) & ~VD_FEATURE_INCOMPAT_KNOWN)
 		return -EPROTONOSUPPORT;
 	n = le32_to_cpu(s->nmembers);
-	if (!n || n > VD_MEMBERS_MAX || !memchr(s->name, 0, sizeof(s->name)) || le32_to_cpu(s->nsegments) > VD_SEGMENTS_MAX ||
+	if (!n || n > VD_MEMBERS_MAX || s->name[sizeof(s->name) - 1] || le32_to_cpu(s->nsegments) > VD_SEGMENTS_MAX ||
 	    !root_sane(&s->space) || !root_sane(&s->volumes) || !root_sane(&s->index) ||
 	    (le32_to_cpu(s->sector_size) != 512 && le32_to_cpu(s->sector_size) != VD_BLOCK))
 		return -EUCLEAN;

@@ -79,7 +79,7 @@ bool vd_pool_name_valid(const char *name) { return name_chars(name, "+", VD_NAME
 
 static bool terminated(const char *s, size_t size)
 {
-	return memchr(s, 0, size) != NULL;
+	return !s[size - 1]; /* nothing behind the end either */
 }
 
 /* A record from disk or journal is input: nothing of it is used before this. */
