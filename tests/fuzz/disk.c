@@ -88,7 +88,7 @@ static void *fz_alloc(void *ctx, size_t size, int how)
 
 	if (size > ALLOC_MAX || d->bytes + size > BYTES_MAX)
 		fz_fault("%zu bytes of memory asked for, beside %llu", size, (unsigned long long)d->bytes);
-	if (size + sizeof(*p) >= BIG)
+	if (size + sizeof(*p) >= BIG && !d->sim->fault.armed)
 		p = big_alloc(size + sizeof(*p));
 	if (p)
 		d->sim->live++;
@@ -209,6 +209,12 @@ void fz_disk_fini(struct fz_disk *d)
 		fz_fault("%lld allocations of %llu bytes were not freed", (long long)d->sim->live, (unsigned long long)d->bytes);
 	sim_free(d->sim);
 	d->sim = NULL;
+}
+
+void fz_fail(struct fz_disk *d, uint16_t what)
+{
+	if (what)
+		sim_fail(d->sim, (enum sim_call)(what & 3), 1u + (what >> 8) * 3u, -EIO, what & 4);
 }
 
 void fz_peek(const struct sim *sim, unsigned m, uint64_t block, void *buf)

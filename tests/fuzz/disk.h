@@ -34,6 +34,11 @@ void fz_disk_init(struct fz_disk *d, struct sim *sim, bool strict);
 void fz_disk_fini(struct fz_disk *d); /* F3: nothing is held any more */
 void fz_host(struct fz_disk *d, struct vd_host *host);
 
+/* A call of the host fails during the run, if `what` is not 0: its low two bits say which
+ * kind (enum sim_call), the third whether all later ones too, those from the eighth
+ * on how many are done before. */
+void fz_fail(struct fz_disk *d, uint16_t what);
+
 /* Data I/O of the engine's caller. */
 int fz_read(struct fz_disk *d, struct vd_volume *vol, uint64_t off, uint32_t len);
 int fz_write(struct fz_disk *d, struct vd_volume *vol, uint64_t off, uint32_t len);

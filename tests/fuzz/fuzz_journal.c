@@ -420,6 +420,7 @@ static void run(const uint8_t *data, size_t size)
 		if (k.tail)
 			write_tail(&k, d.sim, el, n);
 	}
+	fz_fail(&d, (uint16_t)(h.spare >> 16));
 	fz_work(&d, h.flags, h.seed);
 	fz_disk_fini(&d);
 }

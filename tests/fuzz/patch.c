@@ -524,6 +524,7 @@ void fz_run(const uint8_t *data, size_t size, unsigned first, unsigned end, bool
 		end = map->first_node;
 	fz_disk_init(&d, sim_copy(map->sim), strict);
 	fz_patch(d.sim, map, first, end, patch, n);
+	fz_fail(&d, (uint16_t)head.spare);
 	fz_work(&d, head.flags, head.seed);
 	fz_disk_fini(&d);
 }
@@ -628,7 +629,7 @@ size_t fz_mutate(const struct fz_kind *kind, uint8_t *data, size_t size, size_t 
 			head.flags = rng_one_in(&r, 2) ? 0 : (uint8_t)(1u << rng_below(&r, 5));
 			break;
 		case 2:
-			head.spare = rng_one_in(&r, 2) ? 0 : (uint32_t)(1u << rng_below(&r, 8));
+			head.spare = rng_one_in(&r, 2) ? 0 : (uint32_t)(rng_next(&r) & (rng_one_in(&r, 2) ? 0xff07 : ~0u));
 			break;
 		default:
 			head.seed = (uint16_t)rng_next(&r);

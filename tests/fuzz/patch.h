@@ -17,7 +17,7 @@ struct fz_head {
 	uint8_t shape;
 	uint8_t flags;  /* FZ_RO … */
 	uint16_t seed;  /* of the work */
-	uint32_t spare; /* the target's */
+	uint32_t spare; /* fz_fail(); of fuzz_journal the upper half */
 };
 
 enum fz_op {

@@ -334,7 +334,7 @@ void fz_change(struct fz_disk *d, struct vd_pool *pool, struct rng *rng, unsigne
 	}
 	background(&h);
 	then = check(&h, 0);
-	if (!clean && then > 0 && !h.failed) /* F5 */
+	if (!clean && then > 0 && !h.failed && !d->sim->fault.hit) /* F5 */
 		fz_fault("the pool was clean, and now has %d faults", then);
 	list(&h);
 }
@@ -402,6 +402,7 @@ void fz_work(struct fz_disk *d, unsigned flags, uint32_t seed)
 	if (!(flags & FZ_QUIET) && !oflags)
 		fz_change(d, pool, &rng, 2 + seed % 10);
 	close_pool(pool);
+	sim_unfail(d->sim);
 	pool = open_pool(d, VD_OPEN_READONLY);
 	if (!pool)
 		return;
