@@ -94,6 +94,7 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 		.info = { .lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN | (readonly ? LO_FLAGS_READ_ONLY : 0) },
 	};
 	int control, backing, fd, n, r = -EBUSY;
+	struct stat st;
 
 	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	if (control < 0)
@@ -103,6 +104,12 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 	if (backing < 0) {
 		r = vol_fail(NULL, -errno, "%s cannot be opened: %s", file, vol_strerror(-errno));
 		goto no_backing;
+	}
+	/* An older loop driver (6.1) takes the size that the inode has in
+	 * memory, and a FUSE file that nobody has asked for its attributes has none. */
+	if (fstat(backing, &st)) {
+		r = vol_fail(NULL, -errno, "%s: %s", file, vol_strerror(-errno));
+		goto no_free;
 	}
 	config.fd = (unsigned)backing;
 	snprintf((char *)config.info.lo_file_name, sizeof(config.info.lo_file_name), "%s", file);
@@ -128,6 +135,7 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 	}
 	if (r)
 		vol_fail(NULL, r, "no loop device could be made on %s: %s", file, vol_strerror(r));
+no_free:
 	close(backing);
 no_backing:
 	close(control);
