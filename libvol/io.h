@@ -10,7 +10,8 @@
  * callers' affair, as on a disk.)
  *
  * Errors: -ERANGE beyond the end of the volume; -EROFS; -ENOSPC the pool is
- * full; -EIO, -EBADMSG, -EUCLEAN, -ENODEV as the engine says.  After an error a
+ * full (to wait, where its policy says so, is the caller's); -EIO, -EBADMSG,
+ * -EUCLEAN, -ENODEV as the engine says.  After an error a
  * range may be partly written.
  */
 #ifndef VOL_IO_H
