@@ -6,7 +6,7 @@ THREADS=1
 
 # a small pool whose policy is to say that it is full, and a volume larger than it
 small() { ok vdpool create p --policy "${1:-error}" -L 64m m0; make_volume v 256m; serve; }
-fill() { ! nbdcopy "$T/big" "$(uri v)" 2>err; }
+fill() { ! nbdcopy "$@" "$T/big" "$(uri v)" 2>err; }
 big() { random 200000000 >"$T/big"; }
 avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 
@@ -23,9 +23,11 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	need qemu-io nbdcopy
 	small; big
 	io v 'write -P 7 200m 8m' flush
-	fill
+	# one write at a time: what fits is then the beginning of the image
+	fill --connections=1 --requests=1
 	io v 'read -P 7 200m 8m'
-	[ "$(cmp -n 20000000 big <(nbdcopy "$(uri v)" - 2>/dev/null) 2>&1 | grep -c differ)" = 0 ]
+	nbdcopy "$(uri v)" out
+	cmp -n 20000000 big out
 }
 
 @test "mapped blocks of a full pool can be overwritten" {
