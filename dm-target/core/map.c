@@ -10,7 +10,7 @@
  * M1  A block of a volume that is being given a new place is claimed; nothing
  *     else gives it one, unmaps it or cuts it off meanwhile.
  * M2  In place only when born after the volume's last snapshot (I3, its first
- *     half).  Both are read under vol->map (and again with the claim), and the request has entered vol->gate
+ *     half).  Both are read under vol->map, and the request has entered vol->gate
  *     before vol->map is let go: a snapshot, which changes them under vol->map
  *     for writing, then waits for it.
  * M3  A request enters volumes->gate before it looks anything up and leaves when
@@ -608,22 +608,24 @@ static void set_fill(const struct vd_volume *vol, const struct vd_ext *e, vd_vbl
 
 /*
  * With the range claimed: how far it needs new blocks, what was there, and where
- * the partly written ends get the rest of their block from.  Under vol->map.
+ * the partly written ends get the rest of their block from.  `e` is what is at
+ * io->v0.  Under vol->map.
  */
-static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t *n)
+static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, struct vd_ext e, uint64_t *n)
 {
 	uint64_t want = io->nblocks, end = io->offset + len, i = 0;
-	struct vd_ext e;
 	int r;
 
 	io->fresh = 0;
 	io->head.kind = io->tail.kind = VD_FILL_NONE;
 	while (i < want) {
-		r = vd_map_find(vol, io->v0 + i, VD_NODE_NOWAIT, &e);
-		if (r)
-			return r;
-		if (in_place(vol, &e))
-			break;
+		if (i) {
+			r = vd_map_find(vol, io->v0 + i, VD_NODE_NOWAIT, &e);
+			if (r)
+				return r;
+			if (in_place(vol, &e))
+				break;
+		}
 		e.len = vd_min(e.len, want - i);
 		if (!i && io->offset)
 			set_fill(vol, &e, io->v0, &io->head);
@@ -644,32 +646,12 @@ static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_
 vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uint64_t len)
 {
 	vd_vblk_t at = start, end = start + len;
-	vd_pblk_t p = VD_PBLK_NONE;
 	struct vd_ext e;
 
-	vd_read_lock(&vol->map);
 	for (; at < end && !vd_map_find(vol, at, VD_NODE_NOWAIT, &e); at += e.len)
-		if (in_place(vol, &e) && VD_PBLK_BLOCK(e.p) + v >= e.v) {
-			p = e.p + v - e.v;
-			break;
-		}
-	vd_read_unlock(&vol->map);
-	return p;
-}
-
-/* Counts again for a run that turned out shorter than what was gathered. */
-static int regather(struct vd_volume *vol, struct vd_io *io, uint64_t len, uint64_t n)
-{
-	uint64_t got;
-	int r;
-
-	vd_spin_lock(&vol->claim_lock);
-	io->nblocks = (uint32_t)n;
-	vd_spin_unlock(&vol->claim_lock);
-	vd_read_lock(&vol->map);
-	r = gather(vol, io, len, &got);
-	vd_read_unlock(&vol->map);
-	return r ? r : got == n ? 0 : -EWOULDBLOCK;
+		if (in_place(vol, &e) && VD_PBLK_BLOCK(e.p) + v >= e.v)
+			return e.p + v - e.v;
+	return VD_PBLK_NONE;
 }
 
 /* M5.  Under vol->map. */
@@ -679,65 +661,83 @@ static bool fill_unsettled(const struct vd_volume *vol, const struct vd_io *io)
 	       vd_atomic_read(&vol->settled) < (int64_t)vol->last_snapshot;
 }
 
-#define TRY_AGAIN 1 /* at once, from the look-up; -EAGAIN is -EWOULDBLOCK */
-/* A write that cannot go in place: io is in the pool's gate. */
-static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
+/*
+ * Claims the range at io->v0, where `e` was found, and gets blocks for as much of it
+ * as there is a run of: *p, io->nblocks of them.  Under vol->map, which makes the
+ * look-up and the claim one moment: who has published lets its claim go only after.
+ */
+static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e, uint64_t want, vd_pblk_t *p)
 {
 	struct vd_pool *pool = vol->pool;
-	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK), n, kept, room;
-	struct vd_ov_entry *spare[2];
-	vd_pblk_t p;
+	uint64_t n, kept, room;
 	unsigned got;
-	int r, why = WAIT_NODE;
+	int r;
 
-	if (!vd_pool_writable(pool))
-		return -EROFS;
-	if (vd_atomic_read(&pool->volumes->overlay) >= VD_OVERLAY_HIGH)
-		return io_park(io, WAIT_OVERLAY, want);
 	if (!claim_take(vol, io, want))
 		return io_park(io, WAIT_CLAIM, want);
 	r = check_range(vol, (io->v0 << VD_BLOCK_SHIFT) + io->offset, len); /* it may have shrunk before we had the claim */
 	if (r)
 		goto unclaim;
-	vd_read_lock(&vol->map);
-	r = gather(vol, io, len, &n);
-	if (!r && fill_unsettled(vol, io)) {
-		why = WAIT_SETTLE;
-		r = -EWOULDBLOCK;
-	}
-	vd_read_unlock(&vol->map);
+	io->wait = WAIT_NODE;
+	r = gather(vol, io, len, *e, &n);
 	if (r)
 		goto unclaim;
-	if (!n) { /* it became its own while nobody held the claim */
-		r = TRY_AGAIN;
+	r = -EWOULDBLOCK;
+	if (fill_unsettled(vol, io)) {
+		io->wait = WAIT_SETTLE;
 		goto unclaim;
 	}
-	why = WAIT_SPACE;
-	r = -EWOULDBLOCK;
+	io->wait = WAIT_SPACE;
 	kept = pool->reserve_blocks + vd_meta_need(pool);
 	room = vd_space_free(pool);
 	if (room <= kept)
 		goto unclaim;
 	n = vd_min(n, room - kept); /* the last few blocks are given too */
-	r = vd_windows_alloc(vol, io->v0, (unsigned)n, &p, &got);
+	r = vd_windows_alloc(vol, io->v0, (unsigned)n, p, &got);
 	if (r) {
-		if (p != VD_PBLK_NONE) {
-			why = WAIT_GROUP;
-			io->pblk = p;
+		if (*p != VD_PBLK_NONE) {
+			io->wait = WAIT_GROUP;
+			io->pblk = *p;
 		}
 		goto unclaim;
 	}
-	why = WAIT_NODE;
-	if (got < io->nblocks) {
-		r = regather(vol, io, len, got);
-		if (r)
-			goto unreserve;
-	}
-	why = WAIT_ROOM;
+	if (got == io->nblocks)
+		return 0;
+	vd_spin_lock(&vol->claim_lock);
+	io->nblocks = got;
+	vd_spin_unlock(&vol->claim_lock);
+	io->wait = WAIT_NODE;
+	r = gather(vol, io, len, *e, &n);
+	if (!r)
+		return 0;
+	vd_space_unreserve(pool, *p, got);
+unclaim:
+	claim_drop(vol, io);
+	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+}
+
+/* A write that cannot go in place: io is in the pool's gate, vol->map held for reading
+ * and let go here. */
+static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e)
+{
+	struct vd_pool *pool = vol->pool;
+	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK);
+	struct vd_ov_entry *spare[2];
+	vd_pblk_t p;
+	int r;
+
+	if (vd_atomic_read(&pool->volumes->overlay) >= VD_OVERLAY_HIGH)
+		r = io_park(io, WAIT_OVERLAY, want);
+	else
+		r = claim_blocks(vol, len, io, e, want, &p);
+	vd_read_unlock(&vol->map);
+	if (r)
+		return r;
+	io->wait = WAIT_ROOM;
 	r = vd_journal_reserve(pool, sizeof(struct vd_disk_rec_map));
 	if (r)
 		goto unreserve;
-	why = WAIT_MEMORY;
+	io->wait = WAIT_MEMORY;
 	r = vd_spares_new(pool, spare, VD_ALLOC_NOWAIT);
 	if (r) {
 		r = -EWOULDBLOCK;
@@ -747,16 +747,29 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io)
 	io->entry[1] = spare[1];
 	io->kind = VD_RUN_NEW;
 	io->pblk = p;
-	io->bytes = (uint32_t)vd_min((uint64_t)got * VD_BLOCK - io->offset, len);
+	io->bytes = (uint32_t)vd_min((uint64_t)io->nblocks * VD_BLOCK - io->offset, len);
 	return 0;
 
 unroom:
 	vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
 unreserve:
-	vd_space_unreserve(pool, p, got);
-unclaim:
+	vd_space_unreserve(pool, p, io->nblocks);
 	claim_drop(vol, io);
-	return r == -EWOULDBLOCK ? io_park(io, why, want) : r;
+	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+}
+
+/* Under vol->map. */
+static int begin_in_place(struct vd_volume *vol, uint64_t len, struct vd_io *io, struct vd_ext *e)
+{
+	set_run(io, VD_RUN_DATA, e, len);
+	if (vd_unlikely(__atomic_load_n(&vol->mixed, __ATOMIC_RELAXED))) { /* M6 */
+		e->len = unclaimed(vol, io);
+		if (!e->len)
+			return io_park(io, WAIT_CLAIM, io->nblocks);
+		set_run(io, VD_RUN_DATA, e, len);
+	}
+	io->vol_gate = vd_gate_enter(&vol->gate); /* M2 */
+	return 0;
 }
 
 int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
@@ -771,32 +784,17 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 		return -EROFS;
 	io_init(io, vol, off);
 	io->gate = vd_gate_enter(&vs->gate);
-	do {
-		vd_read_lock(&vol->map);
-		r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
-		if (!r && in_place(vol, &e)) {
-			set_run(io, VD_RUN_DATA, &e, len);
-			if (vd_unlikely(__atomic_load_n(&vol->mixed, __ATOMIC_RELAXED))) { /* M6 */
-				uint64_t n = io->nblocks;
-
-				e.len = unclaimed(vol, io);
-				if (!e.len) {
-					vd_read_unlock(&vol->map);
-					r = io_park(io, WAIT_CLAIM, n);
-					break;
-				}
-				set_run(io, VD_RUN_DATA, &e, len);
-			}
-			io->vol_gate = vd_gate_enter(&vol->gate); /* M2 */
-			vd_read_unlock(&vol->map);
-			return 0;
-		}
+	vd_read_lock(&vol->map);
+	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
+	if (r) {
 		vd_read_unlock(&vol->map);
-		if (r == -EWOULDBLOCK)
-			io_park(io, WAIT_NODE, 1);
-		if (!r)
-			r = begin_new(vol, len, io);
-	} while (r == TRY_AGAIN);
+		r = r == -EWOULDBLOCK ? io_park(io, WAIT_NODE, 1) : r;
+	} else if (!in_place(vol, &e)) {
+		r = begin_new(vol, len, io, &e);
+	} else {
+		r = begin_in_place(vol, len, io, &e);
+		vd_read_unlock(&vol->map);
+	}
 	if (r)
 		vd_gate_exit(&vs->gate, io->gate);
 	return r;
@@ -817,10 +815,12 @@ static void publish(struct vd_io *io)
 	struct vd_ext e = { .v = io->v0, .len = io->nblocks, .p = io->pblk, .kind = VD_DATA };
 	uint64_t seq;
 
+	/* Under the seal, birth, record and overlay are one moment (I1); two records of one
+	 * block keep their order by its claim. */
 	vd_read_lock(&vs->seal);
-	vd_write_lock(&vol->map);
-	e.birth = (uint64_t)vd_atomic_read(&vs->epoch); /* with its record and its overlay: one moment (I1) */
+	e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 	seq = vd_journal_append(pool, &rec.r, sizeof(rec));
+	vd_write_lock(&vol->map);
 	vd_map_put(vol, &e, seq, spare);
 	vol->mapped += io->fresh;
 	vd_write_unlock(&vol->map);

@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <linux/types.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,8 @@
 #define vd_likely(x) __builtin_expect(!!(x), 1)
 #define vd_unlikely(x) __builtin_expect(!!(x), 0)
 
+enum { VD_LOCK_LOOKS = 100, VD_LOCK_TRIES = VD_LOCK_LOOKS + 20 };
+
 struct vd_mutex { pthread_mutex_t m; };
 struct vd_spin { pthread_mutex_t m; };
 struct vd_rwlock { pthread_rwlock_t l; };
@@ -51,8 +54,6 @@ static inline void vd_mutex_unlock(struct vd_mutex *m) { pthread_mutex_unlock(&m
 static inline bool vd_mutex_trylock(struct vd_mutex *m) { return !pthread_mutex_trylock(&m->m); }
 static inline void vd_spin_init(struct vd_spin *s) { pthread_mutex_init(&s->m, NULL); }
 static inline void vd_spin_fini(struct vd_spin *s) { pthread_mutex_destroy(&s->m); }
-static inline void vd_spin_lock(struct vd_spin *s) { pthread_mutex_lock(&s->m); }
-static inline void vd_spin_unlock(struct vd_spin *s) { pthread_mutex_unlock(&s->m); }
 /* A writer that waits goes before readers that come: a snapshot must not wait for a
  * moment without I/O.  So no thread takes one for reading twice. */
 static inline void vd_rwlock_init(struct vd_rwlock *l)
@@ -65,9 +66,47 @@ static inline void vd_rwlock_init(struct vd_rwlock *l)
 	pthread_rwlockattr_destroy(&attr);
 }
 static inline void vd_rwlock_fini(struct vd_rwlock *l) { pthread_rwlock_destroy(&l->l); }
-static inline void vd_read_lock(struct vd_rwlock *l) { pthread_rwlock_rdlock(&l->l); }
+/* Spins and rwlocks are held for a microsecond; a sleep and its wake-up cost ten, for the
+ * one who lets go too.  So who finds one taken looks again for about as long, then gives
+ * its CPU to the holder, which may have lost its own, and only then sleeps. */
+static inline void vd_look_again(unsigned i)
+{
+	if (i >= VD_LOCK_LOOKS)
+		sched_yield();
+#if defined(__x86_64__) || defined(__i386__)
+	else
+		__builtin_ia32_pause();
+#endif
+}
+static inline void vd_spin_lock(struct vd_spin *s)
+{
+	unsigned i;
+
+	for (i = 0; i < VD_LOCK_TRIES; i++, vd_look_again(i))
+		if (!pthread_mutex_trylock(&s->m))
+			return;
+	pthread_mutex_lock(&s->m);
+}
+static inline void vd_spin_unlock(struct vd_spin *s) { pthread_mutex_unlock(&s->m); }
+static inline void vd_read_lock(struct vd_rwlock *l)
+{
+	unsigned i;
+
+	for (i = 0; i < VD_LOCK_TRIES; i++, vd_look_again(i))
+		if (!pthread_rwlock_tryrdlock(&l->l))
+			return;
+	pthread_rwlock_rdlock(&l->l);
+}
+static inline void vd_write_lock(struct vd_rwlock *l)
+{
+	unsigned i;
+
+	for (i = 0; i < VD_LOCK_TRIES; i++, vd_look_again(i))
+		if (!pthread_rwlock_trywrlock(&l->l))
+			return;
+	pthread_rwlock_wrlock(&l->l);
+}
 static inline void vd_read_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(&l->l); }
-static inline void vd_write_lock(struct vd_rwlock *l) { pthread_rwlock_wrlock(&l->l); }
 static inline void vd_write_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(&l->l); }
 static inline void vd_cond_init(struct vd_cond *c) { pthread_cond_init(&c->c, NULL); }
 static inline void vd_cond_fini(struct vd_cond *c) { pthread_cond_destroy(&c->c); }

@@ -74,7 +74,7 @@ struct vd_windows {
 void vd_windows_init(struct vd_windows *w);
 #define VD_REGION_BLOCKS 16u /* 64 KiB, the smallest window */
 /* Blocks for [v, v + want): contiguous, got <= want. Class N; -EWOULDBLOCK, then
- * *p is a block whose group must be loaded first, or VD_PBLK_NONE. */
+ * *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */
 int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
 /* Gives back all that was reserved and not given out. Class N. */
 void vd_windows_drop(struct vd_volume *vol);
@@ -161,7 +161,7 @@ struct vd_volumes {
 int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id) __must_check;
 void vd_volume_teardown(struct vd_volume *vol); /* without its base */
 /* Where v would be if it lay beside a block of its own in [start, start + len):
- * VD_PBLK_NONE when there is none, or none that can be told without reading. */
+ * VD_PBLK_NONE when there is none, or none that can be told without reading. Under vol->map. */
 vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uint64_t len);
 /* Look-up through all layers, under vol->map. */
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
