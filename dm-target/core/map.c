@@ -393,6 +393,11 @@ void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2])
 
 #define io_claim(io) vd_container(io, struct vd_io, claim)
 
+static vd_vblk_t claim_end(const struct vd_io *io)
+{
+	return io->nblocks ? io->v0 + io->nblocks : VD_VBLK_END;
+}
+
 /* The list holds the claims of requests (struct vd_io) only; an unmap or a resize
  * claims through a vd_io of its own, whose v0 and nblocks tell the range. */
 static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
@@ -401,9 +406,8 @@ static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 
 	vd_list_for_each(pos, &vol->claims) {
 		struct vd_io *o = io_claim(pos);
-		uint64_t olen = o->nblocks ? o->nblocks : VD_VBLK_END - o->v0;
 
-		if (o->v0 < v + len && v < o->v0 + olen)
+		if (o->v0 < v + len && v < claim_end(o))
 			len = o->v0 > v ? o->v0 - v : 0;
 	}
 	return len;
@@ -451,19 +455,20 @@ static bool claimed_before(const struct vd_volume *vol, const struct vd_io *io)
 
 		if (o == io)
 			break;
-		if (!o->nblocks || o->v0 + o->nblocks > io->v0)
+		if (o->v0 < claim_end(io) && io->v0 < claim_end(o))
 			return true;
 	}
 	return false;
 }
 
-/* For unmapping and shrinking: everything from v on (nblocks 0 says so),
- * since such a range does not fit a request's.  First in the list, then waiting
- * for those before it: a stream of writes does not keep it out. */
-void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v)
+/* For unmapping and shrinking: [v, end), or all from v on when that is more than a
+ * request's nblocks can say (0 then).  In the list first, then waiting for those
+ * before it: a stream of writes does not keep it out, and two do not wait for
+ * each other. */
+void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vblk_t end)
 {
 	io->v0 = v;
-	io->nblocks = 0;
+	io->nblocks = end - v <= UINT32_MAX ? (uint32_t)(end - v) : 0;
 	vd_spin_lock(&vol->claim_lock);
 	vd_list_add_tail(&vol->claims, &io->claim);
 	vol->claim_waiters++;
@@ -988,15 +993,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 	if (r)
 		return r;
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);
-	if (end - v > UINT32_MAX) {
-		vd_claim_tail(vol, &io, v);
-	} else {
-		while (claim_take(vol, &io, end - v) != end - v) {
-			if (!vd_list_empty(&io.claim))
-				claim_drop(vol, &io);
-			claim_wait(vol, v, end - v);
-		}
-	}
+	vd_claim_range(vol, &io, v, end);
 	r = unmap_blocks(vol, v, end - v);
 	claim_drop(vol, &io);
 	return r;

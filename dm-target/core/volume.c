@@ -524,7 +524,7 @@ int vd_volume_resize(struct vd_pool *pool, uint32_t id, uint64_t size)
 	}
 	vd_mutex_unlock(&pool->volumes->lock);
 	vd_list_init(&io.claim);
-	vd_claim_tail(vol, &io, vd_min(blocks, before));
+	vd_claim_range(vol, &io, vd_min(blocks, before), VD_VBLK_END);
 	vd_mutex_lock(&pool->volumes->lock);
 	__atomic_store_n(&vol->size, le64_to_cpu(vol->rec->d.size) >> VD_BLOCK_SHIFT, __ATOMIC_RELAXED);
 	vd_mutex_unlock(&pool->volumes->lock);

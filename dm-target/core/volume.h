@@ -190,7 +190,7 @@ void vd_map_own(struct vd_volume *vol);
 /* Waits until the writes in place that began before the last snapshot have ended. Class B. */
 void vd_volume_settle(struct vd_volume *vol);
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
-void vd_claim_tail(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v);
+void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vblk_t end);
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
 int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) __must_check;
 void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);

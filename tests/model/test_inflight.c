@@ -188,6 +188,31 @@ static void unmap_against_write(enum vd_run_kind kind)
 static void unmap_against_a_first_write(void **state) { (void)state; unmap_against_write(VD_RUN_NEW); }
 static void unmap_against_a_write_in_place(void **state) { (void)state; unmap_against_write(VD_RUN_DATA); }
 
+/* While it waits for one write no other begins in its range, or it might wait for ever. */
+static void an_unmap_that_waits_is_next(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	uint32_t id = story_create(w, "v", 64);
+	struct job j = { .fn = job_unmap, .w = w, .off = 0, .len = 8 * B };
+	struct vd_io one, two;
+	uint64_t v = story_tell(w, REF_WRITE, id, 2 * B, B);
+
+	(void)state;
+	j.vol = world_handle(w, id);
+	begin_write(w, j.vol, 2 * B, B, &one, VD_RUN_NEW);
+	assert_false(job_start(&j));
+	assert_int_equal(vd_write_begin(j.vol, 4 * B, B, &two), -EWOULDBLOCK);
+	begin_write(w, j.vol, 8 * B, B, &two, VD_RUN_NEW); /* beside it */
+	assert_int_equal(vd_write_end(&two, -EIO), -EIO);
+	end_write(w, &one, 2 * B, B, v);
+	story_ok(w, "unmap", job_end(&j));
+	ref_done(w->ref);
+	story_tell(w, REF_UNMAP, id, 0, 8 * B);
+	ref_done(w->ref);
+	world_verify(w, REF_LIVE);
+	story_end(w);
+}
+
 /* The write ends before or after the shrink, and in no case does it show when the volume grows again. */
 static void shrink_against_write(enum vd_run_kind kind)
 {
@@ -450,7 +475,7 @@ int main(int argc, char **argv)
 		T(a_second_write_to_a_block_in_transition_waits),
 		T(a_failed_write_leaves_what_was_there),
 		T(unmap_against_a_first_write),
-		T(unmap_against_a_write_in_place),
+		T(unmap_against_a_write_in_place), T(an_unmap_that_waits_is_next),
 		T(shrink_against_a_first_write),
 		T(shrink_against_a_write_in_place),
 		T(snapshot_against_a_first_write),
