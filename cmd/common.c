@@ -308,6 +308,24 @@ int cmd_parse_yes_no(const char *option, const char *text)
 	return -1;
 }
 
+int cmd_check_reserve(const char *text)
+{
+	uint64_t bytes;
+	int r = strcmp(text, "all") ? vol_parse_size(text, &bytes, NULL) : 0;
+
+	return r ? cmd_failed(NULL, r) : 0;
+}
+
+void cmd_set_reserve(struct json_object *request, const char *text)
+{
+	uint64_t bytes;
+
+	if (!strcmp(text, "all"))
+		json_set_str(request, "reserve", text);
+	else if (!vol_parse_size(text, &bytes, NULL))
+		json_set_u64(request, "reserve", (bytes + 4095) & ~(uint64_t)4095);
+}
+
 char *cmd_absolute(const char *path)
 {
 	char *dir, *out = NULL;

@@ -81,6 +81,9 @@ int cmd_parse_new_name(const char *text, const char *pool, char volume[VOL_NAME_
 int cmd_parse_attr(const char *text, struct json_object *attrs);
 /* y or n (as LVM's -a, -p…): 1, 0, or -1 and a usage error is said. */
 int cmd_parse_yes_no(const char *option, const char *text);
+/* SIZE, rounded up to 4 KiB, or "all": 0, or a usage error is said and its code answered; then "reserve" of a request. */
+int cmd_check_reserve(const char *text);
+void cmd_set_reserve(struct json_object *request, const char *text);
 /* A path made absolute, malloc'd. */
 char *cmd_absolute(const char *path);
 

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static char *size_text, *name_text, *base, *activate, *permission;
+static char *size_text, *name_text, *base, *activate, *permission, *reserve;
 static int readonly;
 static struct json_object *attrs;
 
@@ -22,6 +22,7 @@ static const struct poptOption options[] = {
 	{ "size", 'L', POPT_ARG_STRING, &size_text, 0, "size; a bare number is MiB", "SIZE[b|s|k|m|g|t|p|e]" },
 	{ "name", 'n', POPT_ARG_STRING, &name_text, 0, "name of the volume", "NAME" },
 	{ "base", 0, POPT_ARG_STRING, &base, 0, "what is not written yet is read from this raw image", "IMAGE" },
+	{ "reserve", 0, POPT_ARG_STRING, &reserve, 0, "keep so much of the pool for it, or as much as its size", "SIZE|all" },
 	{ "readonly", 0, POPT_ARG_NONE, &readonly, 0, "the volume cannot be written", NULL },
 	{ "permission", 'p', POPT_ARG_STRING, &permission, 0, "rw, or r for --readonly", "r|rw" },
 	{ "attr", 0, POPT_ARG_STRING, NULL, 'A', "an attribute of the volume (again for more)", "KEY=VALUE" },
@@ -43,6 +44,8 @@ static struct json_object *request(const char *volume, uint64_t size)
 	free(image);
 	json_set_bool(q, "readonly", readonly);
 	json_set_bool(q, "locked", true);
+	if (reserve)
+		cmd_set_reserve(q, reserve);
 	json_set(q, "attrs", json_object_get(attrs));
 	return q;
 }
@@ -123,6 +126,8 @@ int main(int argc, char **argv)
 			cmd_say("size rounded up to %s, whole blocks of 4 KiB", cmd_size(size));
 		}
 	}
+	if (reserve && (r = cmd_check_reserve(reserve)))
+		return r;
 	if (permission && strcmp(permission, "r") && strcmp(permission, "rw"))
 		return cmd_usage("--permission %s: wanted r or rw", permission);
 	readonly |= permission && !strcmp(permission, "r");

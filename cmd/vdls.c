@@ -17,6 +17,8 @@ static const struct cmd_field fields[] = {
 	{ "attr", "Attr", CMD_TEXT, "v volume, s snapshot; w writable, r read-only; l locked; o open read-only, O read-write" },
 	{ "size", "Size", CMD_SIZE, "size it presents" },
 	{ "mapped", "Mapped", CMD_SIZE, "space it maps, its own or shared" },
+	{ "reserved", "Reserved", CMD_SIZE, "space kept for it" },
+	{ "reserved_unused", "Unused", CMD_SIZE, "of the reserved, what it has not taken yet" },
 	{ "percent", "Map%", CMD_PERCENT, "mapped, of its size" },
 	{ "exclusive", "Own", CMD_SIZE, "space only it maps: what its removal frees (takes a walk of metadata)" },
 	{ "shared", "Shared", CMD_SIZE, "space it shares (takes a walk of metadata)" },

@@ -173,7 +173,8 @@ static const struct cmd_field pool_fields[] = {
 	{ "mode", "Mode", CMD_TEXT, "rw, out-of-space, read-only, failed; or unreadable" },
 	{ "size", "Size", CMD_SIZE, "space of all members" },
 	{ "used", "Used", CMD_SIZE, "space in use, metadata too" },
-	{ "free", "Free", CMD_SIZE, "space for data" },
+	{ "free", "Free", CMD_SIZE, "space for data of any volume" },
+	{ "reserved", "Reserved", CMD_SIZE, "space kept for volumes with reservations, not taken yet" },
 	{ "percent", "Use%", CMD_PERCENT, "used, of size" },
 	{ "metadata", "Meta", CMD_SIZE, "space used by metadata, all copies, and the journal" },
 	{ "policy", "Policy", CMD_TEXT, "queue or error: what a write to the full pool does" },
@@ -187,7 +188,7 @@ static const struct cmd_field pool_fields[] = {
 
 static struct json_object *pool_row(struct json_object *info)
 {
-	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "metadata", "policy", "created" };
+	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "reserved", "metadata", "policy", "created" };
 	struct json_object *row = json_object_new_object(), *members, *server, *v;
 	char devices[4096] = "", pid[32];
 	size_t n = 0;
@@ -326,7 +327,7 @@ static void show_owner(struct json_object *info)
 static void show_text(struct json_object *info)
 {
 	struct json_object *list;
-	uint64_t used = json_u64(info, "used"), size = json_u64(info, "size");
+	uint64_t used = json_u64(info, "used"), size = json_u64(info, "size"), spoken_for = used + json_u64(info, "reserved");
 	char text[128] = "";
 	size_t n = 0;
 
@@ -338,12 +339,14 @@ static void show_text(struct json_object *info)
 	line("Used", "%s (%.2f %%), of that metadata %s", cmd_size(used), size ? 100.0 * (double)used / (double)size : 0.0,
 	     cmd_size(json_u64(info, "metadata")));
 	line("Free for data", "%s (%s are kept for metadata)", cmd_size(json_u64(info, "free")), cmd_size(json_u64(info, "reserve")));
+	if (json_u64(info, "reserved"))
+		line("Reserved", "%s, for volumes that have not taken it yet", cmd_size(json_u64(info, "reserved")));
 	if (json_get(info, "thresholds", json_type_array, &list))
 		for (size_t i = 0; i < json_object_array_length(list); i++) {
 			uint64_t t = json_object_get_uint64(json_object_array_get_idx(list, i));
 			if (t)
 				n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%.1f %%%s", n ? ", " : "", (double)t / 10,
-						      size && used >= (uint64_t)((double)size * (double)t / 1000) ? " (passed)" : "");
+						      size && spoken_for >= (uint64_t)((double)size * (double)t / 1000) ? " (passed)" : "");
 		}
 	line("Thresholds", "%s", n ? text : "none");
 	line("When full", "%s", strcmp(json_str(info, "policy"), "error") ? "writes wait for space" : "writes fail at once");

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* vdresize: makes a volume larger or smaller. */
+/* vdresize: makes a volume larger or smaller, or changes what is kept for it. */
 #include "common.h"
 
-static char *size_text;
+static char *size_text, *reserve;
 static int force;
 
 static const struct poptOption options[] = {
 	{ "size", 'L', POPT_ARG_STRING, &size_text, 0, "new size, or by how much; a bare number is MiB", "[+|-]SIZE[b|s|k|m|g|t|p|e]" },
+	{ "reserve", 0, POPT_ARG_STRING, &reserve, 0, "keep so much of the pool for it; all: as much as its size, 0: nothing", "SIZE|all" },
 	{ "force", 'f', POPT_ARG_NONE, &force, 0, "make it smaller even while it is open for writing", NULL },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
@@ -76,6 +77,26 @@ static int ask(const char *pool, const char *volume, uint64_t *size, char *sign,
 	return 0;
 }
 
+static int set_reserve(const char *pool_name, const char *volume)
+{
+	struct json_object *q, *done;
+	struct vol_pool *pool;
+	int code = cmd_check_reserve(reserve), r;
+
+	pool = code ? NULL : cmd_open(pool_name, 0, &code);
+	if (!pool)
+		return code;
+	q = cmd_request_on("reserve", volume);
+	cmd_set_reserve(q, reserve);
+	r = cmd_call(pool, q, NULL, NULL, &done);
+	if (!r) {
+		cmd_say(cmd_opt.test ? "%s would be kept for volume %s/%s, instead of %s" : "%s are kept for volume %s/%s, instead of %s",
+			cmd_size(json_u64(done, "reserve")), vol_pool_name(pool), volume, cmd_size(json_u64(done, "before")));
+		json_object_put(done);
+	}
+	return cmd_close(pool, cmd_exit_code(r));
+}
+
 int main(int argc, char **argv)
 {
 	char pool_name[VOL_NAME_SIZE], volume[VOL_NAME_SIZE], sign;
@@ -86,12 +107,19 @@ int main(int argc, char **argv)
 	struct cmd_args a;
 	int code, r;
 
-	cmd_parse(&a, argc, argv, options, "-L [+|-]SIZE POOL/VOLUME", 1, 1, NULL);
+	cmd_parse(&a, argc, argv, options, "{-L [+|-]SIZE | --reserve SIZE} POOL/VOLUME", 1, 1, NULL);
 	code = cmd_parse_volume(a.arg[0], pool_name, volume);
 	if (code)
 		return code;
-	if (!size_text)
-		return cmd_usage("volume %s/%s: -L SIZE says how large it is to be", pool_name, volume);
+	if (!size_text == !reserve)
+		return cmd_usage(reserve ? "volume %s/%s: --size and --reserve are two changes; make one after the other" :
+					   "volume %s/%s: -L SIZE says how large it is to be, --reserve SIZE how much is kept for it",
+				 pool_name, volume);
+	if (reserve) {
+		code = set_reserve(pool_name, volume);
+		cmd_args_free(&a);
+		return code;
+	}
 	r = vol_parse_size(size_text, &size, &sign);
 	if (r)
 		return cmd_failed(NULL, r);

@@ -554,7 +554,8 @@ static void look_at_thresholds(struct vol_host *h, unsigned *passed)
 	vd_pool_info(h->pool, &info);
 	if (!info.total_blocks)
 		return;
-	permille = info.used_blocks * 1000 / info.total_blocks; /* 2^48 blocks at most */
+	/* What is promised cannot be given to others. 2^48 blocks at most. */
+	permille = (info.used_blocks + info.promised_blocks) * 1000 / info.total_blocks;
 	for (unsigned i = 0; i < 4; i++) {
 		bool now = info.threshold[i] && permille >= info.threshold[i];
 		if (now == (*passed >> i & 1))

@@ -788,7 +788,7 @@ struct patience { unsigned waited_ms; };
 static bool wait_for_space(struct patience *p, int r)
 {
 	struct vd_pool_info *info;
-	uint64_t total = 0, used = 0;
+	uint64_t total = 0, taken = 0, now;
 	bool queue, changed = false;
 
 	if (vd_likely(r != -ENOSPC))
@@ -799,10 +799,11 @@ static bool wait_for_space(struct patience *p, int r)
 	for (unsigned ms = 0;; ms += SPACE_LOOK_MS) {
 		vd_pool_info(vol_pool_engine(pool), info);
 		queue = !(info->policy & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
+		now = info->used_blocks + info->promised_blocks;
 		if (ms)
-			changed = info->total_blocks != total || info->used_blocks < used;
+			changed = info->total_blocks != total || now < taken;
 		total = info->total_blocks;
-		used = info->used_blocks;
+		taken = now;
 		if (!queue || changed || ms >= SPACE_TRY_MS || p->waited_ms >= queue_seconds * 1000 ||
 		    __atomic_load_n(&ending, __ATOMIC_RELAXED))
 			break;

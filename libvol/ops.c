@@ -15,10 +15,11 @@
  *   flush  checkpoint
  *   stop-if-unused  → stopped: true, or false and reason
  *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
- *   create          volume size|base [readonly] [attrs] [locked] → id uuid size
+ *   create          volume size|base [readonly] [attrs] [locked] [reserve] → id uuid size
  *   remove          volume → id
  *   rename          volume to
  *   resize          volume size|grow|shrink [allow_shrink] [force] → size before
+ *   reserve         volume reserve: bytes or "all" → reserve before
  *   set             volume [readonly] [attrs: {key: string or null}]
  *   lock            volume
  *   unlock          volume [force]
@@ -260,6 +261,14 @@ static struct json_object *members_json(struct vol_request *rq, const struct vd_
 	return list;
 }
 
+/* For data of volumes without a reservation. */
+static uint64_t free_blocks(const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->reserve_blocks + info->promised_blocks;
+
+	return info->total_blocks > taken ? info->total_blocks - taken : 0;
+}
+
 static int op_pool_info(struct vol_request *rq, struct json_object *result)
 {
 	static const char *const modes[] = { "rw", "out-of-space", "read-only", "failed" };
@@ -275,14 +284,15 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_str(result, "uuid", uuid);
 	/* How it is, not how this process happens to have opened it. */
 	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing)
-		info->mode = info->total_blocks > info->used_blocks + info->reserve_blocks ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
+		info->mode = free_blocks(info) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
 	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
 	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
 	json_set_u64(result, "used", info->used_blocks << VD_BLOCK_SHIFT);
 	json_set_u64(result, "metadata", info->metadata_blocks << VD_BLOCK_SHIFT);
 	json_set_u64(result, "reserve", info->reserve_blocks << VD_BLOCK_SHIFT);
-	json_set_u64(result, "free", info->total_blocks > info->used_blocks + info->reserve_blocks ?
-		     (info->total_blocks - info->used_blocks - info->reserve_blocks) << VD_BLOCK_SHIFT : 0);
+	json_set_u64(result, "reserved", info->promised_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "reservable", info->reservable_blocks << VD_BLOCK_SHIFT);
+	json_set_u64(result, "free", free_blocks(info) << VD_BLOCK_SHIFT);
 	json_set_u64(result, "journal", info->journal_blocks << VD_BLOCK_SHIFT);
 	json_set_u64(result, "journal_used", info->journal_used << VD_BLOCK_SHIFT);
 	json_set_u64(result, "overlay_extents", info->overlay_extents);
@@ -409,13 +419,17 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 	case VD_FAULT_MAPPED:
 		snprintf(buf, size, "%s%llu mapped blocks recorded, %llu found", who, a, b);
 		return;
+	case VD_FAULT_PROMISED:
+		snprintf(buf, size, "%llu blocks recorded as kept for reservations, and volumes have %llu", a, b);
+		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
 }
 
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
-	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped" };
+	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
+						     "promised" };
 	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
@@ -426,7 +440,7 @@ static struct json_object *fault_json(struct vol_request *rq, const void *item)
 	if (rep->fault == VD_FAULT_RANGE && name[0] && rep->a < info->size)
 		rep->b = vd_min(rep->b, info->size - rep->a);
 	fault_text(rep, name, text, sizeof(text));
-	json_set_str(o, "fault", (unsigned)rep->fault < 9 ? names[rep->fault] : "other");
+	json_set_str(o, "fault", (unsigned)rep->fault < 10 ? names[rep->fault] : "other");
 	json_set_str(o, "text", text);
 	if (rep->volume)
 		json_set_u64(o, "id", rep->volume);
@@ -718,6 +732,7 @@ static const struct { const char *name; op_fn fn; } ops[] = {
 	{ "remove", op_remove },
 	{ "rename", op_rename },
 	{ "resize", op_resize },
+	{ "reserve", op_reserve },
 	{ "set", op_set },
 	{ "lock", op_lock },
 	{ "unlock", op_unlock },

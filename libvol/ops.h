@@ -13,6 +13,7 @@ int op_create(struct vol_request *rq, struct json_object *result);
 int op_remove(struct vol_request *rq, struct json_object *result);
 int op_rename(struct vol_request *rq, struct json_object *result);
 int op_resize(struct vol_request *rq, struct json_object *result);
+int op_reserve(struct vol_request *rq, struct json_object *result);
 int op_set(struct vol_request *rq, struct json_object *result);
 int op_lock(struct vol_request *rq, struct json_object *result);
 int op_unlock(struct vol_request *rq, struct json_object *result);
@@ -30,6 +31,9 @@ int op_usage(struct vol_request *rq, struct json_object *result);
 void op_warn(struct vol_request *rq, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* The text for what the engine answered: "volume p/x cannot be …: …". */
 int op_error(struct vol_request *rq, int r, const char *volume, const char *what);
+
+/* The text for -ENOSPC where a volume's reservation is in the way: it "cannot be …". */
+int op_no_promise(struct vol_request *rq, const char *volume, const char *what, uint64_t wanted);
 
 /* A volume's name in the request. -EINVAL: absent or breaks the rule. */
 int op_arg_volume(struct vol_request *rq, const char *key, const char **name) __must_check;

@@ -61,6 +61,8 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 {
 	uint64_t now = vol_host_vd(rq->pool->host)->now(NULL);
 	bool test = json_flag(rq->args, "test"), all_named = true;
+	const char *promised = NULL;
+	uint64_t again = 0;
 	char time[32];
 	int r;
 
@@ -75,6 +77,10 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 			r = op_check_lock(rq, info);
 		if (r)
 			return r;
+		if (info->reserved) {
+			promised = w[i].volume;
+			again += info->reserved - info->unused;
+		}
 		snap[i].flags = json_flag(rq->args, "readonly") ? VD_VOL_READONLY : 0;
 		snap[i].name = w[i].name;
 		vol_uuid_new(snap[i].uuid);
@@ -108,6 +114,8 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 	if (r == -EACCES)
 		return op_fail(rq, r, "no snapshot of %s/%s%s: a volume is locked, by who asks or since a moment", rq->pool->name,
 			       w[0].volume, n > 1 ? " and the others" : "");
+	if (r == -ENOSPC && promised) /* what it shares with the snapshot it must be able to write anew */
+		return op_no_promise(rq, promised, "snapshotted", again << VD_BLOCK_SHIFT);
 	return op_error(rq, r, w[0].volume, n > 1 ? "snapshotted with the others" : "snapshotted");
 }
 
@@ -187,6 +195,8 @@ int op_rollback(struct vol_request *rq, struct json_object *result)
 	if (r == -EXDEV)
 		op_fail(rq, r, "volume %s/%s cannot be rolled back to %s: that is no snapshot of it, nor of its family\n"
 			"`vdls -o name,origin %s` tells what was made from what", rq->pool->name, name, snap, rq->pool->name);
+	else if (r == -ENOSPC && info[0].reserved)
+		op_no_promise(rq, name, "rolled back", (info[0].reserved - info[0].unused) << VD_BLOCK_SHIFT);
 	else if (r && !rq->err.text[0])
 		op_error(rq, r, name, "rolled back");
 	free(info);

@@ -136,6 +136,8 @@ static struct json_object *volume_json(struct vol_request *rq, const struct vd_v
 	json_set_str(o, "uuid", uuid);
 	json_set_u64(o, "size", info->size);
 	json_set_u64(o, "mapped", info->mapped << VD_BLOCK_SHIFT);
+	json_set_u64(o, "reserved", info->reserved << VD_BLOCK_SHIFT);
+	json_set_u64(o, "reserved_unused", info->unused << VD_BLOCK_SHIFT);
 	json_set_bool(o, "readonly", info->flags & VD_VOL_READONLY);
 	json_set_bool(o, "snapshot", info->flags & VD_VOL_SNAPSHOT);
 	json_set_bool(o, "locked", info->flags & VD_VOL_LOCKED);
@@ -308,6 +310,54 @@ static int check_size(struct vol_request *rq, const char *name, uint64_t size)
 	return 0;
 }
 
+/* "reserve": bytes, whole blocks up to its size, or "all". */
+static int arg_reserve(struct vol_request *rq, const char *name, uint64_t size, uint64_t *blocks)
+{
+	uint64_t bytes = 0;
+
+	if (!strcmp(json_str(rq->args, "reserve"), "all"))
+		bytes = size;
+	else if (!json_get_u64(rq->args, "reserve", &bytes) || bytes % VD_BLOCK)
+		return op_fail(rq, -EINVAL, "volume %s/%s: \"reserve\" is neither a multiple of 4096 nor \"all\"", rq->pool->name, name);
+	if (bytes > size)
+		return op_fail(rq, -EINVAL, "volume %s/%s has %llu bytes; a reservation of %llu is more than it can ever use",
+			       rq->pool->name, name, (unsigned long long)size, (unsigned long long)bytes);
+	*blocks = bytes >> VD_BLOCK_SHIFT;
+	return 0;
+}
+
+int op_no_promise(struct vol_request *rq, const char *volume, const char *what, uint64_t wanted)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	char want[32], most[32];
+	uint64_t n;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, info);
+	n = info->reservable_blocks;
+	free(info);
+	vol_format_size(wanted, 'h', true, want, sizeof(want));
+	vol_format_size(n << VD_BLOCK_SHIFT, 'h', true, most, sizeof(most));
+	return op_fail(rq, -ENOSPC, "volume %s/%s cannot be %s: %s would have to be kept for it, and pool %s has %s to promise\n"
+		       "reserve less (vdresize --reserve), make room, or enlarge the pool: vdpool add, vdpool grow",
+		       rq->pool->name, volume, what, want, rq->pool->name, most);
+}
+
+/* A dry run's answer to what the engine would say. */
+static int check_reserve(struct vol_request *rq, const struct vd_volume_info *info, uint64_t blocks)
+{
+	struct vd_pool_info *pi = malloc(sizeof(*pi));
+	uint64_t own = !info ? 0 : info->last_snapshot ? info->reserved - info->unused : info->mapped, most;
+
+	if (!pi)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, pi);
+	most = pi->reservable_blocks + own + (info ? info->unused : 0);
+	free(pi);
+	return blocks > most && (!info || blocks > info->reserved) ? -ENOSPC : 0;
+}
+
 int op_create(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_volume_spec spec = { 0 };
@@ -338,6 +388,11 @@ int op_create(struct vol_request *rq, struct json_object *result)
 			return r;
 		spec.attrs = text;
 	}
+	if (json_object_object_get_ex(rq->args, "reserve", &attrs)) {
+		r = arg_reserve(rq, spec.name, spec.size, &spec.reserved);
+		if (r)
+			return r;
+	}
 	if (json_flag(rq->args, "readonly"))
 		spec.flags |= VD_VOL_READONLY;
 	if (json_flag(rq->args, "locked")) {
@@ -350,6 +405,8 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	if (testing(rq)) {
 		r = vd_volume_find(rq->pool->engine, spec.name, &id);
 		r = r == -ENOENT ? check_writable(rq, spec.name, "created") : r ? r : -EEXIST;
+		if (!r && spec.reserved)
+			r = check_reserve(rq, NULL, spec.reserved);
 	} else {
 		r = vd_volume_create(rq->pool->engine, &spec, &id);
 		json_set_u64(result, "id", r ? 0 : id);
@@ -357,6 +414,8 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	if (r == -EEXIST)
 		return op_fail(rq, r, "volume %s/%s exists already; choose another name, or remove it first: vdrm %s/%s",
 			       rq->pool->name, spec.name, rq->pool->name, spec.name);
+	if (r == -ENOSPC && spec.reserved)
+		return op_no_promise(rq, spec.name, "created", spec.reserved << VD_BLOCK_SHIFT);
 	if (r)
 		return rq->err.text[0] ? r : op_error(rq, r, spec.name, "created");
 	vol_uuid_text(spec.uuid, uuid);
@@ -467,6 +526,35 @@ int op_resize(struct vol_request *rq, struct json_object *result)
 	if (!r) {
 		json_set_u64(result, "size", size);
 		json_set_u64(result, "before", info->size);
+	}
+out:
+	free(info);
+	return r;
+}
+
+int op_reserve(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_volume_info *info = malloc(sizeof(*info));
+	const char *name;
+	uint64_t blocks;
+	uint32_t id;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = find_mine(rq, "changed", &name, &id, info);
+	if (!r)
+		r = arg_reserve(rq, name, info->size, &blocks);
+	if (r)
+		goto out;
+	r = testing(rq) ? check_reserve(rq, info, blocks) : vd_volume_reserve(rq->pool->engine, id, blocks);
+	if (r == -ENOSPC)
+		op_no_promise(rq, name, "given that reservation", blocks << VD_BLOCK_SHIFT);
+	else if (r)
+		op_error(rq, r, name, "changed");
+	if (!r) {
+		json_set_u64(result, "reserve", blocks << VD_BLOCK_SHIFT);
+		json_set_u64(result, "before", info->reserved << VD_BLOCK_SHIFT);
 	}
 out:
 	free(info);

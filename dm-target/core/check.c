@@ -25,6 +25,8 @@ struct check {
 	int (*progress)(void *arg, unsigned permille);
 	uint64_t faults, nodes_bad;
 	uint64_t nodes, nodes_expected;
+	uint64_t promised; /* by the records so far (R2) */
+	bool records_bad;
 	uint32_t volume;
 	bool counted;      /* first pass: count and enter once; second: tell lost ranges */
 	bool noref;        /* the tree's extents are no blocks */
@@ -221,11 +223,18 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 {
 	struct vd_volume *vol;
 	uint32_t id, flags = le32_to_cpu(d->flags);
+	uint64_t own;
 	int r;
 
 	(void)root;
-	if (vd_record_verify(d, c->volume))
+	if (vd_record_verify(d, c->volume)) {
+		c->records_bad = true;
 		return report(c, VD_FAULT_RECORD, c->volume, 0);
+	}
+	own = le64_to_cpu(d->mapped);
+	if (d->last_snapshot)
+		own = vd_min(own, le64_to_cpu(d->own_blocks));
+	c->promised += vd_reserve_promise(le64_to_cpu(d->reserved_blocks), own);
 	if (flags & (VD_VOL_DELETING | VD_VOL_PENDING))
 		return 0;
 	/* The record in memory may be newer: renamed or deleted since. */
@@ -369,6 +378,9 @@ static int check_full(struct check *c)
 	before = c->nodes_bad;
 	if (!r)
 		r = each_volume(c, check_record);
+	c->volume = 0;
+	if (!r && !before && !c->records_bad && c->promised != le64_to_cpu(pool->super->promised_blocks))
+		r = report(c, VD_FAULT_PROMISED, le64_to_cpu(pool->super->promised_blocks), c->promised);
 	/* With nodes lost the counts below them cannot be found again. */
 	if (!r && !before)
 		r = compare_counts(c);

@@ -30,7 +30,7 @@ struct ckpt {
 	struct vd_layer *fold;     /* oldest first, by fold_next */
 	struct vd_layer **fold_end;
 	struct vd_root volumes_root;
-	uint64_t seq, epoch, next_id, next_link;
+	uint64_t seq, epoch, next_id, next_link, promised;
 	unsigned gone, dying;
 };
 
@@ -115,6 +115,7 @@ static int cut(struct ckpt *c)
 	c->epoch = (uint64_t)vd_atomic_read(&vs->epoch);
 	c->next_id = vs->next_id;
 	c->next_link = vs->next_link;
+	c->promised = vd_space_promised(pool); /* R2 */
 	while (!vd_list_empty(&vs->dirty)) {
 		struct vd_volume *vol = vd_container(vs->dirty.next, struct vd_volume, dirty);
 
@@ -125,6 +126,7 @@ static int cut(struct ckpt *c)
 		vol->cut_base = vol->base;
 		vol->cut_base->refs++;
 		vol->cut_mapped = vol->mapped;
+		vol->cut_own = vol->own;
 		vol->cut_snapshot = vol->last_snapshot;
 		vd_write_unlock(&vol->map);
 		vol->cut_rec = vol->rec;
@@ -224,6 +226,7 @@ static int write_record(struct ckpt *c, struct vd_volume *vol)
 	memcpy((uint8_t *)d + sizeof(*h), (const uint8_t *)&vol->cut_rec->d + sizeof(*h), sizeof(*d) - sizeof(*h));
 	vd_root_put(&d->root, &vol->cut_root);
 	d->mapped = cpu_to_le64(vol->cut_mapped);
+	d->own_blocks = cpu_to_le64(vol->cut_own);
 	d->last_snapshot = cpu_to_le64(vol->cut_snapshot);
 	h->count = cpu_to_le16(1);
 	h->key_lo = cpu_to_le64(vol->id);
@@ -362,6 +365,7 @@ static int make_durable(struct ckpt *c, struct vd_disk_super *super)
 	super->next_link = cpu_to_le32((uint32_t)c->next_link);
 	super->used_blocks = cpu_to_le64(vd_space_used(pool));
 	super->meta_blocks = cpu_to_le64(vd_space_meta(pool));
+	super->promised_blocks = cpu_to_le64(c->promised);
 	vd_root_put(&super->space, &pool->space_root);
 	vd_root_put(&super->volumes, &c->volumes_root);
 	vd_root_put(&super->index, &pool->volumes->index.cut_root);
@@ -548,9 +552,9 @@ static bool release_step(struct vd_pool *pool, bool wait)
 	return vd_space_free(pool) > before;
 }
 
-static bool space_came_back(struct vd_pool *pool)
+static bool space_came_back(struct vd_pool *pool, const struct vd_volume *vol)
 {
-	return vd_space_free(pool) > pool->reserve_blocks + vd_meta_need(pool);
+	return vd_space_free(pool) > vd_reserve_kept(pool, vol);
 }
 
 int vd_pool_work(struct vd_pool *pool)
@@ -569,7 +573,7 @@ int vd_pool_work(struct vd_pool *pool)
 	if (!r && vd_atomic_read(&vs->regain))
 		r = vd_own_regain(pool);
 	freed = release_step(pool, false);
-	if (freed && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool))
+	if (freed && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool, NULL))
 		vd_pool_set_mode(pool, VD_MODE_RW);
 	vd_mutex_unlock(&vs->work_lock);
 	if (r)
@@ -588,7 +592,7 @@ static void drop_windows(struct vd_pool *pool)
 	vd_mutex_unlock(&vs->lock);
 }
 
-int vd_space_make(struct vd_pool *pool)
+int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 {
 	struct vd_volumes *vs = pool->volumes;
 	bool room;
@@ -602,10 +606,10 @@ int vd_space_make(struct vd_pool *pool)
 			break;
 		while (release_step(pool, true))
 			;
-		room = space_came_back(pool);
+		room = space_came_back(pool, vol);
 	} while (!room && vd_atomic_read(&vs->dying));
 	if (!r)
-		vd_pool_set_mode(pool, room ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE);
+		vd_pool_set_mode(pool, space_came_back(pool, NULL) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE);
 	vd_mutex_unlock(&vs->work_lock);
 	if (r)
 		return r;

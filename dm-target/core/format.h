@@ -192,8 +192,8 @@ struct vd_disk_volume { /* page of the volume tree; key = id */
 	__le64 family;         /* id of the first volume of all that share with it */
 	__le64 origin;         /* volume it is a snapshot of, or 0 */
 	__le64 created;        /* ns since 1970 */
-	__le64 reserved_blocks;/* space promised to it (D10); 0, not used yet */
-	__le64 trim_from;      /* 0, not used yet */
+	__le64 reserved_blocks;/* so many of its own it may always have (D10) */
+	__le64 own_blocks;     /* written since last_snapshot; means nothing when that is 0 */
 	struct vd_disk_holder lock;
 	__le32 npointers;
 	__le32 attrs_len;
@@ -273,7 +273,8 @@ struct vd_disk_super {
 	__le32 next_link;
 	__le64 reserve_blocks;
 	__le64 meta_blocks;    /* of used_blocks: nodes, both copies, system blocks, journal */
-	uint8_t pad[4096 - 584];
+	__le64 promised_blocks;/* not to be taken but by volumes with reservations: sum over these, as of seq */
+	uint8_t pad[4096 - 592];
 	struct vd_disk_member member[VD_MEMBERS_MAX];
 	uint8_t rest[4096];
 } __attribute__((packed));
@@ -311,7 +312,7 @@ struct vd_disk_rec {
 enum vd_rec_type {
 	VD_REC_MAP = 1,  /* vd_disk_rec_map */
 	VD_REC_UNMAP,    /* vd_disk_rec_unmap */
-	VD_REC_VOLUME,   /* vd_disk_volume without its node head, trailing zeros cut: new state of the record; of a volume that is there, flags PENDING and DELETING stay; root, mapped and last_snapshot are never taken from it */
+	VD_REC_VOLUME,   /* vd_disk_volume without its node head, trailing zeros cut: new state of the record; of a volume that is there, flags PENDING and DELETING stay; root, mapped, last_snapshot and own_blocks are never taken from it */
 	VD_REC_SNAP,     /* vd_disk_rec_snap: one step for all pairs */
 	VD_REC_VALID,    /* vd_disk_rec_snap: those clones are valid */
 	VD_REC_DELETE,   /* the volume's name goes, its tree will */

@@ -490,6 +490,7 @@ void vd_map_own(struct vd_volume *vol)
 	__atomic_store_n(&vol->mixed, !vd_list_empty(&vol->claims), __ATOMIC_RELAXED);
 	vd_spin_unlock(&vol->claim_lock);
 	vol->last_snapshot = 0;
+	vd_reserve_follow(vol);
 	vd_write_unlock(&vol->map);
 }
 
@@ -693,7 +694,7 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 		goto unclaim;
 	}
 	io->wait = WAIT_SPACE;
-	kept = pool->reserve_blocks + vd_meta_need(pool);
+	kept = vd_reserve_kept(pool, vol);
 	room = vd_space_free(pool);
 	if (room <= kept)
 		goto unclaim;
@@ -828,6 +829,7 @@ static void publish(struct vd_io *io)
 	vd_write_lock(&vol->map);
 	vd_map_put(vol, &e, seq, spare);
 	vol->mapped += io->fresh;
+	vd_reserve_wrote(vol, io->nblocks);
 	vd_write_unlock(&vol->map);
 	vd_read_unlock(&vs->seal);
 	vd_spares_free(pool, spare);
@@ -894,12 +896,12 @@ int vd_io_wait(struct vd_io *io)
 		claim_wait(vol, io->v0, io->nblocks);
 		return 0;
 	case WAIT_SPACE:
-		if (vd_space_free(pool) > pool->reserve_blocks + vd_meta_need(pool)) {
+		if (vd_space_free(pool) > vd_reserve_kept(pool, vol)) {
 			r = vd_space_refill(pool);
 			if (r != -ENOSPC)
 				return r;
 		}
-		return vd_space_make(pool);
+		return vd_space_make(pool, vol);
 	case WAIT_GROUP:
 		return vd_space_load(pool, io->pblk);
 	case WAIT_ROOM:
@@ -926,10 +928,12 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		.vblk = cpu_to_le64(v), .len = cpu_to_le64(len), .kind = cpu_to_le32(e.kind),
 	};
 	struct vd_ov_entry *spare[2];
-	uint64_t freed, seq;
+	uint64_t freed, own, seq;
 	int r;
 
 	r = vd_map_mapped(vol, v, len, &freed);
+	if (!r)
+		r = vd_reserve_count(vol, v, len, freed, &own);
 	if (r)
 		return r;
 	if (!freed && e.kind == VD_HOLE)
@@ -950,6 +954,7 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		seq = vd_journal_append(pool, &rec.r, sizeof(rec));
 		vd_map_put(vol, &e, seq, spare);
 		vol->mapped -= freed;
+		vd_reserve_freed(vol, own);
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&vs->seal);
 	}

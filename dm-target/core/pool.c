@@ -382,6 +382,7 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 		total += le64_to_cpu(s->member[m].blocks);
 	}
 	if (le64_to_cpu(s->total_blocks) != total || le64_to_cpu(s->used_blocks) > total || le64_to_cpu(s->reserve_blocks) > total ||
+	    le64_to_cpu(s->promised_blocks) > NUMBER_MAX ||
 	    le64_to_cpu(s->generation) > NUMBER_MAX || le64_to_cpu(s->incarnation) > NUMBER_MAX ||
 	    le64_to_cpu(s->epoch) > NUMBER_MAX || le64_to_cpu(s->next_volume) > 1ull << 32)
 		return -EUCLEAN;
@@ -644,6 +645,8 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->used_blocks = info->total_blocks - vd_space_free(pool);
 	info->metadata_blocks = vd_space_meta(pool);
 	info->reserve_blocks = pool->reserve_blocks;
+	info->promised_blocks = vd_space_promised(pool);
+	info->reservable_blocks = vd_reserve_most(pool);
 	info->generation = le64_to_cpu(s->generation);
 	info->incarnation = le64_to_cpu(s->incarnation);
 	info->epoch = (uint64_t)vd_atomic_read(&vs->epoch);

@@ -56,11 +56,15 @@ static void share(struct vd_volume *from, struct vd_volume *to, uint64_t last)
 	base->refs++;
 	mapped = from->mapped;
 	from->last_snapshot = last;
+	from->own = 0;
+	vd_reserve_follow(from);
 	vd_write_unlock(&from->map);
 	vd_write_lock(&to->map); /* never two at once: seal keeps both as they are */
 	to->base = base;
 	to->mapped = mapped;
 	to->last_snapshot = last;
+	to->own = 0;
+	vd_reserve_follow(to);
 	vd_atomic_set(&to->settled, (int64_t)last); /* nobody writes to it */
 	vd_write_unlock(&to->map);
 	if (base->depth >= VD_CHAIN_LONG)
@@ -193,14 +197,37 @@ static int prepare(struct vd_pool *pool, struct work *w, struct vd_snap *snap, u
 	return r;
 }
 
-/* meta held. The cut itself; cannot fail. */
-static uint64_t cut(struct vd_pool *pool, struct work *w)
+/* R4: what is shared from now on is promised once more.  seal held for writing. */
+static int hold(struct vd_pool *pool, const struct pair *pair, unsigned n, uint64_t *held)
+{
+	uint64_t more;
+	unsigned i;
+	int r = 0;
+
+	*held = 0;
+	for (i = 0; i < n && !r; i++) {
+		r = vd_reserve_hold(pair[i].origin, pair[i].origin->reserved, 0, &more);
+		*held += r ? 0 : more;
+	}
+	if (r)
+		vd_space_unhold(pool, *held);
+	return r;
+}
+
+/* meta held. The cut itself. -ENOSPC: nothing was done. */
+static int cut(struct vd_pool *pool, struct work *w, uint64_t *out)
 {
 	struct vd_volumes *vs = pool->volumes;
-	uint64_t seq;
+	uint64_t seq, held;
 	unsigned i;
+	int r;
 
 	vd_write_lock(&vs->seal);
+	r = hold(pool, w->pair, w->n, &held);
+	if (r) {
+		vd_write_unlock(&vs->seal);
+		return r;
+	}
 	for (i = 0; i < w->n; i++) {
 		struct vd_volume *clone = w->pair[i].clone;
 
@@ -212,9 +239,11 @@ static uint64_t cut(struct vd_pool *pool, struct work *w)
 	vd_plan_apply(&w->plan);
 	seq = vd_journal_append(pool, &w->snap->r, snap_len(w->n));
 	snap_apply(pool, w->pair, w->n, le64_to_cpu(w->snap->epoch));
+	vd_space_unhold(pool, held);
 	vd_write_unlock(&vs->seal);
 	vs->next_id += w->n;
-	return seq;
+	*out = seq;
+	return 0;
 }
 
 /* ---- validity ------------------------------------------------------------ */
@@ -311,7 +340,8 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct work w;
-	uint64_t seq;
+	uint64_t seq = 0;
+	bool made = false;
 	unsigned i;
 	int r;
 
@@ -327,16 +357,21 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 		vd_mutex_lock(&vs->lock);
 		r = prepare(pool, &w, snap, n);
 		if (!r)
+			r = cut(pool, &w, &seq);
+		if (!r)
 			break;
 		work_fini(pool, &w, false);
 		vd_mutex_unlock(&vs->lock);
-		if (r != -EWOULDBLOCK)
-			return r;
-		r = vd_journal_make_room(pool);
+		if (r == -ENOSPC && !made) { /* what was given back may not be free yet */
+			made = true;
+			r = vd_space_make(pool, NULL);
+			r = r == -ENOSPC ? 0 : r;
+		} else if (r == -EWOULDBLOCK) {
+			r = vd_journal_make_room(pool);
+		}
 		if (r)
 			return r;
 	}
-	seq = cut(pool, &w);
 	for (i = 0; i < n; i++) /* neither may go while we are not looking */
 		w.pair[i].origin->opens++, w.pair[i].clone->opens++;
 	vd_mutex_unlock(&vs->lock);
@@ -394,6 +429,7 @@ static int rollback_plan(struct vd_pool *pool, struct rollback *b)
 		return -ENOMEM;
 	d = &b->rec->d;
 	d->size = s->size;
+	d->reserved_blocks = cpu_to_le64(vd_min(le64_to_cpu(d->reserved_blocks), le64_to_cpu(s->size) >> VD_BLOCK_SHIFT));
 	d->flags = cpu_to_le32((le32_to_cpu(d->flags) & ~(uint32_t)VD_VOL_BASE) | (le32_to_cpu(s->flags) & VD_VOL_BASE));
 	memcpy(d->base, s->base, sizeof(d->base));
 	return 0;
@@ -442,6 +478,7 @@ static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 	struct vd_disk_rec_snap *rec = NULL;
 	struct vd_disk_rec *hrec = NULL;
 	struct vd_record *hidden;
+	uint64_t held = 0;
 	unsigned hlen;
 	int r;
 
@@ -469,11 +506,20 @@ static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 	if (!r) {
 		vd_record_encode(&hidden->d, hrec);
 		vd_write_lock(&vs->seal);
+		r = vd_reserve_hold(b->vol, le64_to_cpu(b->rec->d.reserved_blocks), 0, &held); /* R4 */
+		if (r) {
+			vd_write_unlock(&vs->seal);
+			vd_journal_unreserve(pool, hlen);
+			vd_journal_unreserve(pool, snap_len(1));
+		}
+	}
+	if (!r) {
 		vd_journal_append(pool, hrec, hlen);
 		*seq = vd_journal_append(pool, &rec->r, snap_len(1));
 		vd_plan_apply(&b->plan);
 		vd_volume_insert(vs, b->hidden);
 		rollback_apply(pool, b, le64_to_cpu(rec->epoch));
+		vd_space_unhold(pool, held);
 		vd_write_unlock(&vs->seal);
 		vd_atomic_add(&vs->dying, 1);
 		vs->next_id++;

@@ -703,6 +703,7 @@ int vd_space_init(struct vd_pool *pool)
 	if (!r && pool->super) {
 		s->used = le64_to_cpu(pool->super->used_blocks);
 		vd_atomic_set(&s->meta, (int64_t)le64_to_cpu(pool->super->meta_blocks));
+		vd_atomic_set(&s->promised, (int64_t)le64_to_cpu(pool->super->promised_blocks));
 		if (s->used > s->total)
 			r = -EUCLEAN;
 		s->free -= (int64_t)s->used;
@@ -765,6 +766,42 @@ uint64_t vd_space_free(struct vd_pool *pool)
 	n = s->free;
 	vd_spin_unlock(&s->lock);
 	return n > 0 ? (uint64_t)n : 0;
+}
+
+void vd_space_promise(struct vd_pool *pool, int64_t change)
+{
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	vd_atomic_add(&s->promised, change);
+	vd_spin_unlock(&s->lock);
+}
+
+uint64_t vd_space_promised(struct vd_pool *pool)
+{
+	return (uint64_t)vd_atomic_read(&pool->space->promised);
+}
+
+int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
+{
+	struct vd_space *s = pool->space;
+	int64_t room;
+
+	vd_spin_lock(&s->lock);
+	room = s->free - (int64_t)(pool->reserve_blocks + vd_space_others(pool, NULL) + kept);
+	if (room >= (int64_t)n)
+		vd_atomic_add(&s->held, (int64_t)n);
+	vd_spin_unlock(&s->lock);
+	return room >= (int64_t)n ? 0 : -ENOSPC;
+}
+
+void vd_space_unhold(struct vd_pool *pool, uint64_t n)
+{
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	vd_atomic_add(&s->held, -(int64_t)n);
+	vd_spin_unlock(&s->lock);
 }
 
 uint64_t vd_space_meta(struct vd_pool *pool)

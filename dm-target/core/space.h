@@ -17,7 +17,8 @@
  * count 1, and the last is known from the member table.
  *
  * Free space for the data of volumes ends at pool->reserve_blocks: the rest is
- * for metadata (D4, D10).
+ * for metadata (D4, D10).  What is promised to volumes (reserve.c) comes on top, for
+ * all but these.
  */
 #ifndef VD_SPACE_H
 #define VD_SPACE_H
@@ -63,12 +64,17 @@ void vd_space_checkpointed(struct vd_pool *pool);
 /* Reserves up to `want` (1..1024) contiguous blocks, near `goal` (VD_PBLK_NONE:
  * anywhere; exactly at goal when it is free).  Class N: uses groups in memory
  * only; -EWOULDBLOCK: call vd_space_refill(); Tries for the whole length, then
- * the longest run found at hand, in any loaded group. */
-int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+ * the longest run found at hand, in any loaded group.  `mine` (NULL: nothing): what is
+ * promised to who asks, part of what vd_space_promise() has summed. */
+int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+static inline int __must_check vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
+{
+	return vd_space_reserve_for(pool, NULL, goal, want, p, got);
+}
 /* Reserves those of the n (1..32) blocks from p on that are free: bit i of *mask is
  * p + i.  Class N; -EWOULDBLOCK: their group is not in memory, vd_space_load().
  * A mask of 0 when none is free, p + n is past the group, or data may have no more. */
-int vd_space_reserve_mask(struct vd_pool *pool, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
+int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
 /* Class B: brings p's group into memory. */
 int vd_space_load(struct vd_pool *pool, vd_pblk_t p) __must_check;
 /* Class B: loads groups with free blocks. -ENOSPC: no block is free above the
@@ -91,6 +97,15 @@ void vd_space_drained(struct vd_pool *pool);  /* passes it down as discards (run
 bool vd_space_pending(struct vd_pool *pool);  /* anything that a checkpoint, commit or drain would free */
 
 uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve included */
+/* What is promised, changed together with its owner's part.  Class N.  `mine` is lowered before and raised after. */
+void vd_space_promise(struct vd_pool *pool, int64_t change);
+uint64_t vd_space_promised(struct vd_pool *pool); /* in all */
+/* Keeps n blocks from everyone until they are promised, if there are so many beyond what is
+ * promised, the reserve and `kept`. -ENOSPC. Class N. */
+int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept) __must_check;
+void vd_space_unhold(struct vd_pool *pool, uint64_t n);
+/* Promised to, or held for, others than `mine`; a guess that the next reserve verifies. Class N. */
+uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what
  * the superblock's used_blocks must say, since vd_space_init() believes it. Class N. */
 uint64_t vd_space_used(struct vd_pool *pool);

@@ -13,6 +13,8 @@
  *     blocks in memory; floors together are at most the reserve.  So both copies
  *     of a node find room on two members for as long as there is a reserve, while
  *     the pool as a whole is full for data exactly at the reserve.
+ * A5. Data takes no block that would leave less than the reserve and what is promised
+ *     to others (R3): looked at in the same step as it is taken.
  */
 #include "space_priv.h"
 
@@ -229,7 +231,18 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 	return best;
 }
 
-int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
+uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine)
+{
+	const struct vd_space *s = pool->space;
+	int64_t n = vd_atomic_read(&s->promised) + vd_atomic_read(&s->held);
+
+	if (vd_likely(!n))
+		return 0;
+	n -= mine ? vd_atomic_read(mine) : 0; /* after the sum: see vd_space_promise() */
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	struct vd_space *s = pool->space;
 	struct run run = { .n = 0 };
@@ -239,7 +252,7 @@ int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pbl
 	if (!want || want > 1024)
 		return -EINVAL;
 	vd_spin_lock(&s->lock);
-	room = s->free - (int64_t)pool->reserve_blocks;
+	room = s->free - (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine));
 	if (room > 0) {
 		want = room < want ? (unsigned)room : want;
 		if (goal != VD_PBLK_NONE && VD_PBLK_MEMBER(goal) < s->nmembers) {
@@ -262,7 +275,7 @@ int vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pbl
 	return run.n ? 0 : -EWOULDBLOCK;
 }
 
-int vd_space_reserve_mask(struct vd_pool *pool, vd_pblk_t p, unsigned n, uint32_t *mask)
+int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t p, unsigned n, uint32_t *mask)
 {
 	struct vd_space *s = pool->space;
 	struct space_group *g;
@@ -271,7 +284,8 @@ int vd_space_reserve_mask(struct vd_pool *pool, vd_pblk_t p, unsigned n, uint32_
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
-	if (g && in + n <= VD_GROUP_BLOCKS && s->free >= (int64_t)(pool->reserve_blocks + n) && member_room(pool, g->m, n) == n)
+	if (g && in + n <= VD_GROUP_BLOCKS && s->free >= (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine) + n) &&
+	    member_room(pool, g->m, n) == n)
 		for (i = 0; i < n; i++)
 			if (!space_bit(g->busy, in + i)) {
 				space_busy_set(s, g, in + i, 1);

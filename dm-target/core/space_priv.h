@@ -112,6 +112,7 @@ struct vd_space {
 	uint64_t used;             /* blocks with count > 0 */
 	vd_atomic_t meta;          /* of those, metadata's; told only */
 	int64_t free;              /* not busy, in memory or not, windows included */
+	vd_atomic_t promised, held; /* of free, to volumes with reservations; written under the lock */
 	uint64_t loaded;           /* free blocks in memory, windows included */
 	uint64_t staged[STAGES];
 	/* journal's place, never free whatever the counts say */

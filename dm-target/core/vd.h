@@ -80,6 +80,8 @@ struct vd_pool_info {
 	uint64_t total_blocks, used_blocks;  /* used: data and metadata, counting what awaits a checkpoint */
 	uint64_t metadata_blocks;            /* both copies, journal and labels included */
 	uint64_t reserve_blocks;             /* kept for metadata: writers see a full pool before */
+	uint64_t promised_blocks;            /* kept for volumes with reservations, metadata of what they may write included */
+	uint64_t reservable_blocks;          /* the most that a new volume could have reserved */
 	uint64_t generation, incarnation, epoch, seq, durable_seq;
 	uint64_t journal_blocks, journal_used;
 	uint64_t overlay_extents;
@@ -116,12 +118,14 @@ struct vd_volume_spec {
 	const char *base;       /* path of a base image, or NULL */
 	const char *attrs;      /* "key=value\n…", or NULL */
 	struct vd_disk_holder lock; /* when LOCKED */
+	uint64_t reserved;      /* blocks, at most its size */
 };
 struct vd_volume_info {
 	uint32_t id, flags;
 	uint8_t uuid[16];
 	char name[128];
 	uint64_t size, mapped;  /* bytes; blocks */
+	uint64_t reserved, unused; /* blocks; unused: of the reserved, those it has not yet as its own */
 	uint64_t last_snapshot, family, created;
 	uint32_t origin;
 	char base[VD_BASE_MAX];
@@ -134,11 +138,15 @@ struct vd_volume_info {
 /* All of these: class B, durable on return, atomic over a crash.
  * -EEXIST name taken, -ENOENT no such volume, -EINVAL a value out of range,
  * -EBUSY open (vd_volume_open) or with open pointers, -EACCES locked. */
-int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id) __must_check;
+int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id) __must_check; /* -ENOSPC: cannot be reserved */
 int vd_volume_delete(struct vd_pool *pool, uint32_t id) __must_check;
 int vd_volume_rename(struct vd_pool *pool, uint32_t id, const char *name) __must_check;
 int vd_volume_resize(struct vd_pool *pool, uint32_t id, uint64_t size) __must_check; /* allowed while open; shrinking frees */
 int vd_volume_set_flags(struct vd_pool *pool, uint32_t id, uint32_t set, uint32_t clear) __must_check; /* VD_VOL_READONLY */
+/* Of its own it may always have so many blocks (0: as there are), whatever others write.  A snapshot
+ * of it begins the count anew.  -EINVAL above its size; -ENOSPC: vd_pool_info tells how much could be.
+ * Snapshots of it, and its rollback, then answer -ENOSPC where the pool cannot promise it all again. */
+int vd_volume_reserve(struct vd_pool *pool, uint32_t id, uint64_t blocks) __must_check;
 int vd_volume_set_attrs(struct vd_pool *pool, uint32_t id, const char *attrs) __must_check; /* -E2BIG */
 int vd_volume_lock(struct vd_pool *pool, uint32_t id, const struct vd_disk_holder *who) __must_check; /* -EACCES: held */
 int vd_volume_unlock(struct vd_pool *pool, uint32_t id) __must_check;
@@ -254,6 +262,7 @@ enum vd_fault { /* what a check found */
 	VD_FAULT_RANGE,    /* volume's range a..a+b (bytes) is lost */
 	VD_FAULT_NAME,     /* a = volume id; not found by its name */
 	VD_FAULT_MAPPED,   /* a = recorded, b = found */
+	VD_FAULT_PROMISED, /* a = blocks promised as the superblock says, b = as the volumes say */
 };
 struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; };
 typedef int (*vd_check_fn)(void *arg, const struct vd_check_report *r);

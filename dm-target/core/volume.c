@@ -52,6 +52,8 @@ void vd_record_set(struct vd_volume *vol, struct vd_record *rec)
 	vd_write_lock(&vol->map);
 	__atomic_store_n(&vol->size, le64_to_cpu(rec->d.size) >> VD_BLOCK_SHIFT, __ATOMIC_RELAXED);
 	__atomic_store_n(&vol->readonly, flags & VD_VOL_READONLY, __ATOMIC_RELAXED);
+	vol->reserved = le64_to_cpu(rec->d.reserved_blocks);
+	vd_reserve_follow(vol);
 	vd_write_unlock(&vol->map);
 	vd_volume_dirty(vol);
 }
@@ -88,7 +90,7 @@ int vd_record_verify(const struct vd_disk_volume *d, uint32_t id)
 	uint32_t flags = le32_to_cpu(d->flags), attrs = le32_to_cpu(d->attrs_len);
 	uint64_t size = le64_to_cpu(d->size);
 
-	if (le32_to_cpu(d->id) != id || !id || size % VD_BLOCK || size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
+	if (le32_to_cpu(d->id) != id || !id || size % VD_BLOCK || le64_to_cpu(d->reserved_blocks) > size >> VD_BLOCK_SHIFT || size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
 	    le32_to_cpu(d->npointers) > VD_POINTERS_MAX || attrs > VD_ATTRS_MAX ||
 	    !terminated(d->name, sizeof(d->name)) || !terminated(d->base, sizeof(d->base)) ||
 	    d->root.height > VD_TREE_LEVELS_MAX)
@@ -218,8 +220,11 @@ int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 	}
 	if (!r) {
 		vol->mapped = le64_to_cpu(d->mapped);
+		vol->own = le64_to_cpu(d->own_blocks);
 		vol->last_snapshot = le64_to_cpu(d->last_snapshot);
 		vd_atomic_set(&vol->settled, (int64_t)vol->last_snapshot);
+		vol->reserved = le64_to_cpu(d->reserved_blocks);
+		vd_atomic_set(&vol->promised, (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol))); /* it is in the sum (R2) */
 		vol->disk_root = root;
 		vol->disk_page = slot.ptr;
 		vd_volume_insert(vs, vol);
@@ -267,7 +272,7 @@ struct change {
 	bool is_new;
 	bool shrinks;
 	struct vd_ext cut;       /* what shrinking unmaps */
-	uint64_t freed;
+	uint64_t freed, own;
 	struct vd_ov_entry *spare[2];
 	struct vd_plan plan;
 };
@@ -309,6 +314,8 @@ static int change_plan(struct change *c, struct vd_pool *pool, struct vd_volume 
 	c->shrinks = true;
 	c->cut = (struct vd_ext){ .v = blocks, .len = VD_VBLK_END - blocks, .kind = vol->has_base ? VD_ZERO : VD_HOLE };
 	r = vd_map_mapped(vol, blocks, VD_VBLK_END - blocks, &c->freed);
+	if (!r)
+		r = vd_reserve_count(vol, blocks, VD_VBLK_END - blocks, c->freed, &c->own);
 	return r ? r : vd_spares_new(pool, c->spare, VD_ALLOC_WAIT);
 }
 
@@ -326,9 +333,14 @@ static void change_apply(struct change *c, uint64_t seq)
 		c->cut.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 		vd_map_put(vol, &c->cut, seq, c->spare);
 		vol->mapped -= c->freed;
+		vd_reserve_freed(vol, c->own);
 		vd_write_unlock(&vol->map);
 	}
 	if (c->is_new) {
+		vd_write_lock(&vol->map);
+		vol->reserved = le64_to_cpu(c->rec->d.reserved_blocks);
+		vd_reserve_follow(vol);
+		vd_write_unlock(&vol->map);
 		vd_volume_dirty(vol);
 		if (le32_to_cpu(c->rec->d.flags) & VD_VOL_DELETING)
 			vd_atomic_add(&vs->dying, 1);
@@ -369,6 +381,14 @@ static int writable(struct vd_pool *pool)
 	return vd_pool_writable(pool) ? 0 : -EROFS;
 }
 
+/* Before a reservation is refused: what was given back may not be free yet. */
+static int reserve_make(struct vd_pool *pool)
+{
+	int r = vd_space_make(pool, NULL);
+
+	return r == -ENOSPC ? 0 : r;
+}
+
 int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -377,13 +397,14 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 	struct vd_record *rec;
 	struct vd_volume *vol = NULL;
 	struct change c;
-	uint64_t seq;
+	uint64_t seq, held;
+	bool made = false;
 	int r = writable(pool);
 
 	if (r)
 		return r;
 	if (!vd_name_valid(spec->name) || !spec->size || spec->size % VD_BLOCK || spec->size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
-	    (spec->base && strlen(spec->base) >= VD_BASE_MAX))
+	    (spec->base && strlen(spec->base) >= VD_BASE_MAX) || spec->reserved > spec->size >> VD_BLOCK_SHIFT)
 		return -EINVAL;
 	if (spec->attrs && strlen(spec->attrs) > VD_ATTRS_MAX)
 		return -E2BIG;
@@ -403,6 +424,7 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		memcpy(d->uuid, spec->uuid, 16);
 		memcpy(d->name, spec->name, strlen(spec->name));
 		d->size = cpu_to_le64(spec->size);
+		d->reserved_blocks = cpu_to_le64(spec->reserved);
 		d->family = cpu_to_le64(vs->next_id);
 		d->created = cpu_to_le64(pool->host.now(pool->host.ctx));
 		d->lock = spec->lock;
@@ -419,9 +441,13 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 			return r;
 		}
 		rec->refs++; /* the volume's and the change's */
+		held = 0;
 		r = change_plan(&c, pool, vol, true, rec);
 		if (!r)
+			r = vd_reserve_hold(vol, spec->reserved, 0, &held); /* R4 */
+		if (!r)
 			r = change_do(&c, &seq);
+		vd_space_unhold(pool, held);
 		if (!r) {
 			*id = vol->id;
 			vs->next_id++;
@@ -431,9 +457,14 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		if (r)
 			vd_volume_forget(pool, vol);
 		vd_mutex_unlock(&vs->lock);
-		if (r != -EWOULDBLOCK)
+		if (r == -ENOSPC && !made) {
+			made = true;
+			r = reserve_make(pool);
+		} else if (r != -EWOULDBLOCK) {
 			return r ? r : vd_journal_commit(pool, seq);
-		r = vd_journal_make_room(pool);
+		} else {
+			r = vd_journal_make_room(pool);
+		}
 		if (r)
 			return r;
 	}
@@ -497,6 +528,7 @@ static int edit_size(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
 {
 	(void)vol;
 	d->size = cpu_to_le64(*(uint64_t *)arg);
+	d->reserved_blocks = cpu_to_le64(vd_min(le64_to_cpu(d->reserved_blocks), *(uint64_t *)arg >> VD_BLOCK_SHIFT));
 	return 0;
 }
 
@@ -550,6 +582,38 @@ int vd_volume_set_flags(struct vd_pool *pool, uint32_t id, uint32_t set, uint32_
 	struct flag_arg a = { set, clear };
 
 	return (set | clear) & ~(uint32_t)VD_VOL_READONLY ? -EINVAL : edit(pool, id, edit_flags, &a);
+}
+
+struct reserve_arg { uint64_t blocks, held; };
+
+static int edit_reserve(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
+{
+	struct reserve_arg *a = arg;
+	uint64_t own;
+
+	vd_space_unhold(vol->pool, a->held); /* of the round before */
+	a->held = 0;
+	if (a->blocks > le64_to_cpu(d->size) >> VD_BLOCK_SHIFT)
+		return -EINVAL;
+	d->reserved_blocks = cpu_to_le64(a->blocks);
+	vd_read_lock(&vol->map);
+	own = vd_reserve_own(vol);
+	vd_read_unlock(&vol->map);
+	return vd_reserve_hold(vol, a->blocks, own, &a->held); /* R4 */
+}
+
+int vd_volume_reserve(struct vd_pool *pool, uint32_t id, uint64_t blocks)
+{
+	struct reserve_arg a = { blocks, 0 };
+	int r = edit(pool, id, edit_reserve, &a);
+
+	if (r == -ENOSPC) {
+		r = reserve_make(pool);
+		if (!r)
+			r = edit(pool, id, edit_reserve, &a);
+	}
+	vd_space_unhold(pool, a.held);
+	return r;
 }
 
 static int edit_attrs(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
@@ -687,6 +751,7 @@ static int delete_plan(struct vd_plan *plan, struct vd_volume *vol, struct vd_re
 
 		memset(d->name, 0, sizeof(d->name));
 		d->flags = cpu_to_le32((le32_to_cpu(d->flags) & ~(uint32_t)VD_VOL_PENDING) | VD_VOL_DELETING);
+		d->reserved_blocks = 0;
 	}
 	return r;
 }
@@ -813,6 +878,8 @@ int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *inf
 		memcpy(info->pointer, d->pointer, sizeof(info->pointer));
 		vd_read_lock(&vol->map);
 		info->mapped = vol->mapped;
+		info->reserved = vol->reserved;
+		info->unused = vol->reserved - vd_min(vol->reserved, vd_reserve_own(vol));
 		info->last_snapshot = vol->last_snapshot;
 		vd_read_unlock(&vol->map);
 	}
@@ -957,7 +1024,7 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	struct vd_disk_rec_unmap u = { .kind = 0 };
 	struct vd_disk_rec_map m = { .vblk = 0 };
 	struct vd_ov_entry *spare[2];
-	uint64_t pl, fresh = 0, freed = 0;
+	uint64_t pl, fresh = 0, freed = 0, own = 0;
 	struct vd_ext e = { .birth = (uint64_t)vd_atomic_read(&pool->volumes->epoch) };
 	int r;
 
@@ -985,13 +1052,16 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	r = vd_spares_new(pool, spare, VD_ALLOC_WAIT);
 	if (r)
 		return r;
-	if (map)
-		r = vd_space_claim(pool, e.p, e.len);
+	r = map ? vd_space_claim(pool, e.p, e.len) : vd_reserve_count(vol, e.v, e.len, freed, &own);
 	if (!r) {
 		vd_read_lock(&pool->volumes->seal);
 		vd_write_lock(&vol->map);
 		vd_map_put(vol, &e, 0, spare);
 		vol->mapped += fresh - freed;
+		if (map)
+			vd_reserve_wrote(vol, e.len);
+		else
+			vd_reserve_freed(vol, own);
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&pool->volumes->seal);
 	}

@@ -100,6 +100,9 @@ struct vd_volume {
 	struct vd_layer *base;    /* map to read, meta + map to change */
 	uint64_t last_snapshot;   /* map */
 	uint64_t mapped;          /* map */
+	uint64_t own;             /* of these, born after last_snapshot, unless that is 0; map */
+	uint64_t reserved;        /* map */
+	vd_atomic_t promised;     /* to it, of what the space layer has in sum; map to change (R2) */
 	uint64_t size;            /* blocks; map */
 	bool readonly, has_base;  /* map */
 
@@ -119,7 +122,7 @@ struct vd_volume {
 	/* the running cut's; ckpt_lock */
 	struct vd_layer *cut_base;
 	struct vd_record *cut_rec;
-	uint64_t cut_mapped, cut_snapshot;
+	uint64_t cut_mapped, cut_snapshot, cut_own;
 	struct vd_root cut_root;  /* what the fold made of it; of the index always the newest */
 	struct vd_layer *cut_new; /* bottom layer for cut_root when it is not cut_base's own */
 	struct vd_list cut;
@@ -195,7 +198,32 @@ void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
 int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) __must_check;
 void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
-int vd_space_make(struct vd_pool *pool) __must_check; /* class B: frees what can be freed; -ENOSPC: nothing came */
+/* Class B: frees what can be freed. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
+int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol) __must_check;
+
+/* ---- reserve.c ---- */
+/* After any change of the volume's counts or reservation, under seal (or meta) and map for writing. */
+void vd_reserve_follow(struct vd_volume *vol);
+/* The same after n blocks were mapped anew, or `own` of its own unmapped. */
+static inline void vd_reserve_wrote(struct vd_volume *vol, uint64_t n)
+{
+	vol->own += n;
+	if (vd_unlikely(vol->reserved))
+		vd_reserve_follow(vol);
+}
+void vd_reserve_freed(struct vd_volume *vol, uint64_t own);
+/* What vd_reserve_freed() is to be told when [v, v + len), of which `freed` blocks are mapped, is
+ * unmapped. Class B. */
+int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, uint64_t *own) __must_check;
+/* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
+ * what is promised to others.  vol NULL: one without a reservation. Class N. */
+uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
+uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own); /* blocks kept for it */
+uint64_t vd_reserve_own(const struct vd_volume *vol); /* map, or seal for writing */
+uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have reserved */
+/* Keeps back what would be promised more if the volume had that reservation and owned so much;
+ * -ENOSPC.  *held goes to vd_space_unhold() when it is done, or not. */
+int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t *held) __must_check;
 
 /* ---- own.c ---- */
 /* Looks through open volumes that had snapshots for those that are sole owners of all

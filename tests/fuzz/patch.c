@@ -131,7 +131,7 @@ static const struct field f_super[] = {
 	F(struct vd_disk_super, ro_compat), F(struct vd_disk_super, incompat), { offsetof(struct vd_disk_super, pool), 0, 64 },
 	{ offsetof(struct vd_disk_super, name) + 120, 0, 64 }, F(struct vd_disk_super, generation),
 	F(struct vd_disk_super, incarnation), F(struct vd_disk_super, epoch), F(struct vd_disk_super, seq),
-	F(struct vd_disk_super, next_volume), F(struct vd_disk_super, total_blocks), F(struct vd_disk_super, used_blocks),
+	F(struct vd_disk_super, next_volume), F(struct vd_disk_super, total_blocks), F(struct vd_disk_super, used_blocks), F(struct vd_disk_super, promised_blocks),
 	F(struct vd_disk_super, sector_size), F(struct vd_disk_super, nmembers), ROOT(struct vd_disk_super, space),
 	ROOT(struct vd_disk_super, volumes), ROOT(struct vd_disk_super, index), F(struct vd_disk_super, journal_start),
 	F(struct vd_disk_super, journal_blocks), F(struct vd_disk_super, journal_member[0]),
@@ -164,7 +164,7 @@ static const struct field f_space[] = {
 static const struct field f_volume[] = {
 	HEAD, V(id), V(flags), { offsetof(struct vd_disk_volume, name), 0, 64 }, { offsetof(struct vd_disk_volume, name) + 120, 0, 64 },
 	V(size), V(mapped), ROOT(struct vd_disk_volume, root), V(last_snapshot), V(family), V(origin), V(created),
-	V(reserved_blocks), V(trim_from), V(lock.pid), V(npointers), V(attrs_len), V(pointer[0].mode), V(pointer[0].link),
+	V(reserved_blocks), V(own_blocks), V(lock.pid), V(npointers), V(attrs_len), V(pointer[0].mode), V(pointer[0].link),
 	V(pointer[3].mode), { offsetof(struct vd_disk_volume, base) + 504, 0, 64 },
 	{ offsetof(struct vd_disk_volume, attrs), 0, 64 }, { offsetof(struct vd_disk_volume, zero), 0, 64 },
 };

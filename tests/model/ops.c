@@ -10,11 +10,12 @@ static const unsigned weights[W_OPS] = {
 	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
 	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
 	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10, [W_FRAGMENT] = 3,
+	[W_RESERVE] = 10,
 };
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
-	"reopen", "add", "check", "edge", "fragment", "fill",
+	"reopen", "add", "check", "edge", "fragment", "reserve", "fill",
 };
 
 void world_weights(struct world *w)
@@ -148,7 +149,7 @@ static bool may_be_full(struct world *w)
 	if (w->shape.tiny)
 		return true;
 	vd_pool_info(w->pool, &info);
-	return info.used_blocks + info.reserve_blocks > info.total_blocks / 2;
+	return info.used_blocks + info.reserve_blocks + info.promised_blocks > info.total_blocks / 2;
 }
 
 /*
@@ -177,6 +178,21 @@ static int settle(struct world *w, int r, int also)
 	world_fail(w, "%s of volume %u: error %d", ref_op_name[kind], w->ref->vol[0] ? w->ref->op.id : 0, r);
 }
 
+static uint64_t unused(struct world *w, const struct ref_vol *v)
+{
+	struct vd_volume_info info;
+
+	return v->reserved && !vd_volume_info(w->pool, v->id, &info) ? info.unused : 0;
+}
+
+/* A write of so many blocks met a full pool: not if the volume had that reserved, and not taken yet. */
+static void judge_full(struct world *w, const struct ref_vol *v, uint64_t blocks, uint64_t kept)
+{
+	if (blocks <= kept)
+		world_fail(w, "volume %u: no space for %llu blocks, and %llu are kept for it", v->id, (ull)blocks, (ull)kept);
+	w->nospace++;
+}
+
 /* Of a call that changes nothing the model knows of. */
 static int plain(struct world *w, const char *what, int r)
 {
@@ -203,7 +219,7 @@ static int do_write(struct world *w)
 	struct ref_vol *v = pick(w, UNLOCKED | (one_in(w, 20) ? 0 : WRITABLE));
 	struct ref_op op = { .kind = REF_WRITE };
 	struct vd_volume *h;
-	uint64_t done;
+	uint64_t done, kept;
 	int r;
 
 	if (!v)
@@ -212,6 +228,7 @@ static int do_write(struct world *w)
 		return 1;
 	op.id = v->id;
 	op.value = w->ref->next_value++;
+	kept = unused(w, v);
 	pick_range(w, v, w->shape.max_write, &op.off, &op.len);
 	if (v->readonly) {
 		r = io_stamp(w->sim, h, v->nbase, op.off, op.len, op.value, NULL);
@@ -225,7 +242,7 @@ static int do_write(struct world *w)
 	world_log(w, "write %u: %llu+%llu (block %llu) = %llu: %d", v->id, (ull)op.off, (ull)op.len, (ull)op.off / VD_BLOCK, (ull)op.value, r);
 	if (r == -ENOSPC && !world_disturbed(w) && may_be_full(w)) {
 		ref_done_partly(w->ref, done);
-		w->nospace++;
+		judge_full(w, v, (op.off + op.len - 1) / VD_BLOCK - op.off / VD_BLOCK + 1, kept);
 		return 0;
 	}
 	return settle(w, r, 0);
@@ -236,7 +253,7 @@ static int do_fragment(struct world *w)
 {
 	struct ref_vol *v = pick(w, UNLOCKED | WRITABLE);
 	struct ref_op op = { .kind = REF_WRITE, .len = VD_BLOCK };
-	uint64_t at, n, step, done;
+	uint64_t at, n, step, done, kept;
 	struct vd_volume *h;
 	int r = 0;
 
@@ -248,14 +265,15 @@ static int do_fragment(struct world *w)
 	op.value = w->ref->next_value++;
 	at = island(w, v) / VD_BLOCK;
 	n = 20 + below(w, 400);
+	kept = unused(w, v);
 	step = 2 + below(w, 3);
-	for (; !r && n && (at + 1) * VD_BLOCK <= v->size; n--, at += step) {
+	for (; !r && n && (at + 1) * VD_BLOCK <= v->size; n--, at += step, kept -= least(kept, 1)) {
 		op.off = at * VD_BLOCK;
 		ref_begin(w->ref, &op);
 		r = io_stamp(w->sim, h, v->nbase, op.off, op.len, op.value, &done);
 		if (r == -ENOSPC && !world_disturbed(w) && may_be_full(w)) {
 			ref_done_partly(w->ref, done);
-			w->nospace++;
+			judge_full(w, v, 1, kept);
 		} else if (settle(w, r, 0)) {
 			break;
 		}
@@ -393,10 +411,12 @@ static int do_create(struct world *w)
 	for (i = 0; i < 16; i++)
 		spec.uuid[i] = (uint8_t)rng_next(&w->rng);
 	spec.size = op.size;
+	if (one_in(w, 8))
+		spec.reserved = op.reserved = least(below(w, 300), op.size / VD_BLOCK);
 	ref_begin(w->ref, &op);
 	r = vd_volume_create(w->pool, &spec, &w->ref->op.id);
 	world_log(w, "create %s, %llu bytes, base %llu: %d, volume %u", op.name, (ull)op.size, (ull)op.nbase, r, r ? 0 : w->ref->op.id);
-	return settle(w, r, 0);
+	return settle(w, r, op.reserved ? -ENOSPC : 0);
 }
 
 static int do_delete(struct world *w)
@@ -471,6 +491,7 @@ static int snapshot(struct world *w, unsigned n)
 {
 	struct ref_op op = { .kind = REF_SNAPSHOT };
 	struct vd_snap snap[REF_PAIRS] = { 0 };
+	bool reserved = false;
 	unsigned i, k;
 	int r;
 
@@ -484,6 +505,7 @@ static int snapshot(struct world *w, unsigned n)
 		if (k < op.n)
 			continue;
 		op.pair[op.n].origin = v->id;
+		reserved |= v->reserved;
 		op.pair[op.n].readonly = one_in(w, 2);
 		fresh_name(w, op.pair[op.n].name, sizeof(op.pair[0].name));
 		snap[op.n].origin = v->id;
@@ -502,7 +524,7 @@ static int snapshot(struct world *w, unsigned n)
 		world_log(w, "snapshot %u of %u: %u as %s%s: %d, volume %u", i + 1, op.n, snap[i].origin, snap[i].name,
 			  snap[i].flags ? " (ro)" : "", r, r ? 0 : snap[i].id);
 	}
-	return settle(w, r, 0);
+	return settle(w, r, reserved ? -ENOSPC : 0);
 }
 
 static int do_rollback(struct world *w)
@@ -529,6 +551,8 @@ static int do_rollback(struct world *w)
 	world_log(w, "rollback %u to %u: %d", v->id, s->id, r);
 	if (!r && !world_disturbed(w) && (is_open(w, v->id) || s->family != v->family))
 		world_fail(w, "rollback of volume %u, which is open or not related", v->id);
+	if (v->reserved && r == -ENOSPC)
+		return settle(w, r, -ENOSPC);
 	return settle(w, r, s->family != v->family && r == -EXDEV ? -EXDEV : is_open(w, v->id) ? -EBUSY : 0);
 }
 
@@ -640,6 +664,25 @@ static int do_readonly(struct world *w)
 	r = vd_volume_set_flags(w->pool, v->id, op.readonly ? VD_VOL_READONLY : 0, op.readonly ? 0 : VD_VOL_READONLY);
 	world_log(w, "volume %u: readonly %d: %d", v->id, op.readonly, r);
 	return settle(w, r, 0);
+}
+
+static int do_reserve(struct world *w)
+{
+	struct ref_op op = { .kind = REF_RESERVE };
+	struct ref_vol *v = pick(w, UNLOCKED);
+	int r;
+
+	if (!v)
+		return 0;
+	op.id = v->id;
+	if (!one_in(w, 3))
+		op.reserved = least(below(w, one_in(w, 6) ? 3000 : 200), v->size / VD_BLOCK);
+	ref_begin(w->ref, &op);
+	r = vd_volume_reserve(w->pool, v->id, op.reserved);
+	world_log(w, "reserve %llu blocks for %u (had %llu): %d", (ull)op.reserved, v->id, (ull)v->reserved, r);
+	if (r == -ENOSPC && op.reserved <= v->reserved && !world_disturbed(w))
+		world_fail(w, "a lower reservation of volume %u is refused", v->id);
+	return settle(w, r, -ENOSPC);
 }
 
 /* ---- reports ---------------------------------------------------------- */
@@ -932,6 +975,7 @@ int world_do(struct world *w, enum world_op op)
 	case W_FLUSH: return do_flush(w);
 	case W_FUA: return do_fua(w);
 	case W_FRAGMENT: return do_fragment(w);
+	case W_RESERVE: return do_reserve(w);
 	case W_FILL: return do_fill(w);
 	case W_CREATE: return do_create(w);
 	case W_DELETE: return do_delete(w);

@@ -3,7 +3,7 @@
 
 const char *const ref_op_name[REF_KINDS] = {
 	"none", "write", "unmap", "create", "delete", "rename", "resize", "snapshot", "rollback",
-	"attrs", "lock", "unlock", "pointer-add", "pointer-del", "readonly",
+	"attrs", "lock", "unlock", "pointer-add", "pointer-del", "readonly", "reserve",
 };
 
 static void *must_alloc(size_t n)
@@ -378,6 +378,7 @@ void ref_done(struct ref *ref)
 		v->size = op->size;
 		v->nbase = op->nbase;
 		v->readonly = op->readonly;
+		v->reserved = op->reserved;
 		snprintf(v->attrs, sizeof(v->attrs), "%s", op->attrs);
 		break;
 	case REF_DELETE:
@@ -390,6 +391,7 @@ void ref_done(struct ref *ref)
 		if (op->size < v->size)
 			cut_off(v, op->size);
 		v->size = op->size;
+		v->reserved = vd_min(v->reserved, v->size / VD_BLOCK);
 		break;
 	case REF_SNAPSHOT:
 		for (i = 0; i < op->n; i++) {
@@ -411,6 +413,7 @@ void ref_done(struct ref *ref)
 		pages_share(v, c);
 		past_copy(v, c);
 		v->size = c->size;
+		v->reserved = vd_min(v->reserved, v->size / VD_BLOCK);
 		break;
 	case REF_ATTRS:
 		snprintf(v->attrs, sizeof(v->attrs), "%s", op->attrs);
@@ -432,6 +435,9 @@ void ref_done(struct ref *ref)
 		break;
 	case REF_READONLY:
 		v->readonly = op->readonly;
+		break;
+	case REF_RESERVE:
+		v->reserved = op->reserved;
 		break;
 	case REF_NONE:
 	case REF_KINDS:
@@ -579,6 +585,9 @@ static int look_record(struct look *k, struct ref_vol *v)
 		return say(k, "volume %u (%s): attrs '%s' should be '%s'", v->id, v->name, info.attrs, v->attrs);
 	if (info.npointers != v->npointers)
 		return say(k, "volume %u (%s): %u pointers should be %u", v->id, v->name, info.npointers, v->npointers);
+	if (info.reserved != v->reserved)
+		return say(k, "volume %u (%s): %llu blocks reserved, should be %llu", v->id, v->name,
+			   (unsigned long long)info.reserved, (unsigned long long)v->reserved);
 	if (k->ref->exact && info.mapped != ref_mapped(v))
 		return say(k, "volume %u (%s): maps %llu blocks and should %llu", v->id, v->name,
 			   (unsigned long long)info.mapped, (unsigned long long)ref_mapped(v));
@@ -639,6 +648,8 @@ static int look_pending(struct look *k)
 		return info.npointers == v->npointers - 1;
 	case REF_READONLY:
 		return !!(info.flags & VD_VOL_READONLY) == op->readonly;
+	case REF_RESERVE:
+		return info.reserved == op->reserved;
 	case REF_NONE:
 	case REF_WRITE:
 	case REF_UNMAP:

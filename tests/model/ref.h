@@ -37,6 +37,7 @@ struct ref_vol {
 	char attrs[64];
 	uint64_t size;
 	uint64_t nbase;     /* sectors of base image; 0: none */
+	uint64_t reserved;  /* blocks */
 	bool readonly, locked;
 	unsigned npointers;
 	uint32_t link[VD_POINTERS_MAX];
@@ -49,14 +50,14 @@ struct ref_vol {
 
 enum ref_op_kind {
 	REF_NONE, REF_WRITE, REF_UNMAP, REF_CREATE, REF_DELETE, REF_RENAME, REF_RESIZE, REF_SNAPSHOT, REF_ROLLBACK,
-	REF_ATTRS, REF_LOCK, REF_UNLOCK, REF_POINTER_ADD, REF_POINTER_DEL, REF_READONLY, REF_KINDS
+	REF_ATTRS, REF_LOCK, REF_UNLOCK, REF_POINTER_ADD, REF_POINTER_DEL, REF_READONLY, REF_RESERVE, REF_KINDS
 };
 extern const char *const ref_op_name[REF_KINDS];
 struct ref_op {
 	enum ref_op_kind kind;
 	uint32_t id, other;       /* other: ROLLBACK's snapshot, POINTER's link */
 	uint64_t off, len, value; /* WRITE, UNMAP, in bytes */
-	uint64_t size, nbase;
+	uint64_t size, nbase, reserved;
 	char name[128], attrs[64];
 	bool readonly;
 	unsigned n;

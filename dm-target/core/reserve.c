@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Reservations: a volume may always have so many blocks of its own (D10).
+ *
+ * What counts is not what a volume maps but what is its own, that is, what it writes
+ * in place: after a snapshot it must write anew what it shares, and a reservation
+ * that did not cover that would be worth nothing on the day it is wanted.
+ *
+ * R1  To a volume is promised what it may still want: reserved - own, and on top of that
+ *     the metadata of blocks that lie each by itself, in two copies of pages half full.
+ *     own is all it maps, or, after a snapshot, what it has written since.
+ * R2  The promises' sum changes with the volume's counts in one step, under seal (or
+ *     meta) and vol->map.  A cut has both locks: superblock and records say the same,
+ *     and an opening takes the sum from the superblock and goes on with the replay.
+ * R3  Nobody takes a block that would leave less than the reserve and what is promised to
+ *     others (A5).  What the next checkpoint may need is kept on top, by a look beforehand.
+ * R4  Where a promise would grow other than by giving blocks back, it is held first: if
+ *     the pool has not that much the reservation, snapshot or rollback is refused.
+ *
+ * own may be too large by blocks whose birth a full page has rounded down to before
+ * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
+ * other volumes with writes to one page in between, and the next snapshot forgets it.
+ */
+#include "volume.h"
+
+static uint64_t with_metadata(uint64_t n)
+{
+	return n ? n + n / 32 + 64 : 0;
+}
+
+uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own)
+{
+	return with_metadata(reserved > own ? reserved - own : 0);
+}
+
+uint64_t vd_reserve_own(const struct vd_volume *vol)
+{
+	return vol->last_snapshot ? vd_min(vol->own, vol->mapped) : vol->mapped;
+}
+
+void vd_reserve_follow(struct vd_volume *vol)
+{
+	int64_t now = (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol)), was = vd_atomic_read(&vol->promised);
+
+	/* Whoever reads the sum and then this sees others' part too large, never too small. */
+	if (now < was)
+		vd_atomic_set(&vol->promised, now);
+	if (now != was)
+		vd_space_promise(vol->pool, now - was);
+	if (now > was)
+		vd_atomic_set(&vol->promised, now);
+}
+
+void vd_reserve_freed(struct vd_volume *vol, uint64_t own)
+{
+	vol->own -= vd_min(vol->own, own);
+	if (vol->reserved)
+		vd_reserve_follow(vol);
+}
+
+int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, uint64_t *own)
+{
+	uint64_t end = v + len, n = 0, last;
+	struct vd_ext e;
+	bool matters;
+	int r;
+
+	vd_read_lock(&vol->map);
+	last = vol->last_snapshot;
+	matters = vol->reserved && last && freed;
+	vd_read_unlock(&vol->map);
+	*own = freed; /* too many, perhaps */
+	if (!matters)
+		return 0;
+	for (; v < end; v += e.len) {
+		r = vd_map_find_wait(vol, v, &e);
+		if (r)
+			return r;
+		if (e.kind == VD_DATA && e.birth > last)
+			n += vd_min(e.len, end - v);
+	}
+	*own = n;
+	return 0;
+}
+
+uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol)
+{
+	return pool->reserve_blocks + vd_meta_need(pool) + vd_space_others(pool, vol ? &vol->promised : NULL);
+}
+
+uint64_t vd_reserve_most(struct vd_pool *pool)
+{
+	uint64_t kept = vd_reserve_kept(pool, NULL) + 64, free = vd_space_free(pool);
+
+	return free > kept ? (free - kept) - ((free - kept) + 32) / 33 : 0;
+}
+
+int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t *held)
+{
+	uint64_t now = vd_reserve_promise(reserved, own), was = (uint64_t)vd_atomic_read(&vol->promised);
+	int r = now > was ? vd_space_hold(vol->pool, now - was, vd_meta_need(vol->pool)) : 0;
+
+	if (!r)
+		*held = now > was ? now - was : 0;
+	return r;
+}
