@@ -557,14 +557,14 @@ static void look_at_thresholds(struct vol_host *h, unsigned *passed)
 	/* What is promised cannot be given to others. 2^48 blocks at most. */
 	permille = (info.used_blocks + info.promised_blocks) * 1000 / info.total_blocks;
 	for (unsigned i = 0; i < 4; i++) {
-		bool now = info.threshold[i] && permille >= info.threshold[i];
+		bool now = info.policy.threshold[i] && permille >= info.policy.threshold[i];
 		if (now == (*passed >> i & 1))
 			continue;
 		*passed ^= 1u << i;
-		if (!info.threshold[i])
+		if (!info.policy.threshold[i])
 			continue; /* taken away */
 		vol_log(now ? VOL_LOG_WARN : VOL_LOG_INFO, "pool %s is %s %u.%u %% full: %u.%u %% is in use%s", h->name,
-			now ? "more than" : "less than", info.threshold[i] / 10, info.threshold[i] % 10,
+			now ? "more than" : "less than", info.policy.threshold[i] / 10, info.policy.threshold[i] % 10,
 			(unsigned)(permille / 10), (unsigned)(permille % 10), now ? "" : " again");
 	}
 }

@@ -798,7 +798,7 @@ static bool wait_for_space(struct patience *p, int r)
 		return false;
 	for (unsigned ms = 0;; ms += SPACE_LOOK_MS) {
 		vd_pool_info(vol_pool_engine(pool), info);
-		queue = !(info->policy & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
+		queue = !(info->policy.flags & VD_POLICY_ERROR_IF_FULL) && info->mode <= VD_MODE_OUT_OF_SPACE;
 		now = info->used_blocks + info->promised_blocks;
 		if (ms)
 			changed = info->total_blocks != total || now < taken;

@@ -11,7 +11,8 @@
  *   pool-check      [quick] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
  *   pool-dump       parts {"nodes": […]} → nodes
  *   pool-add        path [size] [force] [test] → path member
- *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"]
+ *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
+ *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
  *   flush  checkpoint
  *   stop-if-unused  → stopped: true, or false and reason
  *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
@@ -304,11 +305,13 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_u64(result, "durable_seq", info->durable_seq);
 	json_set_u64(result, "sector_size", info->sector_size);
 	json_set_u64(result, "created", info->created);
-	json_set_str(result, "policy", info->policy & VD_POLICY_ERROR_IF_FULL ? "error" : "queue");
+	json_set_str(result, "policy", info->policy.flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue");
 	o = json_object_new_array();
 	for (unsigned i = 0; i < 4; i++)
-		json_object_array_add(o, json_object_new_uint64(info->threshold[i]));
+		json_object_array_add(o, json_object_new_uint64(info->policy.threshold[i]));
 	json_set(result, "thresholds", o);
+	json_set_u64(result, "grow_by", info->policy.grow_by << VD_BLOCK_SHIFT);
+	json_set_u64(result, "grow_to", info->policy.grow_to << VD_BLOCK_SHIFT);
 	json_set_u64(result, "members_missing", info->nmissing);
 	json_set(result, "members", members_json(rq, info));
 	if (rq->pool->have_owner) {
@@ -613,41 +616,45 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	struct json_object *list;
-	const char *policy;
-	uint32_t threshold[4], flags;
+	const char *full;
+	struct vd_pool_policy policy;
+	uint64_t bytes;
 	int r = 0;
 
 	(void)result;
 	if (!info)
 		return -ENOMEM;
 	vd_pool_info(rq->pool->engine, info);
-	memcpy(threshold, info->threshold, sizeof(threshold));
-	flags = info->policy;
+	policy = info->policy;
 	free(info);
 	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
 		if (json_object_array_length(list) > 4)
 			return op_fail(rq, -EINVAL, "%zu thresholds were given; a pool has four at most",
 				       json_object_array_length(list));
-		memset(threshold, 0, sizeof(threshold));
+		memset(policy.threshold, 0, sizeof(policy.threshold));
 		for (size_t i = 0; i < json_object_array_length(list); i++) {
 			struct json_object *v = json_object_array_get_idx(list, i);
 			int64_t n = json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : -1;
 			if (n < 0 || n > 1000)
 				return op_fail(rq, -EINVAL, "threshold %zu is not a number from 0 to 1000 (per mille of the pool)", i + 1);
-			threshold[i] = (uint32_t)n;
+			policy.threshold[i] = (uint32_t)n;
 		}
 	}
-	if (json_get_str(rq->args, "policy", &policy)) {
-		if (strcmp(policy, "queue") && strcmp(policy, "error"))
-			return op_fail(rq, -EINVAL, "policy \"%s\" is neither \"queue\" nor \"error\"", policy);
-		flags = (flags & ~VD_POLICY_ERROR_IF_FULL) | (policy[0] == 'e' ? VD_POLICY_ERROR_IF_FULL : 0);
+	if (json_get_str(rq->args, "policy", &full)) {
+		if (strcmp(full, "queue") && strcmp(full, "error"))
+			return op_fail(rq, -EINVAL, "policy \"%s\" is neither \"queue\" nor \"error\"", full);
+		policy.flags = (policy.flags & ~VD_POLICY_ERROR_IF_FULL) | (full[0] == 'e' ? VD_POLICY_ERROR_IF_FULL : 0);
 	}
+	if (json_get_u64(rq->args, "grow_by", &bytes))
+		policy.grow_by = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
+	if (json_get_u64(rq->args, "grow_to", &bytes))
+		policy.grow_to = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 	if (!json_flag(rq->args, "test"))
-		r = vd_pool_set(rq->pool->engine, threshold, flags);
+		r = vd_pool_set(rq->pool->engine, &policy);
 	if (r == -EROFS)
 		return op_fail(rq, r, "pool %s cannot be changed: %s", rq->pool->name, read_only_why(rq));
 	if (r)
-		return op_fail(rq, r, "pool %s: thresholds and policy cannot be set: %s", rq->pool->name, vol_strerror(r));
+		return op_fail(rq, r, "pool %s: its policy cannot be changed: %s", rq->pool->name, vol_strerror(r));
 	return 0;
 }
 

@@ -608,6 +608,8 @@ int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 			;
 		room = space_came_back(pool, vol);
 	} while (!room && vd_atomic_read(&vs->dying));
+	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
+		room = space_came_back(pool, vol);
 	if (!r)
 		vd_pool_set_mode(pool, space_came_back(pool, NULL) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE);
 	vd_mutex_unlock(&vs->work_lock);

@@ -36,6 +36,12 @@ struct vd_host {
 	 * the same bytes are handed to the next opening of the pool on this boot,
 	 * zeroed on first use.  NULL or a NULL answer: the tail is in plain memory. */
 	void *(*tail)(void *ctx, size_t size);
+	/* Blocks that a member has now; 0: not known.  One that has fewer than the pool
+	 * counts on is taken for missing.  May be NULL. */
+	uint64_t (*size)(void *ctx, unsigned member);
+	/* The pool is about to be full: the host may make members larger, and vd_pool_grow()
+	 * them, before writers are told.  True: it did.  May be NULL. */
+	bool (*grow)(void *ctx);
 };
 
 #endif

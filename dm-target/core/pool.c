@@ -37,7 +37,7 @@ void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode)
 	if (mode == VD_MODE_FAILED)
 		vd_log(pool, VD_LOG_ERROR, "the pool has failed: nothing is acknowledged any more; close it, mend its members, open it again", 0, 0);
 	else if (mode == VD_MODE_OUT_OF_SPACE)
-		vd_log(pool, VD_LOG_WARN, "the pool is full: add a member or delete something", 0, 0);
+		vd_log(pool, VD_LOG_WARN, "the pool is full: add a member, enlarge one, or delete something", 0, 0);
 	else if (mode == VD_MODE_RW && now == VD_MODE_OUT_OF_SPACE)
 		vd_log(pool, VD_LOG_INFO, "the pool has space again", 0, 0);
 }
@@ -58,10 +58,9 @@ void vd_pool_want_checkpoint(struct vd_pool *pool)
 
 bool vd_pblk_valid(const struct vd_pool *pool, vd_pblk_t p, uint64_t len)
 {
-	uint64_t m = p >> VD_MEMBER_SHIFT, block = VD_PBLK_BLOCK(p);
+	uint64_t m = p >> VD_MEMBER_SHIFT, block = VD_PBLK_BLOCK(p), end = m < pool->nmembers ? vd_member_blocks(pool, (unsigned)m) : 0;
 
-	return m < pool->nmembers && block >= VD_SYSTEM_BLOCKS && block < pool->member[m].blocks &&
-	       len <= pool->member[m].blocks - block;
+	return block >= VD_SYSTEM_BLOCKS && block < end && len <= end - block;
 }
 
 /* ---- memory --------------------------------------------------------------- */
@@ -487,6 +486,14 @@ static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 		owned = vd_max(owned, found[m].owned);
 	for (m = 0; m < pool->nmembers; m++) {
 		bool out = le32_to_cpu(pool->super->member[m].flags) & VD_MEMBER_OUT;
+		uint64_t has = found[m].label && pool->host.size ? pool->host.size(pool->host.ctx, m) : 0;
+
+		if (has && has < pool->member[m].blocks) { /* what lay beyond is lost, or will be back with it */
+			vd_log(pool, VD_LOG_WARN, "member %a is too short: it has %b blocks of 4 KiB, and the pool counts on more", m, has);
+			pool->member[m].missing = true;
+			missing++;
+			continue;
+		}
 
 		if (found[m].label && !out && found[m].generation + 1 >= best && found[m].incarnation >= owned &&
 		    !memcmp(found[m].uuid, pool->member[m].uuid, 16)) {
@@ -657,8 +664,10 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->overlay_extents = (uint64_t)vd_atomic_read(&vs->overlay);
 	info->meta_written = vd_journal_written(pool) + vd_cache_written(pool);
 	for (i = 0; i < 4; i++)
-		info->threshold[i] = le32_to_cpu(s->threshold[i]);
-	info->policy = le32_to_cpu(s->policy);
+		info->policy.threshold[i] = le32_to_cpu(s->threshold[i]);
+	info->policy.flags = le32_to_cpu(s->policy);
+	info->policy.grow_by = le64_to_cpu(s->grow_by);
+	info->policy.grow_to = le64_to_cpu(s->grow_to);
 	info->sector_size = le32_to_cpu(s->sector_size);
 	info->created = le64_to_cpu(s->created);
 	vd_mutex_unlock(&pool->ckpt_lock);
@@ -669,7 +678,7 @@ int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t 
 	if (m >= pool->nmembers)
 		return -ENOENT;
 	memcpy(uuid, pool->member[m].uuid, 16);
-	*blocks = pool->member[m].blocks;
+	*blocks = vd_member_blocks(pool, m);
 	*missing = pool->member[m].missing;
 	return 0;
 }
@@ -705,6 +714,7 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 	memcpy(pool->member[m].uuid, uuid, 16);
 	pool->member[m].blocks = blocks;
 	pool->member[m].behind = true;
+	pool->member[m].missing = true; /* for those that take blocks, until a superblock tells of it: see vd_pool_grow() */
 	/* The label first: without it the pool would miss a member after a crash;
 	 * a label alone, of a member no superblock knows, does no harm. */
 	r = wipe(pool, m);
@@ -719,40 +729,90 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 		if (r) /* its blocks are counted already, and no superblock will name it */
 			vd_pool_set_mode(pool, VD_MODE_FAILED);
 	}
-	if (!r)
+	if (!r) {
 		pool->reserve_blocks = le64_to_cpu(pool->super->reserve_blocks);
+		__atomic_store_n(&pool->member[m].missing, false, __ATOMIC_RELEASE);
+	}
 	vd_mutex_unlock(&pool->ckpt_lock);
 	if (!r && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE)
 		vd_pool_set_mode(pool, VD_MODE_RW);
 	return r;
 }
 
-struct set_arg { const uint32_t *threshold; uint32_t policy; };
+struct grow_arg { unsigned m; uint64_t blocks; };
+
+static void super_grow(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+{
+	const struct grow_arg *a = arg;
+	uint64_t total = le64_to_cpu(s->total_blocks) + a->blocks - pool->member[a->m].blocks;
+
+	s->member[a->m].blocks = cpu_to_le64(a->blocks);
+	s->total_blocks = cpu_to_le64(total);
+	s->reserve_blocks = cpu_to_le64(reserve_for(total));
+}
+
+/* No block of the new part is given out before the superblock that tells of it is durable:
+ * a record in the journal may be durable at once, and must not name a block that after a
+ * crash there is not. */
+int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks)
+{
+	struct grow_arg a = { m, blocks };
+	uint64_t before;
+	int r = 0;
+
+	if (!vd_pool_writable(pool))
+		return -EROFS;
+	vd_mutex_lock(&pool->ckpt_lock);
+	before = m < pool->nmembers ? pool->member[m].blocks : 0;
+	if (!before || blocks < before || blocks > 1ull << VD_MEMBER_SHIFT)
+		r = before ? -EINVAL : -ENOENT;
+	if (r || blocks == before)
+		goto out;
+	r = vd_space_stretch(pool, m, blocks);
+	if (r)
+		goto out;
+	r = vd_checkpoint_locked(pool, super_grow, &a);
+	if (r) { /* begun, and the pool has failed, or not begun */
+		if (vd_pool_writable(pool) && vd_space_stretch(pool, m, before))
+			vd_pool_set_mode(pool, VD_MODE_FAILED);
+		goto out;
+	}
+	__atomic_store_n(&pool->member[m].blocks, blocks, __ATOMIC_RELAXED);
+	vd_atomic_add(&pool->groups, (int64_t)((blocks >> VD_GROUP_SHIFT) - (before >> VD_GROUP_SHIFT)));
+	pool->reserve_blocks = le64_to_cpu(pool->super->reserve_blocks);
+	vd_space_grown(pool, m, before);
+out:
+	vd_mutex_unlock(&pool->ckpt_lock);
+	if (!r && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE)
+		vd_pool_set_mode(pool, VD_MODE_RW);
+	return r;
+}
 
 static void super_set(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
 {
-	const struct set_arg *a = arg;
+	const struct vd_pool_policy *p = arg;
 	unsigned i;
 
 	(void)pool;
 	for (i = 0; i < 4; i++)
-		s->threshold[i] = cpu_to_le32(a->threshold[i]);
-	s->policy = cpu_to_le32(a->policy);
+		s->threshold[i] = cpu_to_le32(p->threshold[i]);
+	s->policy = cpu_to_le32(p->flags);
+	s->grow_by = cpu_to_le64(p->grow_by);
+	s->grow_to = cpu_to_le64(p->grow_to);
 }
 
-int vd_pool_set(struct vd_pool *pool, const uint32_t threshold[4], uint32_t policy)
+int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy)
 {
-	struct set_arg a = { threshold, policy };
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 4; i++)
-		if (threshold[i] > 1000)
+		if (policy->threshold[i] > 1000)
 			return -EINVAL;
-	if (policy & ~VD_POLICY_ERROR_IF_FULL)
+	if (policy->flags & ~VD_POLICY_ERROR_IF_FULL || policy->grow_by > VD_PBLK_NONE || policy->grow_to > VD_PBLK_NONE)
 		return -EINVAL;
 	vd_mutex_lock(&pool->ckpt_lock);
-	r = vd_checkpoint_locked(pool, super_set, &a);
+	r = vd_checkpoint_locked(pool, super_set, (void *)policy);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	return r;
 }

@@ -28,8 +28,8 @@
 
 struct vd_member {
 	uint8_t uuid[16];
-	uint64_t blocks;
-	bool missing; /* host answers -ENODEV, or its superblock is older than the pool's */
+	uint64_t blocks; /* grows only, under ckpt_lock */
+	bool missing; /* host answers -ENODEV, it is too short, its superblock is older than the pool's, or not written yet */
 	bool behind;  /* it has not the pool's last superblock: gets it before any other is written; ckpt_lock */
 };
 
@@ -48,7 +48,7 @@ struct vd_pool {
 	struct vd_root space_root;    /* as of the running checkpoint; ckpt_lock for changes */
 	struct vd_root volumes_root;
 	vd_atomic_t groups;           /* block groups of all members */
-	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add */
+	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add and vd_pool_grow */
 
 	struct vd_cache *cache;
 	struct vd_space *space;
@@ -83,6 +83,10 @@ static inline enum vd_pool_mode vd_pool_mode(const struct vd_pool *pool)
 static inline bool vd_pool_writable(const struct vd_pool *pool)
 {
 	return vd_pool_mode(pool) < VD_MODE_READONLY;
+}
+static inline uint64_t vd_member_blocks(const struct vd_pool *pool, unsigned m)
+{
+	return __atomic_load_n(&pool->member[m].blocks, __ATOMIC_RELAXED);
 }
 /* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
 void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);

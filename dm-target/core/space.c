@@ -296,9 +296,9 @@ bool space_is_system(const struct vd_space *s, vd_pblk_t p, uint64_t len)
 bool space_valid(const struct vd_space *s, struct vd_pool *pool, vd_pblk_t p, uint64_t len, bool system)
 {
 	unsigned m = VD_PBLK_MEMBER(p);
-	uint64_t b = VD_PBLK_BLOCK(p);
+	uint64_t b = VD_PBLK_BLOCK(p), end = p >> 48 || m >= s->nmembers ? 0 : vd_member_blocks(pool, m);
 
-	if (p >> 48 || m >= s->nmembers || !len || b >= pool->member[m].blocks || len > pool->member[m].blocks - b)
+	if (!len || b >= end || len > end - b)
 		return false;
 	return system || !space_is_system(s, p, len);
 }
@@ -351,7 +351,7 @@ static struct space_group *group_new(struct vd_pool *pool, uint64_t nr)
 		return NULL;
 	g->nr = nr;
 	g->m = s->member[VD_PBLK_MEMBER(first)];
-	left = pool->member[g->m->index].blocks - VD_PBLK_BLOCK(first);
+	left = vd_member_blocks(pool, g->m->index) - VD_PBLK_BLOCK(first);
 	g->exist = left < VD_GROUP_BLOCKS ? (unsigned)left : VD_GROUP_BLOCKS;
 	g->plain_gen = 0;
 	vd_list_init(&g->class_link);
@@ -755,6 +755,50 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 			vd_atomic_add(&s->meta, (int64_t)s->jblocks);
 		}
 	return r;
+}
+
+int vd_space_stretch(struct vd_pool *pool, unsigned member, uint64_t blocks)
+{
+	struct vd_space *s = pool->space;
+	uint64_t before = pool->member[member].blocks;
+	struct space_group *g;
+	int r;
+
+	if (before % VD_GROUP_BLOCKS == 0)
+		return 0;
+	r = space_load(pool, space_nr(VD_PBLK(member, before)), true, &g);
+	if (!r && g->uniform && !g->csize) /* the new blocks have not that count */
+		r = group_widen(pool, g, g->uniform > 255 ? 4 : 1);
+	if (r)
+		return r;
+	vd_spin_lock(&s->lock);
+	g->exist = (unsigned)vd_min(blocks - VD_PBLK_BLOCK(space_first(g)), (uint64_t)VD_GROUP_BLOCKS);
+	vd_spin_unlock(&s->lock);
+	group_touch(s, g); /* its page says how many blocks are free, and with `exist` changed means others */
+	return 0;
+}
+
+void vd_space_grown(struct vd_pool *pool, unsigned member, uint64_t before)
+{
+	struct vd_space *s = pool->space;
+	uint64_t added = pool->member[member].blocks - before;
+	struct space_member *m = s->member[member];
+	struct space_group *g;
+	unsigned i = space_in(before);
+
+	vd_mutex_lock(&s->load_lock);
+	vd_spin_lock(&s->lock);
+	s->total += added;
+	if (i) { /* in memory still, being busier than its counts */
+		g = space_find(s, space_nr(VD_PBLK(member, before)));
+		added -= space_busy_clear(s, g, i, g->exist - i);
+	}
+	s->free += (int64_t)added;
+	m->groups = (pool->member[member].blocks + VD_GROUP_BLOCKS - 1) >> VD_GROUP_SHIFT;
+	m->dry = false;
+	m->evicted++; /* a lap under way has not seen them */
+	vd_spin_unlock(&s->lock);
+	vd_mutex_unlock(&s->load_lock);
 }
 
 uint64_t vd_space_free(struct vd_pool *pool)

@@ -71,6 +71,11 @@ enum vd_pool_mode {
 	VD_MODE_READONLY,     /* opened so, a member is missing, or metadata is damaged */
 	VD_MODE_FAILED,       /* a metadata write or flush failed; nothing is acknowledged any more */
 };
+struct vd_pool_policy {
+	uint32_t threshold[4];     /* use that is reported, per mille; 0: none */
+	uint32_t flags;            /* VD_POLICY_* */
+	uint64_t grow_by, grow_to; /* blocks; the host's to follow, see format.h */
+};
 struct vd_pool_info {
 	uint8_t uuid[16];
 	char name[128];
@@ -86,7 +91,7 @@ struct vd_pool_info {
 	uint64_t journal_blocks, journal_used;
 	uint64_t overlay_extents;
 	uint64_t meta_written;               /* metadata and journal blocks written since open, all copies */
-	uint32_t threshold[4], policy;
+	struct vd_pool_policy policy;
 	unsigned sector_size;
 	uint64_t created;
 };
@@ -96,8 +101,12 @@ int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t 
 /* Adds a member live: the host already answers for index `nmembers`. Durable on
  * return. -EEXIST 256 are in; -EINVAL wrong sector size or too small. Class B. */
 int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, unsigned sector_size) __must_check;
-/* Usage thresholds in per mille (0: none) and VD_POLICY_*. Durable on return. Class B. */
-int vd_pool_set(struct vd_pool *pool, const uint32_t threshold[4], uint32_t policy) __must_check;
+/* Member m has so many blocks now, as many as before or more: takes them in, live.  Durable
+ * on return; after a crash the pool has the old size or the new.  The host must have made
+ * the size durable.  -ENOENT no such member; -EINVAL fewer than before, or too many. Class B. */
+int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks) __must_check;
+/* Durable on return. -EINVAL. Class B. */
+int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy) __must_check;
 
 /* Makes everything acknowledged so far durable: all data written on any volume
  * before the call, and its mapping (I5).  Joins a commit under way. Class B. */

@@ -131,7 +131,7 @@ static const struct field f_super[] = {
 	F(struct vd_disk_super, ro_compat), F(struct vd_disk_super, incompat), { offsetof(struct vd_disk_super, pool), 0, 64 },
 	{ offsetof(struct vd_disk_super, name) + 120, 0, 64 }, F(struct vd_disk_super, generation),
 	F(struct vd_disk_super, incarnation), F(struct vd_disk_super, epoch), F(struct vd_disk_super, seq),
-	F(struct vd_disk_super, next_volume), F(struct vd_disk_super, total_blocks), F(struct vd_disk_super, used_blocks), F(struct vd_disk_super, promised_blocks),
+	F(struct vd_disk_super, next_volume), F(struct vd_disk_super, total_blocks), F(struct vd_disk_super, used_blocks), F(struct vd_disk_super, promised_blocks), F(struct vd_disk_super, grow_by),
 	F(struct vd_disk_super, sector_size), F(struct vd_disk_super, nmembers), ROOT(struct vd_disk_super, space),
 	ROOT(struct vd_disk_super, volumes), ROOT(struct vd_disk_super, index), F(struct vd_disk_super, journal_start),
 	F(struct vd_disk_super, journal_blocks), F(struct vd_disk_super, journal_member[0]),

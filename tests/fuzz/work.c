@@ -229,10 +229,15 @@ static void io(struct hands *h, uint32_t id)
 
 static void grow(struct hands *h)
 {
-	uint32_t threshold[4] = { (uint32_t)rng_below(h->rng, 1200), 900, 0, 0 };
+	struct vd_pool_policy policy = { { (uint32_t)rng_below(h->rng, 1200), 900, 0, 0 }, VD_POLICY_ERROR_IF_FULL, rng_below(h->rng, 9), 0 };
+	unsigned m = (unsigned)rng_below(h->rng, h->d->sim->nmembers);
 	uint8_t uuid[16] = { (uint8_t)h->d->sim->nmembers, 1 };
 
-	(void)!answer(h, "vd_pool_set", vd_pool_set(h->pool, threshold, VD_POLICY_ERROR_IF_FULL));
+	(void)!answer(h, "vd_pool_set", vd_pool_set(h->pool, &policy));
+	if (!rng_below(h->rng, 3)) {
+		sim_grow(h->d->sim, m, h->d->sim->member[m]->blocks + 1 + rng_below(h->rng, 700));
+		(void)!answer(h, "vd_pool_grow", vd_pool_grow(h->pool, m, h->d->sim->member[m]->blocks));
+	}
 	if (h->d->sim->nmembers == 4 || rng_below(h->rng, 3))
 		return;
 	sim_add(h->d->sim, 2100);

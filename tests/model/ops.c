@@ -10,12 +10,12 @@ static const unsigned weights[W_OPS] = {
 	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
 	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
 	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10, [W_FRAGMENT] = 3,
-	[W_RESERVE] = 10,
+	[W_RESERVE] = 10, [W_GROW] = 2,
 };
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
-	"reopen", "add", "check", "edge", "fragment", "reserve", "fill",
+	"reopen", "add", "check", "edge", "fragment", "reserve", "grow", "fill",
 };
 
 void world_weights(struct world *w)
@@ -889,6 +889,38 @@ static int do_add(struct world *w)
 	return plain(w, "add", r);
 }
 
+/* The member first, as a host does it: what the pool has not taken in then, it may another time. */
+static int do_grow(struct world *w)
+{
+	uint64_t before, blocks;
+	struct vd_pool_info info;
+	uint8_t uuid[16];
+	unsigned m;
+	bool missing;
+	int r;
+
+	vd_pool_info(w->pool, &info);
+	m = (unsigned)below(w, info.nmembers);
+	r = vd_pool_member(w->pool, m, uuid, &before, &missing);
+	blocks = w->sim->member[m]->blocks;
+	if (blocks < 12000 && !one_in(w, 4))
+		sim_grow(w->sim, m, blocks += 1 + below(w, one_in(w, 4) ? 9000 : 300));
+	if (r)
+		world_fail(w, "member %u: error %d", m, r);
+	r = vd_pool_grow(w->pool, m, blocks);
+	world_log(w, "grow member %u from %llu to %llu blocks: %d", m, (ull)before, (ull)blocks, r);
+	if (!r && !world_disturbed(w)) {
+		uint64_t total = info.total_blocks + blocks - before;
+
+		vd_pool_info(w->pool, &info);
+		if (info.total_blocks != total)
+			world_fail(w, "the pool has %llu blocks and should have %llu", (ull)info.total_blocks, (ull)total);
+	}
+	if (r == -ENOSPC && w->shape.tiny)
+		return world_disturbed(w);
+	return plain(w, "grow", r);
+}
+
 /* What must be refused. */
 static int do_edge(struct world *w)
 {
@@ -976,6 +1008,7 @@ int world_do(struct world *w, enum world_op op)
 	case W_FUA: return do_fua(w);
 	case W_FRAGMENT: return do_fragment(w);
 	case W_RESERVE: return do_reserve(w);
+	case W_GROW: return do_grow(w);
 	case W_FILL: return do_fill(w);
 	case W_CREATE: return do_create(w);
 	case W_DELETE: return do_delete(w);

@@ -482,6 +482,17 @@ static void host_kick(void *ctx)
 	__atomic_store_n(&((struct sim *)ctx)->kicked, true, __ATOMIC_RELAXED);
 }
 
+static uint64_t host_size(void *ctx, unsigned member)
+{
+	struct sim *sim = ctx;
+	uint64_t n;
+
+	pthread_mutex_lock(&sim->lock);
+	n = member < sim->nmembers && !sim->member[member]->missing ? sim->member[member]->blocks : 0;
+	pthread_mutex_unlock(&sim->lock);
+	return n;
+}
+
 static void *host_tail(void *ctx, size_t size)
 {
 	struct sim *sim = ctx;
@@ -511,6 +522,7 @@ void sim_host(struct sim *sim, struct vd_host *host)
 	host->log = host_log;
 	host->kick = host_kick;
 	host->tail = host_tail;
+	host->size = host_size;
 }
 
 int sim_data_read(struct sim *sim, vd_pblk_t p, uint32_t offset, void *buf, uint32_t bytes)
@@ -545,6 +557,25 @@ void sim_add(struct sim *sim, uint64_t blocks)
 	sim->member[sim->nmembers++] = member_new(blocks);
 }
 
+void sim_grow(struct sim *sim, unsigned m, uint64_t blocks)
+{
+	struct sim_member *mb = sim->member[m];
+	uint64_t n = (blocks + CHUNK_BLOCKS - 1) / CHUNK_BLOCKS;
+
+	pthread_mutex_lock(&sim->lock);
+	if (n > mb->nchunks) {
+		mb->now = realloc(mb->now, n * sizeof(*mb->now));
+		mb->durable = realloc(mb->durable, n * sizeof(*mb->durable));
+		if (!mb->now || !mb->durable)
+			abort();
+		memset(mb->now + mb->nchunks, 0, (n - mb->nchunks) * sizeof(*mb->now));
+		memset(mb->durable + mb->nchunks, 0, (n - mb->nchunks) * sizeof(*mb->durable));
+		mb->nchunks = n;
+	}
+	mb->blocks = blocks;
+	pthread_mutex_unlock(&sim->lock);
+}
+
 void sim_free(struct sim *sim)
 {
 	unsigned m;
@@ -561,13 +592,14 @@ void sim_free(struct sim *sim)
 
 static struct sim_member *member_copy(const struct sim_member *from, struct sim_chunk **now)
 {
-	struct sim_member *m = member_new(from->blocks);
+	struct sim_member *m = member_new(vd_max(from->blocks, from->nchunks * CHUNK_BLOCKS));
 	uint64_t i;
 
 	for (i = 0; i < m->nchunks; i++) {
 		m->now[i] = chunk_hold(now[i]);
 		m->durable[i] = chunk_hold(now[i]);
 	}
+	m->blocks = from->blocks;
 	m->missing = from->missing;
 	m->write_through = from->write_through;
 	return m;

@@ -82,6 +82,7 @@ void sim_free(struct sim *sim);
 /* As things would be after a crash: images and tail, no faults, no cut. */
 struct sim *sim_copy(const struct sim *sim);
 void sim_add(struct sim *sim, uint64_t blocks);
+void sim_grow(struct sim *sim, unsigned m, uint64_t blocks); /* or becomes shorter; durably, at once */
 void sim_host(struct sim *sim, struct vd_host *host);
 
 /* A later crash begins when `after` more host calls are made. */

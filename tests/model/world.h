@@ -54,7 +54,7 @@ void shape_random(struct shape *shape, struct rng *rng, unsigned flags);
 enum world_op {
 	W_WRITE, W_READ, W_UNMAP, W_FLUSH, W_FUA, W_CREATE, W_DELETE, W_RENAME, W_RESIZE, W_SNAPSHOT, W_GROUP, W_ROLLBACK,
 	W_ATTRS, W_LOCK, W_POINTER, W_READONLY, W_CHECKPOINT, W_WORK, W_SETTLE, W_CLOSE_VOLUME, W_DIFF, W_EXTENT, W_USAGE,
-	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_RESERVE, W_FILL, W_OPS
+	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_RESERVE, W_GROW, W_FILL, W_OPS
 };
 extern const char *const world_op_name[W_OPS];
 

@@ -1,7 +1,7 @@
 /* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c dm-target/core/space_stage.c */
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
- * Who gets which block: data and metadata.  A1-A4 are the invariants at the head of
+ * Who gets which block: data and metadata.  A1-A5 are the invariants at the head of
  * space_alloc.c.
  */
 #include "space_fake.h"
@@ -115,6 +115,74 @@ static void reserve_leaves_the_metadata_reserve(void **state)
 	assert_int_equal(vd_space_alloc_node(P, &a, &b), -ENOSPC);
 	assert_int_equal(vd_space_free(P), 0);
 	verify_totals();
+}
+
+/* A5 */
+static void what_is_promised_goes_to_whom_it_is_promised(void **state)
+{
+	vd_atomic_t mine = { 0 };
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(8192);
+	P->reserve_blocks = 100;
+	OK(vd_space_refill(P));
+	vd_space_promise(P, 700);
+	vd_atomic_set(&mine, 500);
+	while (!vd_space_reserve(P, VD_PBLK_NONE, 37, &p, &got))
+		;
+	assert_int_equal(vd_space_free(P), 800);
+	assert_int_equal(vd_space_hold(P, 1, 0), -ENOSPC);
+	while (!vd_space_reserve_for(P, &mine, VD_PBLK_NONE, 37, &p, &got))
+		;
+	assert_int_equal(vd_space_free(P), 300); /* others' 200 and the reserve */
+	vd_space_promise(P, -700);
+	assert_int_equal(vd_space_hold(P, 200, 1), -ENOSPC);
+	OK(vd_space_hold(P, 199, 1));
+	OK(reserve(VD_PBLK_NONE, 37, &p, &got));
+	assert_int_equal(got, 1);
+	vd_space_unhold(P, 199);
+	OK(reserve(VD_PBLK_NONE, 37, &p, &got));
+	verify_totals();
+}
+
+/* Its last group has the same count throughout, and is an entry of the tree, not a page. */
+static void a_member_grows_beyond_a_uniform_group(void **state)
+{
+	uint64_t before = 8192 + 64, after, free;
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	for (unsigned turn = 0; turn < 3; turn++) {
+		after = turn == 0 ? 8192 + 65 : turn == 1 ? 2 * 8192 : 5 * 8192;
+		pool_one(before);
+		OK(vd_space_inc(P, 8192, 64));
+		checkpoint();
+		reopen();
+		assert_int_equal(slot_of(8)->ptr.gen, 0);
+		OK(vd_space_stretch(P, 0, after));
+		OK(vd_space_stretch(P, 0, before)); /* not after all */
+		checkpoint();
+		verify_totals();
+		OK(vd_space_stretch(P, 0, after));
+		checkpoint();
+		free = vd_space_free(P);
+		P->member[0].blocks = after;
+		vd_space_grown(P, 0, before);
+		assert_int_equal(vd_space_free(P), free + after - before);
+		verify_totals();
+		assert_int_equal(count(8192 + 63), 1);
+		assert_int_equal(count(8192 + 64), 0);
+		while (!reserve(VD_PBLK_NONE, 64, &p, &got))
+			;
+		assert_int_equal(vd_space_free(P), 0);
+		reopen();
+		verify_totals();
+		if (turn < 2)
+			pool_end();
+	}
 }
 
 static void the_reserve_is_kept_on_each_member(void **state)
@@ -349,6 +417,8 @@ int main(void)
 		T(reserve_aligns_long_runs),
 		T(the_reserve_is_exact_over_members),
 		T(reserve_leaves_the_metadata_reserve),
+		T(what_is_promised_goes_to_whom_it_is_promised),
+		T(a_member_grows_beyond_a_uniform_group),
 		T(the_reserve_is_kept_on_each_member),
 		T(without_goal_members_take_turns),
 		T(data_of_one_stream_stays_together),

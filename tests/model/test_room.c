@@ -1,0 +1,401 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Where space comes from, and for whom it is kept: reservations against many
+ * writers at once, members that grow, and what a crash in the middle leaves (D10).
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <signal.h>
+#include <unistd.h>
+/* cmocka wants them first */
+#include <cmocka.h>
+
+#include "story.h"
+
+static struct cli cli = { .test = "test_room" };
+
+#define B VD_BLOCK
+
+static struct vd_pool_info info_of(struct world *w)
+{
+	struct vd_pool_info info;
+
+	vd_pool_info(w->pool, &info);
+	return info;
+}
+
+static struct vd_volume *make(struct world *w, const char *name, uint64_t blocks, uint64_t reserved, uint32_t *id)
+{
+	struct vd_volume_spec spec = { .name = name, .size = blocks * B, .reserved = reserved };
+	struct vd_volume *vol;
+
+	assert_int_equal(vd_volume_create(w->pool, &spec, id), 0);
+	assert_int_equal(vd_volume_open(w->pool, *id, &vol), 0);
+	return vol;
+}
+
+/* n blocks of the volume, from block v on; what the last write answers. */
+static int put(struct world *w, struct vd_volume *vol, uint64_t v, uint64_t n, uint64_t step, uint64_t value)
+{
+	int r = 0;
+
+	for (; n && !r; n--, v += step)
+		r = io_stamp(w->sim, vol, 0, v * B, B, value, NULL);
+	return r;
+}
+
+static void end(struct world *w, struct vd_volume **vol, unsigned n)
+{
+	while (n)
+		vd_volume_close(vol[--n]);
+	world_check(w);
+	world_close(w);
+	world_free(w);
+}
+
+/* ---- reservations --------------------------------------------------------- */
+
+struct filler { struct world *w; struct vd_volume *vol; int r; pthread_t t; };
+
+static void *fill_main(void *arg)
+{
+	struct filler *f = arg;
+	uint64_t v;
+
+	for (v = 0; !f->r; v += 64)
+		f->r = io_stamp(f->w->sim, f->vol, 0, v * B, 64 * B, 7, NULL);
+	return NULL;
+}
+
+/* R3: they all find room at the same moment, and take it. */
+static void what_is_reserved_is_not_taken_by_many_at_once(void **state)
+{
+	unsigned i, again;
+	uint32_t id;
+
+	(void)state;
+	for (again = 0; again < 6; again++) {
+		struct world *w = story_begin(&cli, 1 + again % 2);
+		struct filler f[6] = { 0 };
+		struct vd_volume *vol[7];
+
+		vol[6] = make(w, "kept", 4096, 500, &id);
+		for (i = 0; i < 6; i++) {
+			char name[] = { 'f', (char)('0' + i), 0 };
+
+			f[i].w = w;
+			f[i].vol = vol[i] = make(w, name, 1 << 20, 0, &id);
+		}
+		for (i = 0; i < 6; i++)
+			assert_int_equal(pthread_create(&f[i].t, NULL, fill_main, &f[i]), 0);
+		for (i = 0; i < 6; i++) {
+			pthread_join(f[i].t, NULL);
+			assert_int_equal(f[i].r, -ENOSPC);
+		}
+		assert_int_equal(put(w, vol[6], 0, 500, again % 3 ? 8 : 1, 9), 0);
+		assert_int_equal(info_of(w).promised_blocks, 0);
+		end(w, vol, 7);
+	}
+}
+
+static void a_reservation_is_exact_over_snapshot_discard_and_reopening(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume_info vi;
+	struct vd_volume *vol;
+	struct vd_snap s = { .name = "s" };
+	uint32_t id;
+
+	(void)state;
+	vol = make(w, "v", 1000, 300, &id);
+	assert_int_equal(put(w, vol, 0, 200, 1, 1), 0);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 100);
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 300);
+	assert_int_equal(put(w, vol, 100, 200, 1, 2), 0); /* half of it over shared blocks */
+	assert_int_equal(vd_unmap(vol, 0, 150 * B), 0);   /* 100 shared, 50 of its own */
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 150);
+	vd_volume_close(vol);
+	assert_int_equal(vd_flush(w->pool), 0);
+	world_abandon(w);
+	sim_crash(w->sim, SIM_POWER_CUT); /* from the journal */
+	world_open(w, 0);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 150);
+	world_check(w);
+	world_close(w); /* from the trees */
+	world_open(w, 0);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 150);
+	end(w, NULL, 0);
+}
+
+/* Once the snapshot is gone the volume owns its blocks again, and needs no more. */
+static void a_volume_alone_again_is_promised_less(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol;
+	struct vd_snap s = { .name = "s" };
+	uint32_t id;
+
+	(void)state;
+	vol = make(w, "v", 1000, 300, &id);
+	assert_int_equal(put(w, vol, 0, 300, 1, 1), 0);
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	assert_true(info_of(w).promised_blocks >= 300);
+	assert_int_equal(vd_volume_delete(w->pool, s.id), 0);
+	story_work(w);
+	story_work(w);
+	assert_int_equal(info_of(w).promised_blocks, 0);
+	end(w, &vol, 1);
+}
+
+/* ---- growth ---------------------------------------------------------------- */
+
+static void fill(struct world *w, struct vd_volume *vol, uint64_t n)
+{
+	uint64_t v;
+	int r = 0;
+
+	for (v = 0; !r && v < n; v += 8)
+		r = io_stamp(w->sim, vol, 0, v * B, 8 * B, 3, NULL);
+	assert_int_equal(r, n == ~0ull ? -ENOSPC : 0);
+}
+
+static void a_full_pool_takes_writes_when_a_member_has_grown(void **state)
+{
+	static const uint64_t sizes[][2] = { { 4096, 4097 }, { 4096, 8192 }, { 4096, 30000 }, { 8192, 9000 }, { 8192 + 64, 8192 + 4000 } };
+	unsigned i, m;
+
+	(void)state;
+	for (i = 0; i < 10; i++) {
+		struct shape shape = { .nmembers = 1 + i % 2, .blocks = { sizes[i / 2][0], sizes[i / 2][0] }, .sector_size = 512, .journal_blocks = 64, .max_volumes = 20 };
+		struct world *w = world_new(&cli, cli.seed + i, &shape);
+		struct vd_volume *vol;
+		struct vd_pool_info info;
+		uint32_t id;
+
+		vol = make(w, "v", 1 << 20, 0, &id);
+		fill(w, vol, ~0ull);
+		assert_int_equal(info_of(w).mode, VD_MODE_OUT_OF_SPACE);
+		assert_int_equal(vd_pool_grow(w->pool, 0, sizes[i / 2][0] - 1), -EINVAL);
+		assert_int_equal(vd_pool_grow(w->pool, 7, sizes[i / 2][0]), -ENOENT);
+		for (m = 0; m < shape.nmembers; m++) {
+			sim_grow(w->sim, m, sizes[i / 2][1]);
+			assert_int_equal(vd_pool_grow(w->pool, m, sizes[i / 2][1]), 0);
+		}
+		info = info_of(w);
+		assert_int_equal(info.mode, VD_MODE_RW);
+		assert_int_equal(info.total_blocks, shape.nmembers * sizes[i / 2][1]);
+		world_check(w);
+		fill(w, vol, ~0ull);
+		world_check(w);
+		vd_volume_close(vol);
+		world_close(w);
+		world_open(w, 0);
+		info = info_of(w);
+		assert_int_equal(info.total_blocks, shape.nmembers * sizes[i / 2][1]);
+		assert_true(info.total_blocks - info.used_blocks <= info.reserve_blocks + 200);
+		end(w, NULL, 0);
+	}
+}
+
+static void grow_story(struct world *w)
+{
+	uint64_t before = w->sim->member[0]->blocks;
+
+	sim_grow(w->sim, 0, before + 9000);
+	if (vd_pool_grow(w->pool, 0, before + 9000))
+		return;
+	if (!story_put(w, w->ref->vol[0]->id, 100 * B, 200 * B))
+		story_flush(w);
+}
+
+static void a_member_has_grown_or_not_after_a_crash(void **state)
+{
+	struct world *base = story_begin(&cli, 2);
+	bool cut = true, grown = false, not = false;
+	uint64_t n;
+
+	(void)state;
+	story_put(base, story_create(base, "v", 1024), 0, 64 * B);
+	world_close(base);
+	for (n = 0; cut; n++) {
+		unsigned again;
+
+		for (again = 0, cut = false; again < 4; again++) {
+			struct world *w = world_fork(base);
+			uint64_t total;
+
+			w->sim->rng = rng_seeded(cli.seed + n * 100 + again);
+			world_open(w, 0);
+			total = info_of(w).total_blocks;
+			sim_cut(w->sim, n);
+			grow_story(w);
+			cut |= sim_is_cut(w->sim);
+			story_crash_and_verify(w, again ? SIM_POWER_CUT : SIM_KILL);
+			grown |= info_of(w).total_blocks == total + 9000;
+			not |= info_of(w).total_blocks == total;
+			assert_true(info_of(w).total_blocks == total + 9000 || info_of(w).total_blocks == total);
+			story_end(w);
+		}
+	}
+	assert_true(grown && not);
+	world_free(base);
+}
+
+/* While the superblock that tells of new space is on its way, a writer that has waited
+ * for it comes, and makes durable what it wrote.  Then the host dies. */
+static struct moment {
+	struct world *w;
+	struct vd_volume *vol;
+	int (*write)(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks);
+	bool armed, began;
+	int done;
+	pthread_t t;
+} moment;
+
+static void *moment_main(void *arg)
+{
+	struct moment *m = arg;
+
+	if (!put(m->w, m->vol, 1 << 19, 100, 1, 5))
+		(void)!vd_flush(m->w->pool);
+	__atomic_store_n(&m->done, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+static int moment_write(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+{
+	unsigned i;
+
+	if (moment.armed && !moment.began && nblocks == VD_SUPER_BLOCKS) {
+		moment.began = true;
+		assert_int_equal(pthread_create(&moment.t, NULL, moment_main, &moment), 0);
+		for (i = 0; i < 300 && !__atomic_load_n(&moment.done, __ATOMIC_SEQ_CST); i++)
+			usleep(1000);
+		return -EIO; /* the host dies: what the pool does from here on is not looked at */
+	}
+	return moment.write(ctx, member, block, buf, nblocks);
+}
+
+static void new_space(bool add)
+{
+	struct world *w = story_begin(&cli, 1);
+	const uint8_t uuid[16] = "another";
+	uint64_t total;
+	uint32_t id;
+
+	world_close(w);
+	moment = (struct moment){ .w = w, .write = w->host.write };
+	w->host.write = moment_write;
+	world_open(w, 0);
+	moment.vol = make(w, "v", 1 << 20, 0, &id);
+	fill(w, moment.vol, ~0ull);
+	assert_int_equal(vd_flush(w->pool), 0);
+	total = info_of(w).total_blocks;
+	moment.armed = true;
+	if (add) {
+		sim_add(w->sim, 4096);
+		assert_int_not_equal(vd_pool_add(w->pool, uuid, 4096, 512), 0);
+	} else {
+		sim_grow(w->sim, 0, 8192);
+		assert_int_not_equal(vd_pool_grow(w->pool, 0, 8192), 0);
+	}
+	assert_true(moment.began);
+	pthread_join(moment.t, NULL);
+	w->host.write = moment.write;
+	world_abandon(w);
+	sim_crash(w->sim, SIM_KILL);
+	world_open(w, 0); /* for writing, or it fails */
+	assert_int_equal(info_of(w).total_blocks, total);
+	end(w, NULL, 0);
+}
+
+static void space_of_a_grown_member_is_given_out_when_it_is_durable(void **state) { (void)state; new_space(false); }
+static void space_of_a_new_member_is_given_out_when_it_is_durable(void **state) { (void)state; new_space(true); }
+
+static bool grow_on_demand(void *ctx)
+{
+	struct world *w = moment.w;
+	uint64_t blocks = w->sim->member[0]->blocks + 1000;
+
+	(void)ctx;
+	if (blocks > 8000)
+		return false;
+	sim_grow(w->sim, 0, blocks);
+	assert_int_equal(vd_pool_grow(w->pool, 0, blocks), 0);
+	return true;
+}
+
+static void the_host_is_asked_for_space_before_writers_are_told(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol;
+	uint32_t id;
+
+	(void)state;
+	world_close(w);
+	moment = (struct moment){ .w = w };
+	w->host.grow = grow_on_demand;
+	world_open(w, 0);
+	vol = make(w, "v", 1 << 20, 0, &id);
+	fill(w, vol, 6000);
+	assert_int_equal(info_of(w).mode, VD_MODE_RW);
+	fill(w, vol, ~0ull);
+	assert_true(w->sim->member[0]->blocks > 7000);
+	end(w, &vol, 1);
+}
+
+static void a_member_that_became_shorter_is_missing(void **state)
+{
+	struct world *w = story_begin(&cli, 2);
+	struct vd_pool_info info;
+
+	(void)state;
+	sim_grow(w->sim, 1, 5000);
+	assert_int_equal(vd_pool_grow(w->pool, 1, 5000), 0);
+	world_close(w);
+	sim_grow(w->sim, 1, 4999);
+	assert_int_equal(vd_pool_open(&w->host, 0, NULL, &w->pool), 0);
+	info = info_of(w);
+	assert_int_equal(info.mode, VD_MODE_READONLY);
+	assert_int_equal(info.nmissing, 1);
+	assert_int_equal(vd_pool_grow(w->pool, 1, 6000), -EROFS);
+	assert_int_equal(vd_pool_close(w->pool), 0);
+	sim_grow(w->sim, 1, 5000);
+	world_open(w, 0);
+	end(w, NULL, 0);
+}
+
+static void too_long(int sig)
+{
+	(void)sig;
+	fprintf(stderr, "it hangs\n");
+	abort();
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(what_is_reserved_is_not_taken_by_many_at_once),
+		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
+		cmocka_unit_test(a_volume_alone_again_is_promised_less),
+		cmocka_unit_test(a_full_pool_takes_writes_when_a_member_has_grown),
+		cmocka_unit_test(a_member_has_grown_or_not_after_a_crash),
+		cmocka_unit_test(space_of_a_grown_member_is_given_out_when_it_is_durable),
+		cmocka_unit_test(space_of_a_new_member_is_given_out_when_it_is_durable),
+		cmocka_unit_test(the_host_is_asked_for_space_before_writers_are_told),
+		cmocka_unit_test(a_member_that_became_shorter_is_missing),
+	};
+
+	cli_start(&cli, argc, argv);
+	signal(SIGALRM, too_long);
+	alarm(500);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
