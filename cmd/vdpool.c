@@ -5,13 +5,16 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
-static char *size_text, *sector_text, *journal_text, *policy, *thresholds, *readonly_text;
+static char *size_text, *sector_text, *journal_text, *policy, *thresholds, *readonly_text, *grow_by, *grow_to;
 static int force, quick, repair, unlock;
 static struct json_object *attrs;
 static bool attrs_given;
 
 #define FORCE { "force", 'f', POPT_ARG_NONE, &force, 0, "also over what is on a member; it is wiped", NULL }
 #define FILE_SIZE { "size", 'L', POPT_ARG_STRING, &size_text, 0, "files that do not exist are made, sparse, of this size", "SIZE" }
+#define GROWTH \
+	{ "grow-by", 0, POPT_ARG_STRING, &grow_by, 0, "extend a file by so much when space is short; 0: do not", "SIZE" }, \
+	{ "grow-to", 0, POPT_ARG_STRING, &grow_to, 0, "but not to a pool of more; 0: no limit", "SIZE" }
 #define POLICY { "policy", 0, POPT_ARG_STRING, &policy, 0, "writes to a full pool wait for space, or fail at once", "queue|error" }
 #define THRESHOLDS { "thresholds", 0, POPT_ARG_STRING, &thresholds, 0, "up to four per cents of use that are reported", "PERCENT[,...]" }
 
@@ -40,9 +43,24 @@ static int parse_thresholds(struct json_object *list)
 
 static int check_policy(void)
 {
+	uint64_t size;
+	int code = parse_size(grow_by, &size);
+
+	if (!code)
+		code = parse_size(grow_to, &size);
+	if (code)
+		return code;
 	if (policy && strcmp(policy, "queue") && strcmp(policy, "error"))
 		return cmd_usage("--policy %s: the policy is queue or error", policy);
 	return 0;
+}
+
+static void set_size(struct json_object *q, const char *key, const char *text) /* which check_policy() has seen */
+{
+	uint64_t size;
+
+	if (text && !parse_size(text, &size))
+		json_set_u64(q, key, size);
 }
 
 static int set_pool(struct vol_pool *pool)
@@ -59,6 +77,8 @@ static int set_pool(struct vol_pool *pool)
 	}
 	if (policy)
 		json_set_str(q, "policy", policy);
+	set_size(q, "grow_by", grow_by);
+	set_size(q, "grow_to", grow_to);
 	return cmd_call(pool, q, NULL, NULL, NULL);
 }
 
@@ -68,7 +88,7 @@ static const struct poptOption create_options[] = {
 	FILE_SIZE,
 	{ "sector", 0, POPT_ARG_STRING, &sector_text, 0, "logical sector size; the default is 512 where the members can", "512|4096" },
 	{ "journal", 0, POPT_ARG_STRING, &journal_text, 0, "size of the journal", "SIZE" },
-	POLICY, THRESHOLDS, FORCE,
+	POLICY, THRESHOLDS, GROWTH, FORCE,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
@@ -108,7 +128,7 @@ static int create(const struct cmd_args *a)
 		cmd_say("pool %s would be made of %u member%s", spec.name, spec.npaths, spec.npaths == 1 ? "" : "s");
 		return 0;
 	}
-	if (thresholds) {
+	if (thresholds || grow_by || grow_to) {
 		pool = cmd_open(text, 0, &code);
 		if (!pool)
 			return code;
@@ -155,6 +175,53 @@ static int add(const struct cmd_args *a)
 			json_str(done, "path"), cmd_size(json_u64(done, "size")), vol_pool_name(pool));
 		json_object_put(done);
 	}
+	return cmd_close(pool, cmd_exit_code(r));
+}
+
+static const struct poptOption grow_options[] = {
+	{ "size", 'L', POPT_ARG_STRING, &size_text, 0, "of a file: extend it to this size, or by it, first", "[+]SIZE" },
+	CMD_CHANGE_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_TABLEEND
+};
+
+static int grow(const struct cmd_args *a)
+{
+	struct json_object *q, *done, *list;
+	char name[VOL_NAME_SIZE], sign = 0;
+	struct vol_pool *pool;
+	uint64_t size = 0;
+	int code, r;
+
+	code = cmd_parse_pool(a->arg[0], name);
+	r = !code && size_text ? vol_parse_size(size_text, &size, &sign) : 0;
+	if (r)
+		return cmd_failed(NULL, r);
+	if (!code && sign == '-')
+		code = cmd_usage("--size %s: a member does not become smaller", size_text);
+	pool = code ? NULL : cmd_open(name, 0, &code);
+	if (!pool)
+		return code;
+	q = cmd_request("pool-grow");
+	if (a->n > 1) {
+		char *path = strspn(a->arg[1], "0123456789") == strlen(a->arg[1]) ? strdup(a->arg[1]) : cmd_absolute(a->arg[1]);
+		json_set_str(q, "member", path);
+		free(path);
+	}
+	if (size_text)
+		json_set_u64(q, sign ? "grow" : "size", (size + 4095) & ~(uint64_t)4095);
+	r = cmd_call(pool, q, NULL, NULL, &done);
+	if (!r && json_get(done, "grown", json_type_array, &list)) {
+		for (size_t i = 0; i < json_object_array_length(list); i++) {
+			struct json_object *m = json_object_array_get_idx(list, i);
+			cmd_say(cmd_opt.test ? "pool %s: %s would grow from %s to %s" : "pool %s: %s grown from %s to %s",
+				vol_pool_name(pool), json_str(m, "path"), cmd_size(json_u64(m, "before")), cmd_size(json_u64(m, "size")));
+		}
+		if (!json_object_array_length(list))
+			cmd_say("pool %s: nothing is larger than it was", vol_pool_name(pool));
+	}
+	if (!r)
+		json_object_put(done);
 	return cmd_close(pool, cmd_exit_code(r));
 }
 
@@ -349,6 +416,11 @@ static void show_text(struct json_object *info)
 						      size && spoken_for >= (uint64_t)((double)size * (double)t / 1000) ? " (passed)" : "");
 		}
 	line("Thresholds", "%s", n ? text : "none");
+	if (json_u64(info, "grow_by")) {
+		snprintf(text, sizeof(text), "%s", cmd_size(json_u64(info, "grow_by")));
+		line("Growth", "a file is extended by %s when space is short%s%s", text, json_u64(info, "grow_to") ? ", up to a pool of " : "",
+		     json_u64(info, "grow_to") ? cmd_size(json_u64(info, "grow_to")) : "");
+	}
 	line("When full", "%s", strcmp(json_str(info, "policy"), "error") ? "writes wait for space" : "writes fail at once");
 	line("Sector size", "%llu", (unsigned long long)json_u64(info, "sector_size"));
 	line("Journal", "%s, %s of it in use", cmd_size(json_u64(info, "journal")), cmd_size(json_u64(info, "journal_used")));
@@ -518,7 +590,7 @@ static int on_set_option(int val, char *arg)
 }
 
 static const struct poptOption set_options[] = {
-	THRESHOLDS, POLICY,
+	THRESHOLDS, POLICY, GROWTH,
 	{ "readonly", 0, POPT_ARG_STRING, &readonly_text, 0, "of a volume: may it be written?", "y|n" },
 	{ "attr", 0, POPT_ARG_STRING, NULL, 'A', "of a volume: sets an attribute; without =VALUE takes it away (again for more)", "KEY[=VALUE]" },
 	{ "unlock", 0, POPT_ARG_NONE, &unlock, 0, "of a volume: breaks its lock, whoever holds it", NULL },
@@ -551,7 +623,7 @@ static int set_volume(struct vol_pool *pool, const char *volume)
 static int set(const struct cmd_args *a)
 {
 	char name[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
-	bool of_pool = thresholds || policy, of_volume = readonly_text || attrs_given || unlock;
+	bool of_pool = thresholds || policy || grow_by || grow_to, of_volume = readonly_text || attrs_given || unlock;
 	struct vol_pool *pool;
 	int code, r;
 
@@ -559,7 +631,7 @@ static int set(const struct cmd_args *a)
 	if (r)
 		return cmd_failed(NULL, r);
 	if (volume[0] ? of_pool : of_volume)
-		return cmd_usage(volume[0] ? "%s is a volume; --thresholds and --policy are a pool's" :
+		return cmd_usage(volume[0] ? "%s is a volume; --thresholds, --policy, --grow-by and --grow-to are a pool's" :
 					     "%s is a pool; --readonly, --attr and --unlock are a volume's", a->arg[0]);
 	if (!of_pool && !of_volume)
 		return cmd_usage("%s: nothing is to be set; --help shows what can be", a->arg[0]);
@@ -611,6 +683,7 @@ static const struct {
 } subcommands[] = {
 	{ "create", create, create_options, "create POOL {DEVICE | FILE}...", 2, 257, NULL, "make a pool" },
 	{ "add", add, add_options, "add POOL {DEVICE | FILE}...", 2, 256, NULL, "give it more members" },
+	{ "grow", grow, grow_options, "grow POOL [MEMBER]", 1, 2, NULL, "take in what members have become larger by" },
 	{ "ls", ls, report_options, "ls [POOL]...", 0, 4096, NULL, "list pools" },
 	{ "show", show, report_options, "show POOL...", 1, 4096, NULL, "tell all about a pool" },
 	{ "check", check, check_options, "check POOL", 1, 1, NULL, "look for damage" },

@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
@@ -44,6 +45,8 @@ struct vol_host {
 	pthread_mutex_t lock; /* kicked, stopping */
 	pthread_cond_t wake;
 	bool kicked, stopping;
+	pthread_mutex_t growing; /* one at a time; grow_said */
+	bool grow_said;          /* why it does not grow */
 };
 
 /* ---- member I/O -------------------------------------------------------- */
@@ -197,6 +200,142 @@ static void host_kick(void *ctx)
 	h->kicked = true;
 	pthread_cond_signal(&h->wake);
 	pthread_mutex_unlock(&h->lock);
+}
+
+/* ---- growth (D10) ------------------------------------------------------ */
+
+uint64_t vol_host_size(const struct vol_host *h, unsigned member)
+{
+	int fd = vol_host_fd(h, member);
+	uint64_t bytes = 0;
+	struct stat st;
+
+	if (fd < 0 || fstat(fd, &st))
+		return 0;
+	if (S_ISREG(st.st_mode))
+		bytes = (uint64_t)st.st_size;
+	else if (ioctl(fd, BLKGETSIZE64, &bytes))
+		return 0;
+	return bytes & ~(uint64_t)(VD_BLOCK - 1);
+}
+
+static uint64_t host_size(void *ctx, unsigned member)
+{
+	return vol_host_size(ctx, member) >> VD_BLOCK_SHIFT;
+}
+
+bool vol_host_is_file(const struct vol_host *h, unsigned member)
+{
+	return h->member[member].is_file;
+}
+
+int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes)
+{
+	int fd = vol_host_fd(h, member);
+
+	if (fd < 0)
+		return -ENODEV;
+	return ftruncate(fd, (off_t)bytes) || fsync(fd) ? -errno : 0;
+}
+
+/* What the member has become larger by goes into the pool. */
+static bool take_in(struct vol_host *h, unsigned m, const char *how)
+{
+	uint64_t before, now = vol_host_size(h, m);
+	char from[32], to[32];
+	uint8_t uuid[16];
+	bool missing;
+	int r;
+
+	if (vd_pool_member(h->pool, m, uuid, &before, &missing) || missing || now <= before << VD_BLOCK_SHIFT)
+		return false;
+	r = vd_pool_grow(h->pool, m, now >> VD_BLOCK_SHIFT);
+	vol_format_size(before << VD_BLOCK_SHIFT, 'h', true, from, sizeof(from));
+	vol_format_size(now, 'h', true, to, sizeof(to));
+	if (r)
+		vol_log(VOL_LOG_WARN, "pool %s: %s has %s now, but that cannot be taken in: %s", h->name, vol_host_path(h, m), to,
+			vol_strerror(r));
+	else
+		vol_log(VOL_LOG_WARN, "pool %s was low on space: %s %s, from %s to %s", h->name, vol_host_path(h, m), how, from, to);
+	return !r;
+}
+
+/* The shortest file, so that they stay alike; info->nmembers: there is none. */
+static unsigned file_to_extend(struct vol_host *h, const struct vd_pool_info *info)
+{
+	unsigned best = info->nmembers;
+
+	for (unsigned m = 0; m < info->nmembers; m++)
+		if (vol_host_size(h, m) && h->member[m].is_file &&
+		    (best == info->nmembers || vol_host_size(h, m) < vol_host_size(h, best)))
+			best = m;
+	return best;
+}
+
+static void grow_refused(struct vol_host *h, const char *why, uint64_t bytes)
+{
+	char size[32];
+
+	vol_format_size(bytes, 'h', true, size, sizeof(size));
+	if (!h->grow_said)
+		vol_log(VOL_LOG_WARN, "pool %s is low on space and does not grow: %s %s; vdpool add gives it a member", h->name, why, size);
+	h->grow_said = true;
+}
+
+static bool extend_file(struct vol_host *h, const struct vd_pool_info *info)
+{
+	uint64_t by = info->policy.grow_by, to = info->policy.grow_to, left;
+	unsigned m = file_to_extend(h, info);
+	struct statvfs fs;
+	int r;
+
+	if (!by || m == info->nmembers)
+		return false;
+	if (to && info->total_blocks >= to) {
+		grow_refused(h, "it has reached its limit (vdpool set --grow-to) of", to << VD_BLOCK_SHIFT);
+		return false;
+	}
+	if (to)
+		by = vd_min(by, to - info->total_blocks);
+	/* The file is sparse, and a pool must not count on what its file system has not. */
+	left = fstatvfs(vol_host_fd(h, m), &fs) ? 0 : (uint64_t)fs.f_bavail * fs.f_frsize;
+	if (left >> VD_BLOCK_SHIFT < by) {
+		grow_refused(h, "the file system of its files has only", left);
+		return false;
+	}
+	r = vol_host_extend(h, m, vol_host_size(h, m) + (by << VD_BLOCK_SHIFT));
+	if (r) {
+		grow_refused(h, vol_strerror(r), by << VD_BLOCK_SHIFT);
+		return false;
+	}
+	return take_in(h, m, "was extended");
+}
+
+bool vol_host_grow(struct vol_host *h)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	bool grown = false;
+
+	if (!info)
+		return false;
+	pthread_mutex_lock(&h->growing);
+	if (h->pool)
+		vd_pool_info(h->pool, info);
+	if (h->pool && info->mode <= VD_MODE_OUT_OF_SPACE) {
+		for (unsigned m = 0; m < info->nmembers; m++)
+			grown |= take_in(h, m, "has become larger");
+		if (!grown)
+			grown = extend_file(h, info);
+	}
+	h->grow_said &= !grown;
+	pthread_mutex_unlock(&h->growing);
+	free(info);
+	return grown;
+}
+
+static bool host_grow(void *ctx)
+{
+	return vol_host_grow(ctx);
 }
 
 /* ---- redo tail (I10) --------------------------------------------------- */
@@ -463,9 +602,10 @@ int vol_host_new(struct vol_host **out)
 	h->vd = (struct vd_host){
 		.ctx = h, .read = host_read, .write = host_write, .flush = host_flush, .discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
-		.tail = host_tail,
+		.tail = host_tail, .size = host_size, .grow = host_grow,
 	};
 	pthread_mutex_init(&h->lock, NULL);
+	pthread_mutex_init(&h->growing, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&h->wake, &attr);
@@ -483,6 +623,7 @@ void vol_host_free(struct vol_host *h)
 	if (h->tail)
 		munmap(h->tail, h->tail_size);
 	pthread_cond_destroy(&h->wake);
+	pthread_mutex_destroy(&h->growing);
 	pthread_mutex_destroy(&h->lock);
 	free(h);
 }
@@ -544,6 +685,19 @@ const struct vd_host *vol_host_vd(struct vol_host *h)
 
 /* ---- worker ------------------------------------------------------------ */
 
+/* Past the lowest threshold; where there is none, seven eighths taken. */
+static bool low_on_space(const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->promised_blocks;
+	uint32_t lowest = 0;
+
+	for (unsigned i = 0; i < 4; i++)
+		if (info->policy.threshold[i] && (!lowest || info->policy.threshold[i] < lowest))
+			lowest = info->policy.threshold[i];
+	return lowest ? taken * 1000 / info->total_blocks >= lowest :
+			taken + info->reserve_blocks > info->total_blocks - info->total_blocks / 8;
+}
+
 /* Says when use has passed a threshold, and when it is below it again.  `passed`:
  * bit i is set while threshold i is passed. */
 static void look_at_thresholds(struct vol_host *h, unsigned *passed)
@@ -554,6 +708,8 @@ static void look_at_thresholds(struct vol_host *h, unsigned *passed)
 	vd_pool_info(h->pool, &info);
 	if (!info.total_blocks)
 		return;
+	if (low_on_space(&info) && vol_host_grow(h))
+		vd_pool_info(h->pool, &info);
 	/* What is promised cannot be given to others. 2^48 blocks at most. */
 	permille = (info.used_blocks + info.promised_blocks) * 1000 / info.total_blocks;
 	for (unsigned i = 0; i < 4; i++) {
@@ -565,7 +721,8 @@ static void look_at_thresholds(struct vol_host *h, unsigned *passed)
 			continue; /* taken away */
 		vol_log(now ? VOL_LOG_WARN : VOL_LOG_INFO, "pool %s is %s %u.%u %% full: %u.%u %% is in use%s", h->name,
 			now ? "more than" : "less than", info.policy.threshold[i] / 10, info.policy.threshold[i] % 10,
-			(unsigned)(permille / 10), (unsigned)(permille % 10), now ? "" : " again");
+			(unsigned)(permille / 10), (unsigned)(permille % 10),
+			now ? "; vdpool grow or vdpool add gives it more" : " again");
 	}
 }
 
@@ -605,7 +762,9 @@ int vol_host_start_worker(struct vol_host *h, struct vd_pool *pool)
 {
 	int r;
 
+	pthread_mutex_lock(&h->growing); /* the engine may ask for space already */
 	h->pool = pool;
+	pthread_mutex_unlock(&h->growing);
 	h->stopping = false;
 	r = pthread_create(&h->worker, NULL, work, h);
 	if (r)

@@ -75,11 +75,20 @@ void vol_host_drop_member(struct vol_host *h, unsigned index);
 /* fd of a member, or -1: missing. For data I/O; any thread. */
 int vol_host_fd(const struct vol_host *h, unsigned member);
 const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: missing */
+/* Bytes it has now, whole blocks; 0: missing, or not to be told. */
+uint64_t vol_host_size(const struct vol_host *h, unsigned member);
+bool vol_host_is_file(const struct vol_host *h, unsigned member);
+/* Makes a file longer, durably. */
+int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes) __must_check;
+/* What members have gained is taken into the pool; when none has, and the pool's policy is
+ * that files grow, one is made longer.  Told in the log.  Whether there is more now. */
+bool vol_host_grow(struct vol_host *h);
 void vol_host_set_identity(struct vol_host *h, const uint8_t uuid[16], const char *name, bool readonly);
 const struct vd_host *vol_host_vd(struct vol_host *h);
 /* The engine's remarks are not passed on. */
 void vol_host_set_quiet(struct vol_host *h, bool quiet);
-/* The worker calls vd_pool_work() when kicked and about once a second. */
+/* The worker calls vd_pool_work() when kicked and about once a second, looks at the
+ * pool's thresholds, and lets it grow when it is low on space. */
 int vol_host_start_worker(struct vol_host *h, struct vd_pool *pool) __must_check;
 void vol_host_stop_worker(struct vol_host *h);
 

@@ -141,12 +141,6 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 				     c->name, f->path);
 			goto err;
 		}
-		if (geo.bytes < f->size) {
-			vol_log(VOL_LOG_WARN, "pool %s: its member %s has %llu bytes and had %llu when it joined: taken for missing",
-				c->name, f->path, (unsigned long long)geo.bytes, (unsigned long long)f->size);
-			close(fd);
-			continue;
-		}
 		r = vol_host_set_member(p->host, i, fd, f->path, geo.is_file);
 		if (r) {
 			close(fd);
@@ -218,6 +212,27 @@ static void missing_text(const struct vd_pool_info *info, char *buf, size_t size
 			n += (size_t)snprintf(buf + n, size - n, "%s%u", n ? ", " : "", m);
 }
 
+/* A member that is there, but shorter than the pool counts on. */
+static int short_member(struct vol_pool *p, const struct vd_pool_info *info)
+{
+	char has[32], had[32];
+	uint8_t uuid[16];
+	uint64_t blocks;
+	bool missing;
+
+	for (unsigned m = 0; m < info->nmembers; m++) {
+		if (vd_pool_member(p->engine, m, uuid, &blocks, &missing) || !vol_host_size(p->host, m) ||
+		    vol_host_size(p->host, m) >> VD_BLOCK_SHIFT >= blocks)
+			continue;
+		vol_format_size(vol_host_size(p->host, m), 'h', true, has, sizeof(has));
+		vol_format_size(blocks << VD_BLOCK_SHIFT, 'h', true, had, sizeof(had));
+		return vol_fail(NULL, -EROFS, "pool %s is read-only: its member %s has %s and had %s\n"
+				"give it that size again, with what was there; `vdpool check %s` tells what is lost without it",
+				p->name, vol_host_path(p->host, m), has, had, p->name);
+	}
+	return 0;
+}
+
 static int open_engine(struct vol_pool *p, unsigned eflags)
 {
 	struct vd_disk_holder self;
@@ -235,9 +250,12 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 	if (info.mode < VD_MODE_READONLY)
 		return 0;
 	missing_text(&info, missing, sizeof(missing));
+	r = short_member(p, &info);
 	if (vd_pool_close(p->engine))
 		vd_pool_abandon(p->engine);
 	p->engine = NULL;
+	if (r)
+		return r;
 	if (info.nmissing)
 		return vol_fail(NULL, -EROFS, "pool %s is read-only: %u of its %u members missing (number %s)\n"
 				"bring them back, or name them with --device; `vdpool show %s` tells which are there",

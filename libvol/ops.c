@@ -42,6 +42,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define BATCH 256 /* items of one part */
@@ -612,6 +613,111 @@ static int op_pool_add(struct vol_request *rq, struct json_object *result)
 	return r;
 }
 
+/* What the member is to have: as the request says, or what it has. */
+static int grow_size(struct vol_request *rq, unsigned m, uint64_t before, uint64_t *size)
+{
+	const char *path = vol_host_path(rq->pool->host, m);
+	uint64_t n, has = vol_host_size(rq->pool->host, m);
+	bool by = json_get_u64(rq->args, "grow", &n);
+
+	*size = has;
+	if (!by && !json_get_u64(rq->args, "size", &n))
+		return 0;
+	if (!vol_host_is_file(rq->pool->host, m))
+		return op_fail(rq, -EINVAL, "%s is a block device: make it larger by its own means, then `vdpool grow %s` takes it in",
+			       path, rq->pool->name);
+	*size = (by ? before + n : n) & ~(uint64_t)(VD_BLOCK - 1);
+	if (*size < before || (by && *size < n) || *size >> VD_BLOCK_SHIFT > 1ull << VD_MEMBER_SHIFT)
+		return op_fail(rq, -EINVAL, "%s has %llu bytes, and cannot have %llu: a member does not become smaller, nor larger than 4 PiB",
+			       path, (unsigned long long)before, (unsigned long long)*size);
+	*size = vd_max(*size, has);
+	return 0;
+}
+
+static int grow_member(struct vol_request *rq, unsigned m, struct json_object *list)
+{
+	const char *path = vol_host_path(rq->pool->host, m);
+	uint64_t before, size;
+	struct json_object *o;
+	uint8_t uuid[16];
+	bool missing;
+	int r = vd_pool_member(rq->pool->engine, m, uuid, &before, &missing);
+
+	before <<= VD_BLOCK_SHIFT;
+	if (!r)
+		r = grow_size(rq, m, before, &size);
+	if (r || size <= before)
+		return r;
+	if (!json_flag(rq->args, "test")) {
+		if (size > vol_host_size(rq->pool->host, m))
+			r = vol_host_extend(rq->pool->host, m, size);
+		if (r)
+			return op_fail(rq, r, "%s cannot be made %llu bytes long: %s", path, (unsigned long long)size, vol_strerror(r));
+		r = vd_pool_grow(rq->pool->engine, m, size >> VD_BLOCK_SHIFT);
+		if (r)
+			return op_fail(rq, r, "%s has %llu bytes now, but pool %s cannot take them in: %s", path,
+				       (unsigned long long)size, rq->pool->name, vol_strerror(r));
+	}
+	o = json_object_new_object();
+	json_set_u64(o, "member", m);
+	json_set_str(o, "path", path);
+	json_set_u64(o, "before", before);
+	json_set_u64(o, "size", size);
+	json_object_array_add(list, o);
+	return 0;
+}
+
+/* The member that `text` names by its number or path; n: there is none. */
+static unsigned which_member(struct vol_request *rq, const char *text, unsigned n)
+{
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+	struct stat a, b;
+	unsigned m;
+
+	if (*text && !*end)
+		return number < n ? (unsigned)number : n;
+	for (m = 0; m < n; m++) {
+		const char *path = vol_host_path(rq->pool->host, m);
+		if (path && (!strcmp(path, text) ||
+			     (!stat(path, &a) && !stat(text, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)))
+			break;
+	}
+	return m;
+}
+
+static int op_pool_grow(struct vol_request *rq, struct json_object *result)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	struct json_object *list, *v;
+	const char *member;
+	unsigned m, n;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(rq->pool->engine, info);
+	n = info->nmembers;
+	r = info->mode >= VD_MODE_READONLY ? -EROFS : 0;
+	free(info);
+	if (r)
+		return op_fail(rq, r, "pool %s cannot grow: it is read-only: %s", rq->pool->name, read_only_why(rq));
+	list = json_object_new_array();
+	json_set(result, "grown", list);
+	if (json_get_str(rq->args, "member", &member)) {
+		m = which_member(rq, member, n);
+		if (m == n)
+			return op_fail(rq, -ENOENT, "pool %s has no member %s; `vdpool show %s` lists them", rq->pool->name, member,
+				       rq->pool->name);
+		return grow_member(rq, m, list);
+	}
+	if (n > 1 && (json_object_object_get_ex(rq->args, "size", &v) || json_object_object_get_ex(rq->args, "grow", &v)))
+		return op_fail(rq, -EINVAL, "pool %s has %u members; say which is to have that size", rq->pool->name, n);
+	for (m = 0; m < n && !r; m++)
+		r = grow_member(rq, m, list);
+	return r;
+}
+
 static int op_pool_set(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
@@ -730,6 +836,7 @@ static const struct { const char *name; op_fn fn; } ops[] = {
 	{ "pool-check", op_pool_check },
 	{ "pool-dump", op_pool_dump },
 	{ "pool-add", op_pool_add },
+	{ "pool-grow", op_pool_grow },
 	{ "pool-set", op_pool_set },
 	{ "flush", op_flush },
 	{ "checkpoint", op_checkpoint },

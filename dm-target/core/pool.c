@@ -476,6 +476,16 @@ static int find_super(struct vd_pool *pool, struct found *found)
 	return r;
 }
 
+static bool is_short(struct vd_pool *pool, unsigned m)
+{
+	uint64_t has = pool->host.size ? pool->host.size(pool->host.ctx, m) : 0;
+
+	if (!has || has >= pool->member[m].blocks)
+		return false;
+	vd_log(pool, VD_LOG_WARN, "member %a is too short, with %b blocks of 4 KiB: give it the size and contents it had", m, has);
+	return true;
+}
+
 /* P1, P2 */
 static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 {
@@ -486,18 +496,12 @@ static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 		owned = vd_max(owned, found[m].owned);
 	for (m = 0; m < pool->nmembers; m++) {
 		bool out = le32_to_cpu(pool->super->member[m].flags) & VD_MEMBER_OUT;
-		uint64_t has = found[m].label && pool->host.size ? pool->host.size(pool->host.ctx, m) : 0;
-
-		if (has && has < pool->member[m].blocks) { /* what lay beyond is lost, or will be back with it */
-			vd_log(pool, VD_LOG_WARN, "member %a is too short: it has %b blocks of 4 KiB, and the pool counts on more", m, has);
-			pool->member[m].missing = true;
-			missing++;
-			continue;
-		}
 
 		if (found[m].label && !out && found[m].generation + 1 >= best && found[m].incarnation >= owned &&
 		    !memcmp(found[m].uuid, pool->member[m].uuid, 16)) {
 			pool->member[m].behind = found[m].generation < best;
+			pool->member[m].is_short = is_short(pool, m);
+			missing += pool->member[m].is_short;
 			continue;
 		}
 		if (found[m].label)
@@ -644,7 +648,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->mode = vd_pool_mode(pool);
 	info->nmembers = pool->nmembers;
 	for (m = 0; m < pool->nmembers; m++)
-		if (pool->member[m].missing) {
+		if (pool->member[m].missing || pool->member[m].is_short) {
 			info->missing[m / 8] |= (uint8_t)(1u << m % 8);
 			info->nmissing++;
 		}
@@ -679,7 +683,7 @@ int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t 
 		return -ENOENT;
 	memcpy(uuid, pool->member[m].uuid, 16);
 	*blocks = vd_member_blocks(pool, m);
-	*missing = pool->member[m].missing;
+	*missing = pool->member[m].missing || pool->member[m].is_short;
 	return 0;
 }
 

@@ -29,7 +29,8 @@
 struct vd_member {
 	uint8_t uuid[16];
 	uint64_t blocks; /* grows only, under ckpt_lock */
-	bool missing; /* host answers -ENODEV, it is too short, its superblock is older than the pool's, or not written yet */
+	bool missing; /* host answers -ENODEV, its superblock is older than the pool's, or not written yet */
+	bool is_short;/* it has fewer blocks than that: counts as missing, but what is there is read */
 	bool behind;  /* it has not the pool's last superblock: gets it before any other is written; ckpt_lock */
 };
 
