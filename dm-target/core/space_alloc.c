@@ -511,12 +511,17 @@ static int member_fill(struct vd_pool *pool, struct space_member *m, enum need n
 	vd_mutex_lock(&s->load_lock);
 	while (most && member_wants(pool, m, need)) {
 		r = lap_step(pool, m, ckpt, &found);
-		if (r == -ENOMEM || (r && ++failed == SPACE_FAILURES))
+		if (r == -ENOMEM)
 			break;
 		if (r) {
 			vd_log(pool, VD_LOG_WARN, "space group %a of member %b cannot be read and is not used", m->cursor - 1, m->index);
 			*bad = s->bad = r;
 			r = 0;
+			vd_spin_lock(&s->lock);
+			m->evicted++; /* nor is the member dry: another time it may be read */
+			vd_spin_unlock(&s->lock);
+			if (++failed == SPACE_FAILURES)
+				break;
 		}
 		most -= found;
 		if (++steps % 256 == 0) { /* let a checkpoint load its groups */

@@ -522,6 +522,7 @@ out:
 static int look_contents(struct look *k, struct ref_vol *v, bool keep)
 {
 	const struct ref_op *op = &k->ref->op;
+	const struct ref_vol *other = op->kind == REF_ROLLBACK && op->id == v->id ? ref_find(k->ref, op->other) : NULL;
 	struct vd_volume *h;
 	uint64_t *number, n, i, p;
 	int r;
@@ -535,7 +536,7 @@ static int look_contents(struct look *k, struct ref_vol *v, bool keep)
 		goto out;
 	}
 	/* the pages that there are, those of a pending write, and a few others */
-	number = must_alloc((v->npages + 300) * sizeof(*number));
+	number = must_alloc((v->npages + 300 + (other ? other->npages : 0)) * sizeof(*number));
 	for (n = 0, i = 0; i < v->nbuckets; i++)
 		if (v->bucket[i])
 			number[n++] = v->bucket[i]->number;
@@ -543,6 +544,9 @@ static int look_contents(struct look *k, struct ref_vol *v, bool keep)
 		for (p = op->off / PAGE_BYTES, i = 0; p <= (op->off + op->len - 1) / PAGE_BYTES && i < 256; p++, i++)
 			if (!page_find(v, p))
 				number[n++] = p;
+	for (i = 0; other && i < other->nbuckets; i++) /* what a pending rollback would put there */
+		if (other->bucket[i] && !page_find(v, other->bucket[i]->number))
+			number[n++] = other->bucket[i]->number;
 	for (i = 0; v->size && i < 4; i++) {
 		p = rng_below(k->rng, (v->size - 1) / PAGE_BYTES + 1);
 		if (!page_find(v, p))

@@ -155,6 +155,34 @@ static void a_volume_alone_again_is_promised_less(void **state)
 	end(w, &vol, 1);
 }
 
+/* What could not be read once may be read another time: the pool is not full for good. */
+static void a_read_error_does_not_make_a_pool_full(void **state)
+{
+	struct world *base = story_begin(&cli, 2);
+	uint32_t id = story_create(base, "v", 1024);
+	unsigned nth;
+	int r;
+
+	(void)state;
+	story_put(base, id, 0, 8 * B);
+	world_close(base);
+	for (nth = 1, r = -EIO; r; nth++) {
+		struct world *w = world_fork(base);
+		struct vd_volume *vol;
+
+		world_open(w, 0);
+		vol = world_handle(w, id);
+		sim_fail(w->sim, SIM_READ, nth, -EIO, true);
+		r = put(w, vol, 100, 1, 1, 7);
+		sim_unfail(w->sim);
+		assert_int_equal(put(w, vol, 100, 1, 1, 7), 0);
+		world_close_volumes(w);
+		end(w, NULL, 0);
+	}
+	assert_true(nth > 3);
+	world_free(base);
+}
+
 /* ---- growth ---------------------------------------------------------------- */
 
 static void fill(struct world *w, struct vd_volume *vol, uint64_t n)
@@ -386,6 +414,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_is_reserved_is_not_taken_by_many_at_once),
 		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
 		cmocka_unit_test(a_volume_alone_again_is_promised_less),
+		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
 		cmocka_unit_test(a_full_pool_takes_writes_when_a_member_has_grown),
 		cmocka_unit_test(a_member_has_grown_or_not_after_a_crash),
 		cmocka_unit_test(space_of_a_grown_member_is_given_out_when_it_is_durable),
