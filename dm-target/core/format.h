@@ -101,7 +101,7 @@ enum vd_node_kind {
 };
 
 #define VD_INDEX_MAX ((VD_BLOCK - sizeof(struct vd_disk_node)) / sizeof(struct vd_disk_ptr)) /* 126 */
-#define VD_TREE_LEVELS_MAX 12u
+#define VD_TREE_LEVELS_MAX 12u /* pages included: a root is at most 11 high */
 
 /* A page of mapping.  Births are kept as an index into a table of the page;
  * a birth that finds the table full is rounded down to the next older entry,

@@ -355,7 +355,7 @@ static int owner_write(struct vd_pool *pool, uint32_t state)
 
 static bool root_sane(const struct vd_disk_root *root)
 {
-	return root->height <= VD_TREE_LEVELS_MAX;
+	return root->height < VD_TREE_LEVELS_MAX;
 }
 
 /* 0, or why this slot is no superblock of `pool`. */

@@ -93,7 +93,7 @@ int vd_record_verify(const struct vd_disk_volume *d, uint32_t id)
 	if (le32_to_cpu(d->id) != id || !id || size % VD_BLOCK || le64_to_cpu(d->reserved_blocks) > size >> VD_BLOCK_SHIFT || size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
 	    le32_to_cpu(d->npointers) > VD_POINTERS_MAX || attrs > VD_ATTRS_MAX ||
 	    !terminated(d->name, sizeof(d->name)) || !terminated(d->base, sizeof(d->base)) ||
-	    d->root.height > VD_TREE_LEVELS_MAX)
+	    d->root.height >= VD_TREE_LEVELS_MAX)
 		return -EUCLEAN;
 	if (flags & VD_VOL_DELETING ? (flags & VD_VOL_PENDING) != 0 : !vd_name_valid(d->name))
 		return -EUCLEAN;
