@@ -61,7 +61,7 @@ VERSION_SCRIPT := $(addprefix -Wl$(comma)--version-script=,$(wildcard libvol/lib
 plugin_name = $(patsubst nbdkit-%,nbdkit-vd%-plugin,$(filter-out nbdkit-plugin,$(1)))$(if $(filter nbdkit-plugin,$(1)),nbdkit-vd-plugin)
 PLUGINS := $(foreach s,$(PLUGIN_SRC),$(call plugin_name,$(basename $(notdir $(s)))))
 
-.PHONY: all help deps check check-unit check-model check-crash check-cmd check-asan check-tsan \
+.PHONY: all help deps check check-unit check-model check-crash check-format check-cmd check-asan check-tsan \
 	check-static soak fuzz-smoke bench-engine demo install uninstall clean libs cmds plugins
 .DEFAULT_GOAL := all
 
@@ -75,7 +75,7 @@ help:
 	@echo 'make deps       install the Debian packages that are missing (root)'
 	@echo 'make demo       the main job, shown end to end (root)'
 	@echo 'make check      every test; ends in one line "N passed, N failed" (root)'
-	@echo 'make check-unit | check-model | check-crash | check-cmd | check-static'
+	@echo 'make check-unit | check-model | check-crash | check-format | check-cmd | check-static'
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
 	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
@@ -181,8 +181,15 @@ check-asan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
 check-tsan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
 check-cmd: all ; @$(RUN) cmd $(wildcard tests/cmd/*.bats)
 
+# Pools for the other reader of the format, in Python, which shares nothing with the engine.
+IMAGES_SRC := $(wildcard tests/format/*.c) $(filter-out $(MODEL_SRC),$(wildcard tests/model/*.c))
+$(B)/tests/format/images: $(call obj,$(IMAGES_SRC)) $(B)/libvol.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+check-format: all $(B)/tests/format/images ; @$(RUN) format $(wildcard tests/format/test_*.py)
+
 # Sub-suites in one list, so that one of them failing does not hide the others.
-CHECKS := check-static check-unit check-model check-crash fuzz-smoke check-asan check-tsan check-cmd
+CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd
 check: deps
 	+@rm -rf build/results; mkdir -p build/results; \
 	$(MAKE) --no-print-directory -j2 all; built=$$?; \
@@ -226,7 +233,7 @@ ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strchr strncmp mem
 	pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_mutex_trylock \
 	pthread_rwlockattr_init pthread_rwlockattr_setkind_np pthread_rwlockattr_destroy pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock \
 	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_timedwait pthread_cond_broadcast
-SOURCES := $(shell find dm-target libvol cmd tests -name '*.[ch]' -o -name '*.sh' -o -name '*.bats')
+SOURCES := $(shell find dm-target libvol cmd tests -name '*.[ch]' -o -name '*.sh' -o -name '*.bats' -o -name '*.py')
 check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))
 	@mkdir -p build/results; exec > >(tee build/results/static.tap); n=0; \
 	t() { n=$$((n+1)); if [ -z "$$2" ]; then echo "ok $$n $$1"; else echo "not ok $$n $$1"; sed 's/^/# /' <<<"$$2"; bad=1; fi; }; \
