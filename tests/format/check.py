@@ -214,6 +214,20 @@ class Check:
                 for j in range(e.len):
                     if where.setdefault(e.p + j, (vol.rec.family, e.v + j)) != (vol.rec.family, e.v + j):
                         self.fault("block %s has been given twice" % p_text(e.p + j))
+        self.in_place(state)
+
+    def in_place(self, state):
+        """What a volume may write in place is in no other mapping."""
+        pieces = sorted((e.p, e.p + e.len, e.birth > vol.last_snapshot, vol.rec.id)
+                        for vol in state.vol.values() for e in vol.map.extents() if e.kind == DATA)
+        active = []
+        for p in pieces:
+            active = [a for a in active if a[1] > p[0]]
+            for a in active:
+                if a[2] or p[2]:
+                    self.fault("block %s: in volume %d, which may write it in place, and in %d" % (
+                        (p_text(p[0]),) + ((a[3], p[3]) if a[2] else (p[3], a[3]))))
+            active.append(p)
 
 
 def merged(runs):

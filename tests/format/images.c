@@ -19,23 +19,34 @@ void die(const char *what, int r)
 	exit(1);
 }
 
+static void no_kick(void *ctx)
+{
+	(void)ctx;
+}
+
 static void random_life(struct world *w, struct rng *rng)
 {
 	static const enum world_op folds[] = { W_CHECKPOINT, W_CHECK, W_DIFF, W_SETTLE, W_WORK, W_REOPEN, W_USAGE };
 	uint64_t cycles = rng_below(rng, 6), ops, n;
 
-	if (rng_one_in(rng, 2)) /* nothing that takes a checkpoint: much is left to replay */
+	if (rng_one_in(rng, 2)) { /* nothing that takes a checkpoint: much is left to replay */
 		for (n = 0; n < sizeof(folds) / sizeof(folds[0]); n++)
 			w->weight[folds[n]] = 0;
+		world_close(w);
+		w->host.kick = no_kick;
+		world_open(w, 0);
+	}
 	if (rng_one_in(rng, 3))
 		w->weight[W_ROLLBACK] *= 8;
 	for (;;) {
 		ops = rng_between(rng, 1, rng_one_in(rng, 3) ? 300 : 60);
-		if (!rng_one_in(rng, 4))
+		if (!rng_one_in(rng, 3))
 			sim_cut(w->sim, rng_below(rng, 6 * ops + 2));
 		for (n = 0; n < ops && !sim_is_cut(w->sim); n++)
 			if (world_step(w))
 				break;
+		if (n == ops && rng_one_in(rng, 2))
+			(void)world_do(w, W_FLUSH); /* all of it is in the journal, or it is cut off */
 		world_abandon(w);
 		sim_crash(w->sim, rng_one_in(rng, 4) ? SIM_KILL : SIM_POWER_CUT);
 		if (!cycles--)
@@ -102,6 +113,8 @@ static int random_pool(uint64_t seed, const char *dir)
 	struct world *w;
 
 	shape_random(&shape, &rng, rng_one_in(&rng, 3) ? SHAPE_TINY | SHAPE_QUICK : SHAPE_QUICK);
+	if (rng_one_in(&rng, 2))
+		shape.journal_blocks = 500; /* of which 2048 blocks allow no more */
 	w = world_new(&cli, seed, &shape);
 	random_life(w, &rng);
 	dump(w->sim, dir);
