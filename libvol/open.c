@@ -313,18 +313,21 @@ static int settle(struct vol_pool *p, struct chosen *c)
 	return r;
 }
 
-/* An addition that was interrupted: a label, but the pool knows nothing of it. */
-static void drop_strangers(struct vol_pool *p)
+/* What the engine has left out is not to be read by the data path either: a stale
+ * member has old blocks where the mapping means new ones. */
+static void drop_left_out(struct vol_pool *p)
 {
 	struct vd_pool_info info;
 
 	vd_pool_info(p->engine, &info);
-	for (unsigned i = info.nmembers; i < VD_MEMBERS_MAX; i++)
-		if (vol_host_path(p->host, i)) {
+	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++) {
+		if (!vol_host_path(p->host, i) || (i < info.nmembers && !(info.missing[i / 8] >> (i % 8) & 1)))
+			continue;
+		if (i >= info.nmembers)
 			vol_log(VOL_LOG_INFO, "%s carries a label of pool %s but is no member of it (an interrupted vdpool add)",
 				vol_host_path(p->host, i), p->name);
-			vol_host_drop_member(p->host, i);
-		}
+		vol_host_drop_member(p->host, i);
+	}
 }
 
 static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
@@ -357,7 +360,7 @@ static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 		p->host = NULL;
 		return r;
 	}
-	drop_strangers(p);
+	drop_left_out(p);
 	p->beside = beside;
 	return 0;
 }

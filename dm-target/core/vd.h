@@ -96,7 +96,8 @@ struct vd_pool_info {
 	uint64_t created;
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
-/* Member m's label data as the superblock has it. -ENOENT: no such member. */
+/* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
+ * does no data I/O on one that is missing, though it may have it: it is old (I9). */
 int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t *blocks, bool *missing) __must_check;
 /* Adds a member live: the host already answers for index `nmembers`. Durable on
  * return. -EEXIST 256 are in; -EINVAL wrong sector size or too small. Class B. */

@@ -52,6 +52,32 @@ filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 
 	ok vdpool check p
 }
 
+@test "what a stale member holds is not served as what was written since" {
+	need qemu-io nbdcopy
+	make_pool 2 16m
+	make_volume v 4m
+	serve
+	io v 'write -P 1 0 4m' flush
+	end_servers TERM
+	cp m0 old0
+	cp m1 old1
+	serve
+	io v 'write -P 2 0 4m' flush # in place
+	end_servers TERM
+	local m failed=0
+	for m in 0 1; do
+		mv m$m new$m
+		cp old$m m$m
+		serve
+		run qemu-io -r -f raw -c 'read -P 2 0 4m' "$(uri v)"
+		says_not "verification failed"
+		[[ $output == *"read failed"* ]] && failed=1
+		end_servers TERM
+		mv new$m m$m
+	done
+	[ $failed = 1 ]
+}
+
 @test "one damaged copy of metadata is read from the other, and rewritten by a repair" {
 	filled
 	local addr
