@@ -375,6 +375,12 @@ static struct sim *torn(void)
 	return torn_as(8);
 }
 
+/* The first is whole, the second torn. */
+static struct sim *half(void)
+{
+	return torn_as(66);
+}
+
 /* The first is still that of the attempt before, by another opening; the second is new. */
 static struct sim *rewritten(void)
 {
@@ -415,7 +421,7 @@ struct sim *golden_make(const char *name)
 {
 	static const struct { const char *name; struct sim *(*make)(void); } pool[] = {
 		{ "single", single }, { "copies", copies }, { "snapshots", snapshots }, { "journal", journal }, { "torn", torn },
-		{ "rewritten", rewritten }, { "grown", grown },
+		{ "half", half }, { "rewritten", rewritten }, { "grown", grown },
 	};
 	unsigned i;
 

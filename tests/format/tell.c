@@ -321,7 +321,10 @@ void tell_pool(struct sim *sim, const char *dir)
 	json *o = json_object_new_object(), *list = json_object_new_array();
 	struct vd_pool *pool;
 	struct vd_host host;
-	uint64_t written;
+	uint64_t written, blocks;
+	uint8_t uuid[16];
+	bool missing;
+	unsigned m;
 	uint32_t id;
 	int r;
 
@@ -330,6 +333,8 @@ void tell_pool(struct sim *sim, const char *dir)
 	r = vd_pool_open(&host, VD_OPEN_READONLY, NULL, &pool);
 	if (r)
 		die("vd_pool_open", r);
+	for (m = 0; !vd_pool_member(pool, m, uuid, &blocks, &missing); m++) /* a host's duty, see vd.h */
+		sim->member[m]->missing |= missing;
 	set(o, "pool", pool_facts(pool));
 	for (id = 1; !(r = vd_volume_next(pool, &id)); id++)
 		json_object_array_add(list, volume(sim, pool, id, dir));

@@ -186,6 +186,23 @@ def taken_over(d, want):
     return faults
 
 
+def stale(d, want):
+    """A member that comes back from before an opening is missing, though it has all it needs to look whole."""
+    faults = []
+    for old in range(len(members(d))):
+        c = copy_of(d, "stale%d" % old)
+        vd = Commands(c, members(c))
+        vd("vdcreate", "--takeover", "golden/new", "-L", "1m")
+        shutil.copy(members(d)[old], members(c)[old])
+        r, e = reader_view(c, members(c)), engine_view(members(c))
+        faults += differences(r, e)
+        if [m["missing"] for m in r["pool"]["members"]] != [i == old for i in range(len(members(c)))]:
+            faults.append("a stale member %d is taken for one" % old)
+        if "new" not in [v["name"] for v in r["volumes"]]:
+            faults.append("with a stale member %d the new volume is not found" % old)
+    return faults
+
+
 # Fields of a superblock with values that a reader must refuse, or need not mind.
 REFUSED = [("version", 12, "<I", 2), ("incompat", 32, "<Q", 1), ("end of the name", 56 + 127, "<B", 65),
            ("generation", 184, "<Q", (1 << 62) + 1), ("incarnation", 192, "<Q", (1 << 62) + 1),
@@ -236,7 +253,7 @@ def main():
                      ("check, vdls and vddiff agree", by_commands), ("the contents are served", served),
                      ("it is taken over, written and still whole", taken_over)]
             if len(members(top)) > 1:
-                tests += [("each member may be missing", without_a_member),
+                tests += [("each member may be missing", without_a_member), ("a stale member is left out", stale),
                           ("one copy of each node is enough", with_spoilt_copies)]
             else:
                 tests += [("superblocks that cannot be are refused", superblocks)]
