@@ -145,14 +145,16 @@ class Commands:
         """nbdkit; yields a function from a volume's name to its URI."""
         need("nbdkit", "nbdcopy")
         sock = os.path.join(self.d, "s.nbd")
-        if os.path.exists(sock):
-            os.unlink(sock)
+        for old in sock, os.path.join(self.d, "run", pool + ".ctl"):    # a killed one's
+            if os.path.lexists(old):
+                os.unlink(old)
         plugin = os.path.join(BUILD, "nbdkit-vd-plugin.so")
         p = subprocess.Popen(["nbdkit", "-f", "-U", sock, plugin, "pool=" + pool, *options],
                              env=self.env, cwd=self.d, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         self.kill = p.kill
         try:
             self.wait(p, sock)
+            self.wait(p, os.path.join(self.d, "run", pool + ".ctl"))    # made last
             yield lambda v: "nbd+unix:///%s?socket=%s" % (re.sub(r"[^\w.-]", lambda m: "%%%02x" % ord(m[0]), v), sock)
         finally:
             if p.poll() is None:
@@ -161,7 +163,7 @@ class Commands:
 
     @staticmethod
     def wait(p, sock):
-        """Until it listens."""
+        """Until the server listens there."""
         while not os.path.exists(sock):
             try:
                 p.wait(0.02)

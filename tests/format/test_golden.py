@@ -68,14 +68,16 @@ def without_a_member(d, want):
 
 
 def with_spoilt_copies(d, want):
-    """Of each node one copy, and a member's older superblock."""
+    """Of each node one copy, and one of a member's superblocks."""
     faults = []
+    pool = disk.Pool(members(d))
     for keep in range(2):
         c = copy_of(d, "spoilt%d" % keep)
-        for a, b, _, _ in reader.nodes(disk.Pool(members(d))):
+        for a, b, _, _ in reader.nodes(pool):
             spoil(members(c), a if keep else b)
-        pool = disk.Pool(members(d))
-        spoil(members(c), keep << 40 | (8 if pool.super.generation % 2 == 0 else 4))
+        # Without the newest a member is one generation behind, and used if no opening is between.
+        newest = all(s.incarnation == pool.super.incarnation for s in pool.member[keep].slots)
+        spoil(members(c), keep << 40 | (4 if (pool.super.generation % 2 == 0) == newest else 8))
         faults += differences(reader_view(c, members(c)), want) + differences(engine_view(members(c)), want)
     return faults
 
@@ -186,20 +188,34 @@ def taken_over(d, want):
     return faults
 
 
+def left_out(c, old, faults):
+    """The member put back from before is missing for both."""
+    r, e = reader_view(c, members(c)), engine_view(members(c))
+    faults += differences(r, e)
+    if [m["missing"] for m in r["pool"]["members"]] != [i == old for i in range(len(members(c)))]:
+        faults.append("a stale member %d is taken for one" % old)
+    return [v["name"] for v in r["volumes"]]
+
+
 def stale(d, want):
-    """A member that comes back from before an opening is missing, though it has all it needs to look whole."""
+    """A member that comes back from before an opening is missing: many generations behind, and
+    one only, when nothing but the owner records of the others tells of that opening."""
     faults = []
     for old in range(len(members(d))):
         c = copy_of(d, "stale%d" % old)
         vd = Commands(c, members(c))
         vd("vdcreate", "--takeover", "golden/new", "-L", "1m")
+        before = copy_of(c, "before")
         shutil.copy(members(d)[old], members(c)[old])
-        r, e = reader_view(c, members(c)), engine_view(members(c))
-        faults += differences(r, e)
-        if [m["missing"] for m in r["pool"]["members"]] != [i == old for i in range(len(members(c)))]:
-            faults.append("a stale member %d is taken for one" % old)
-        if "new" not in [v["name"] for v in r["volumes"]]:
+        if "new" not in left_out(c, old, faults):
             faults.append("with a stale member %d the new volume is not found" % old)
+        shutil.copy(members(before)[old], members(c)[old])
+        with vd.server("golden"):
+            vd.kill()
+        if disk.Pool(members(c)).super.generation != disk.Pool(members(before)).super.generation + 1:
+            faults.append("an opening was more than one generation")
+        shutil.copy(members(before)[old], members(c)[old])
+        left_out(c, old, faults)
     return faults
 
 
