@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 
 import disk
@@ -80,6 +81,20 @@ def directory():
 
 def members(d):
     return sorted(glob.glob(os.path.join(d, "m*")))
+
+
+def unpack(name, d):
+    with tarfile.open(os.path.join(GOLDEN, name + ".tar.xz")) as t:
+        t.extractall(d)
+
+
+def copy_of(d, name):
+    """The members again, to be spoilt as one likes."""
+    to = os.path.join(d, name)
+    os.mkdir(to)
+    for f in members(d) + glob.glob(os.path.join(d, "base:*")):
+        shutil.copy(f, to)
+    return to
 
 
 def engine_view(paths):

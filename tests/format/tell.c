@@ -333,6 +333,8 @@ void tell_pool(struct sim *sim, const char *dir)
 	r = vd_pool_open(&host, VD_OPEN_READONLY, NULL, &pool);
 	if (r)
 		die("vd_pool_open", r);
+	if (sim->errors_logged)
+		die("the pool was opened, but is damaged", 0);
 	for (m = 0; !vd_pool_member(pool, m, uuid, &blocks, &missing); m++) /* a host's duty, see vd.h */
 		sim->member[m]->missing |= missing;
 	set(o, "pool", pool_facts(pool));
