@@ -10,7 +10,8 @@ import os
 import shutil
 import struct
 
-from common import GOLDEN, Failed, Tap, copy_of, differences, directory, engine_view, members, patch, reader_view, unpack
+from common import (GOLDEN, Failed, Tap, copy_of, differences, directory, engine_view, members, patch, reader_view,
+                    unpack)
 import disk
 
 # ---- superblocks ----------------------------------------------------------------
@@ -84,13 +85,14 @@ class Forger:
             f.seek(self.place(number))
             return struct.unpack_from("<I", f.read(40), 32)[0]
 
-    def write(self, payload, number=None, copies=(0, 1), prev=None, inc=None, flags=3, first=None, last=None, size=None):
+    def write(self, payload, number=None, copies=(0, 1), prev=None, inc=None, flags=3, first=None, last=None,
+              size=None):
         """One block; its checksum."""
         number = self.end if number is None else number
         first = self.seq if first is None else first
-        b = bytearray(struct.pack("<IIQQQIHHQQ", 0x4e4c4a76, 0, self.pool.number, inc or self.inc, number,
-                                  self.last.crc if prev is None else prev, flags, len(payload) if size is None else size,
-                                  first, first if last is None else last) + payload)
+        b = bytearray(struct.pack("<IIQQQ", 0x4e4c4a76, 0, self.pool.number, inc or self.inc, number))
+        b += struct.pack("<IHH", self.last.crc if prev is None else prev, flags, len(payload) if size is None else size)
+        b += struct.pack("<QQ", first, first if last is None else last) + payload
         b += bytes(disk.BLOCK - len(b))
         crc = disk.crc32c(bytes(b))
         b[4:8] = struct.pack("<I", crc)
@@ -143,7 +145,8 @@ class Cast:
 
     def birth(self, flags, name=b"born"):
         """A VOLUME record for a volume that there is not."""
-        return record_of(self.state, self.one, 64, struct.pack("<II", self.new, flags) + bytes(16) + name + bytes(8), self.new)
+        head = struct.pack("<II", self.new, flags) + bytes(16) + name + bytes(8)
+        return record_of(self.state, self.one, 64, head, self.new)
 
 
 def right_records(c):
@@ -226,10 +229,11 @@ def commits(d, want):
     right = unmap(1, 250)
     refused = [("it does not begin", {"flags": 2}), ("a gap in the sequence", {"first": "+1"}),
                ("a sequence again", {"first": "-1"}), ("fewer records than it says", {"last": "+1"}),
-               ("the last before the first", {"last": "-1"}), ("bytes that are no record", {"payload": right + bytes(8)}),
+               ("the last before the first", {"last": "-1"}),
+               ("bytes that are no record", {"payload": right + bytes(8)}),
                ("more records than it says", {"payload": right * 2}), ("nothing in it", {"payload": b""})]
-    passed = [("it does not end", {"flags": 1}), ("another incarnation", {"inc": 77}), ("another block before", {"prev": 1}),
-              ("a length that is too much", {"size": 4041})]
+    passed = [("it does not end", {"flags": 1}), ("another incarnation", {"inc": 77}),
+              ("another block before", {"prev": 1}), ("a length that is too much", {"size": 4041})]
     original, faults = copy_of(d, "original"), []
     for what, how in refused + passed:
         for m in range(2):
@@ -265,11 +269,12 @@ def copies_that_differ(d, want):
 
 def main():
     tap = Tap()
-    for name, tests in (("single", [("superblocks that cannot be are refused", superblocks, REFUSED, True),
-                                    ("what a reader need not know in a superblock is passed over", superblocks, IGNORED, False)]),
-                        ("journal", [("records that cannot be are refused", records),
-                                     ("commits that cannot be are refused, others end the chain", commits),
-                                     ("of copies of the journal that differ the longer one is taken", copies_that_differ)])):
+    single = [("superblocks that cannot be are refused", superblocks, REFUSED, True),
+              ("what a reader need not know in a superblock is passed over", superblocks, IGNORED, False)]
+    journal = [("records that cannot be are refused", records),
+               ("commits that cannot be are refused, others end the chain", commits),
+               ("of copies of the journal that differ the longer one is taken", copies_that_differ)]
+    for name, tests in ("single", single), ("journal", journal):
         with open(os.path.join(GOLDEN, name + ".json")) as f:
             want = json.load(f)
         for what, fn, *args in tests:

@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 
-from common import (GOLDEN, Commands, Tap, copy_of, differences, directory, engine_view, members, need, reader_view, run,
-                    spoil, unpack)
+from common import (GOLDEN, Commands, Tap, copy_of, differences, directory, engine_view, members, need, reader_view,
+                    run, spoil, unpack)
 import check
 import disk
 import reader
