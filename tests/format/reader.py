@@ -109,8 +109,11 @@ def view_of_volume(pool, vol, bases):
 
 def view(pool, replay=True, bases="."):
     s, state = pool.super, State(pool, replay)
-    if state.faults:
-        raise Bad(state.faults[0])
+    check = Check(pool)
+    counts = merged(check.space())
+    faults = state.faults + check.faults[len(pool.gone):]
+    if faults:
+        raise Bad(faults[0])
     seq = max([s.seq] + [r[0] for r in state.records])
     return {"pool": {"name": s.name, "uuid": s.pool.hex(), "generation": s.generation, "incarnation": s.incarnation,
                      "epoch": state.epoch, "seq": seq, "sector_size": s.sector_size, "created": s.created,
@@ -120,7 +123,7 @@ def view(pool, replay=True, bases="."):
                      "members": [{"uuid": u.hex(), "blocks": b, "missing": not pool.member[i]}
                                  for i, (u, b, _) in enumerate(s.member)]},
             "volumes": [view_of_volume(pool, v, bases) for _, v in sorted(state.vol.items()) if v.visible()],
-            "counts": [[p_text(first), end - first, count] for first, end, count in merged(Check(pool).space())]}
+            "counts": [[p_text(first), end - first, count] for first, end, count in counts]}
 
 
 def canonical(what):

@@ -13,6 +13,7 @@ import struct
 from common import (GOLDEN, Failed, Tap, copy_of, differences, directory, engine_view, members, patch, reader_view,
                     unpack)
 import disk
+import reader
 
 # ---- superblocks ----------------------------------------------------------------
 
@@ -39,7 +40,7 @@ def both(d):
         except disk.Bad:
             out.append(None)
         except Failed as e:
-            if "vd_pool_open: error" not in str(e) and "but is damaged" not in str(e):
+            if ": error -" not in str(e) and "but is damaged" not in str(e):
                 raise
             out.append(None)
     return out
@@ -62,6 +63,84 @@ def superblocks(d, want, table, refused):
             patch(members(d)[0], block, 4, 8, at, struct.pack(form, value))
         faults += refused_by_both(d, what) if refused else found_by_both(d, what, want)
     return faults
+
+
+# ---- nodes ----------------------------------------------------------------------
+
+# Of the image `single`: (what, offset, new bytes), from the node that is there.
+def forged_nodes(n):
+    def field(form, at):
+        return struct.unpack_from(form, n.data, at)[0]
+
+    def number(what, form, at, value):
+        return what, at, struct.pack(form, value)
+
+    yield number("of another pool", "<Q", 8, field("<Q", 8) + 1)
+    yield number("of another address", "<Q", 16, n.a + 1)
+    yield number("of another second address", "<Q", 24, 17)
+    yield number("of another generation", "<Q", 32, n.gen - 1)
+    yield number("of another kind", "<B", 40, n.kind % 4 + 1)
+    yield number("of another level", "<B", 41, n.level + 1)
+    if n.kind in (disk.INDEX, disk.EXTENTS):
+        yield number("an empty range", "<Q", 56, n.lo)
+        if n.owner: # else the parent's goes as far as numbers do
+            yield number("a range beyond that of the parent", "<Q", 56, (1 << 51) + 1)
+    if n.kind == disk.INDEX:
+        yield number("no entries", "<H", 42, 0)
+        yield number("more entries than there is room for", "<H", 42, 127)
+        yield number("a key below the range", "<Q", 48, field("<Q", 64) + 1)
+        yield number("a key above the range", "<Q", 56, field("<Q", 64 + 32 * (n.count - 1)))
+        yield number("a child that is younger", "<Q", 72, n.gen + 1)
+        yield number("a child among the system blocks", "<I", 80, 15)
+        yield number("a child beyond the end", "<I", 80, 2304)
+        yield number("a child on no member", "<H", 88, 1 << 8)
+        yield "a second copy beyond the end", 80, struct.pack("<IIHH", field("<I", 80), 2304, 0, 0)
+        if n.count > 1:
+            yield number("keys that do not ascend", "<Q", 96, field("<Q", 64))
+    if n.kind == disk.EXTENTS:
+        yield number("more extents than there is room for", "<H", 42, 245)
+        yield number("an extent below the range", "<Q", 48, (field("<Q", 192) & (1 << 52) - 1) + 1)
+        yield number("an extent beyond the range", "<Q", 56, field("<Q", 192 + 16 * (n.count - 1)) & (1 << 52) - 1)
+        for kind in 0, 3:
+            yield number("an extent of kind %d" % kind, "<B", 199, kind)
+        yield number("bit 58", "<B", 199, 5)
+        if n.count > 1:
+            yield number("extents that overlap", "<Q", 208, field("<Q", 192))
+    if n.kind == disk.SPACE:
+        yield number("counts of 4 bits", "<I", 64, 4)
+        yield number("8191 blocks", "<I", 68, 8191)
+        yield number("31 bits for 8192 blocks", "<I", 64, 31)
+    if n.kind == disk.VOLUME:
+        yield number("another number", "<I", 64, 77)
+        yield number("number 0", "<I", 64, 0)
+        yield "a name without an end", 88, b"a" * 128
+        yield "no name", 88, bytes(128)
+        yield "a name with a slash", 88, b"/"
+        yield "PENDING and DELETING", 68, b"\x0c"
+        yield number("half a block of size", "<Q", 216, 2048)
+        yield number("a size above 2^63", "<Q", 216, (1 << 63) + 4096)
+        yield number("a root 12 high", "<B", 264, 12)
+        yield number("five pointers", "<I", 464, 5)
+        yield number("769 bytes of attributes", "<I", 468, 769)
+        yield "a base image without an end", 2392, b"b" * 512
+
+
+def nodes(d, want):
+    """One node of each kind and level at a time."""
+    original, faults, seen = copy_of(d, "original"), [], set()
+    pool = disk.Pool(members(original))
+    for a, b, kind, level in reader.nodes(pool):
+        n = next(n for n in pool.cache.values() if n.a == a)
+        shape = kind, level, n.owner > 0, n.count > 1
+        if shape in seen or (kind == disk.EXTENTS and not n.owner):     # the index, which the reader does not need
+            continue
+        seen.add(shape)
+        for what, at, value in forged_nodes(n):
+            shutil.copy(members(original)[0], members(d)[0])
+            patch(members(d)[0], a, 1, 4, at, value)
+            faults += refused_by_both(d, "kind %d, level %d: %s" % (kind, level, what))
+    shutil.copy(members(original)[0], members(d)[0])
+    return faults + found_by_both(d, "nothing forged", want) + ([] if len(seen) > 5 else ["only %s looked at" % seen])
 
 
 # ---- journals -------------------------------------------------------------------
@@ -270,7 +349,8 @@ def copies_that_differ(d, want):
 def main():
     tap = Tap()
     single = [("superblocks that cannot be are refused", superblocks, REFUSED, True),
-              ("what a reader need not know in a superblock is passed over", superblocks, IGNORED, False)]
+              ("what a reader need not know in a superblock is passed over", superblocks, IGNORED, False),
+              ("nodes that cannot be are not believed", nodes)]
     journal = [("records that cannot be are refused", records),
                ("commits that cannot be are refused, others end the chain", commits),
                ("of copies of the journal that differ the longer one is taken", copies_that_differ)]
