@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Members that become larger, asked for and by themselves (D10).
 load helper
-THREADS=4
+THREADS=1
 
 big() { random "${1:-100000000}" >"$T/big"; }
 size() { vdpool ls --noheadings --nosuffix --units b -o size p | tr -d ' '; }

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Space that is kept for a volume (D10).
 load helper
-THREADS=4
+THREADS=1
 
 # a pool of 64 MiB whose policy is to say that it is full
 small() { ok vdpool create p --policy error -L 64m m0; }
