@@ -221,8 +221,7 @@ static int short_member(struct vol_pool *p, const struct vd_pool_info *info)
 	bool missing;
 
 	for (unsigned m = 0; m < info->nmembers; m++) {
-		if (vd_pool_member(p->engine, m, uuid, &blocks, &missing) || !vol_host_size(p->host, m) ||
-		    vol_host_size(p->host, m) >> VD_BLOCK_SHIFT >= blocks)
+		if (!(info->too_short[m / 8] >> (m % 8) & 1) || vd_pool_member(p->engine, m, uuid, &blocks, &missing))
 			continue;
 		vol_format_size(vol_host_size(p->host, m), 'h', true, has, sizeof(has));
 		vol_format_size(blocks << VD_BLOCK_SHIFT, 'h', true, had, sizeof(had));
@@ -321,7 +320,8 @@ static void drop_left_out(struct vol_pool *p)
 
 	vd_pool_info(p->engine, &info);
 	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++) {
-		if (!vol_host_path(p->host, i) || (i < info.nmembers && !(info.missing[i / 8] >> (i % 8) & 1)))
+		if (!vol_host_path(p->host, i) ||
+		    (i < info.nmembers && !((info.missing[i / 8] & ~info.too_short[i / 8]) >> (i % 8) & 1)))
 			continue;
 		if (i >= info.nmembers)
 			vol_log(VOL_LOG_INFO, "%s carries a label of pool %s but is no member of it (an interrupted vdpool add)",

@@ -650,6 +650,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	for (m = 0; m < pool->nmembers; m++)
 		if (pool->member[m].missing || pool->member[m].is_short) {
 			info->missing[m / 8] |= (uint8_t)(1u << m % 8);
+			info->too_short[m / 8] |= (uint8_t)(pool->member[m].is_short << m % 8);
 			info->nmissing++;
 		}
 	info->total_blocks = le64_to_cpu(s->total_blocks);

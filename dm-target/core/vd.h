@@ -82,6 +82,7 @@ struct vd_pool_info {
 	enum vd_pool_mode mode;
 	unsigned nmembers, nmissing;
 	uint8_t missing[VD_MEMBERS_MAX / 8]; /* bit map */
+	uint8_t too_short[VD_MEMBERS_MAX / 8]; /* of these: what there is of it is as new as the pool */
 	uint64_t total_blocks, used_blocks;  /* used: data and metadata, counting what awaits a checkpoint */
 	uint64_t metadata_blocks;            /* both copies, journal and labels included */
 	uint64_t reserve_blocks;             /* kept for metadata: writers see a full pool before */
@@ -97,7 +98,7 @@ struct vd_pool_info {
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
 /* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
- * does no data I/O on one that is missing, though it may have it: it is old (I9). */
+ * does no data I/O on one that is missing and not too short, though it may have it: it is old (I9). */
 int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t *blocks, bool *missing) __must_check;
 /* Adds a member live: the host already answers for index `nmembers`. Durable on
  * return. -EEXIST 256 are in; -EINVAL wrong sector size or too small. Class B. */
