@@ -231,7 +231,7 @@ fuzz-smoke: fuzz
 ENGINE_MAY_CALL := memcpy memset memcmp memmove strlen strcmp strchr strncmp memchr strnlen \
 	vd_port_cpu vd_port_crc32c __stack_chk_fail _GLOBAL_OFFSET_TABLE_ \
 	pthread_mutex_init pthread_mutex_destroy pthread_mutex_lock pthread_mutex_unlock pthread_mutex_trylock \
-	pthread_rwlockattr_init pthread_rwlockattr_setkind_np pthread_rwlockattr_destroy pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_unlock \
+	pthread_rwlockattr_init pthread_rwlockattr_setkind_np pthread_rwlockattr_destroy pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock pthread_rwlock_wrlock pthread_rwlock_tryrdlock pthread_rwlock_trywrlock pthread_rwlock_unlock sched_yield \
 	pthread_cond_init pthread_cond_destroy pthread_cond_wait pthread_cond_timedwait pthread_cond_broadcast
 SOURCES := $(shell find dm-target libvol cmd tests -name '*.[ch]' -o -name '*.sh' -o -name '*.bats' -o -name '*.py')
 check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))

@@ -145,6 +145,9 @@ struct vol_server_hooks {
 	const char *nbd_socket; /* told by "ping" and "pool-info"; may be NULL; copied */
 	/* Clients that have volumes open. May be NULL: 0. */
 	unsigned (*connections)(void *arg);
+	/* Waits, some seconds at most, until clients of this volume whose process has ended
+	 * are rid of it: what follows the end of a program finds it closed. May be NULL. */
+	void (*reap)(void *arg, uint32_t volume);
 	/* "stop-if-unused" found no open pointer of this host and no connection: end
 	 * the process soon, in order.  Must not wait for the calling thread.  May be
 	 * NULL: -EOPNOTSUPP. */

@@ -84,6 +84,7 @@ struct client {
 struct conn {
 	struct conn *next;
 	struct vol_volume *v;
+	pid_t pid;             /* 0: not known */
 	struct client *client; /* NULL: read-only, or a link */
 	bool may_write;
 	char description[160];
@@ -192,6 +193,41 @@ static unsigned hook_connections(void *arg)
 {
 	(void)arg;
 	return __atomic_load_n(&connections, __ATOMIC_SEQ_CST);
+}
+
+static bool process_gone(pid_t pid)
+{
+	char path[64], state = 'X';
+	FILE *f;
+
+	if (!pid)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (f) {
+		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
+			state = 'X';
+		fclose(f);
+	}
+	return state == 'X' || state == 'Z';
+}
+
+static bool any_dying(uint32_t volume)
+{
+	const struct conn *c;
+
+	pthread_mutex_lock(&clients_lock);
+	for (c = conns; c && (vol_volume_id(c->v) != volume || !process_gone(c->pid)); c = c->next)
+		;
+	pthread_mutex_unlock(&clients_lock);
+	return c;
+}
+
+static void hook_reap(void *arg, uint32_t volume)
+{
+	(void)arg;
+	for (unsigned ms = 0; ms < DYING_MS && any_dying(volume); ms += 10)
+		nanosleep(&(struct timespec){ 0, 10000000 }, NULL);
 }
 
 /* I12: memory must not wait for a write that waits for us.  Where it is not
@@ -312,7 +348,7 @@ static int start_watch(void)
 static int on_after_fork(void)
 {
 	const struct vol_server_hooks hooks = {
-		.nbd_socket = nbd_socket, .connections = hook_connections, .stop = hook_stop,
+		.nbd_socket = nbd_socket, .connections = hook_connections, .reap = hook_reap, .stop = hook_stop,
 	};
 	int r;
 
@@ -406,23 +442,6 @@ static int writer_of(uint32_t volume, struct vd_volume_info *info, struct vd_dis
 	return -ENOENT;
 }
 
-static bool process_gone(pid_t pid)
-{
-	char path[64], state = 'X';
-	FILE *f;
-
-	if (!pid)
-		return false;
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (f) {
-		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-			state = 'X';
-		fclose(f);
-	}
-	return state == 'X' || state == 'Z';
-}
-
 /* One try of client_join(). -EAGAIN: who is in the way has died, and what it asked
  * for is still being done; it leaves as soon as that is over. */
 static int join_once(uint32_t volume, const char *who, pid_t pid, struct client **fresh, struct vd_volume_info *info,
@@ -466,11 +485,9 @@ static int join_once(uint32_t volume, const char *who, pid_t pid, struct client 
 
 /* A connection that would like to write: its client, new or known; NULL when
  * another is in the way, and then *why says who. */
-static struct client *client_join(uint32_t volume, struct vd_volume_info *info, char *why, size_t size)
+static struct client *client_join(uint32_t volume, const char *who, pid_t pid, struct vd_volume_info *info, char *why, size_t size)
 {
 	struct client *c = NULL, *fresh = calloc(1, sizeof(*fresh));
-	char who[sizeof(c->who)];
-	pid_t pid = peer_text(who, sizeof(who));
 	int r;
 
 	if (!fresh) {
@@ -610,7 +627,7 @@ static void *on_open(int readonly)
 	const char *export = nbdkit_export_name();
 	struct vd_volume_info *info = malloc(sizeof(*info));
 	struct conn *c = calloc(1, sizeof(*c));
-	char name[VOL_NAME_SIZE], why[384] = "";
+	char name[VOL_NAME_SIZE], why[384] = "", who[sizeof(c->client->who)];
 	const struct vd_disk_pointer *p = NULL;
 	uint32_t id, link = 0;
 	bool is_link = false;
@@ -650,12 +667,13 @@ static void *on_open(int readonly)
 		nbdkit_error("%s", vol_error(NULL));
 		goto fail;
 	}
+	c->pid = peer_text(who, sizeof(who));
 	if (readonly) {
 		snprintf(c->description, sizeof(c->description), "read-only");
 	} else if (is_link) {
 		c->may_write = true; /* P1 */
 	} else {
-		c->client = client_join(id, info, why, sizeof(why));
+		c->client = client_join(id, who, c->pid, info, why, sizeof(why));
 		c->may_write = c->client;
 		if (!c->client) {
 			nbdkit_debug("volume %s/%s is read-only here: %s", pool_name, name, why);
@@ -680,14 +698,14 @@ static void on_close(void *handle)
 {
 	struct conn *c = handle, **at;
 
+	if (c->client)
+		client_leave(c->client);
 	pthread_mutex_lock(&clients_lock);
 	for (at = &conns; *at != c; at = &(*at)->next)
 		;
 	*at = c->next;
+	vol_volume_close(c->v); /* under the lock: hook_reap() looks at it, and must find it closed */
 	pthread_mutex_unlock(&clients_lock);
-	if (c->client)
-		client_leave(c->client);
-	vol_volume_close(c->v);
 	free(c);
 	__atomic_sub_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 }

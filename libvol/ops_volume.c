@@ -34,9 +34,16 @@ static int check_writable(struct vol_request *rq, const char *name, const char *
 
 int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, struct vd_volume_info *info)
 {
+	const struct vol_server_hooks *hooks = rq->server ? vol_server_hooks_of(rq->server) : NULL;
 	char who[256];
 	int r;
 
+	if (hooks && hooks->reap) {
+		hooks->reap(hooks->arg, id);
+		r = vd_volume_info(rq->pool->engine, id, info);
+		if (r)
+			return op_error(rq, r, name, "read");
+	}
 	for (unsigned i = info->npointers; i-- > 0;) {
 		const struct vd_disk_pointer *p = &info->pointer[i];
 		if (strncmp(p->who.purpose, VOL_PURPOSE_CLIENT, sizeof(p->who.purpose)) || !vol_holder_stale(&p->who))

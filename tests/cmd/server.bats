@@ -299,3 +299,18 @@ PY
 	e2fsck -fn out
 	cmp img out
 }
+
+@test "a volume can be removed as soon as its client has ended" {
+	need nbdcopy
+	local i
+	THREADS=4
+	served 1 300m 200m
+	random 200000000 >big
+	for i in 1 2 3; do
+		nbdcopy big "$(uri v)" &
+		sleep 0.2
+		kill -9 $!; wait $! || true # with requests under way
+		ok vdrm -y p/v
+		make_volume v 200m
+	done
+}

@@ -185,7 +185,7 @@ static void holder(struct vd_disk_holder *h, const char *host, const char *purpo
 
 static struct sim *single(void)
 {
-	static const uint32_t threshold[4] = { 700, 800, 950, 0 };
+	static const struct vd_pool_policy policy = { .threshold = { 700, 800, 950, 0 }, .flags = VD_POLICY_ERROR_IF_FULL };
 	struct vd_disk_pointer p = {
 		.mode = cpu_to_le32(1), .opened_as = "/dev/loop3", .mount = "/srv/www", .server = "local",
 	};
@@ -194,7 +194,7 @@ static struct sim *single(void)
 	uint32_t id, link;
 
 	begin_pool(&g, 1, 512, 1);
-	must("set", vd_pool_set(g.pool, threshold, VD_POLICY_ERROR_IF_FULL));
+	must("set", vd_pool_set(g.pool, &policy));
 	id = create(&g, "plain", 256, 0, "role=web\nowner=somebody else\n");
 	put(&g, id, 0, 40);
 	put(&g, id, 200, 56);

@@ -296,9 +296,9 @@ static json *pool_facts(struct vd_pool *pool)
 	set_u64(o, "seq", info.seq);
 	set_u64(o, "sector_size", info.sector_size);
 	set_u64(o, "created", info.created);
-	set_u64(o, "policy", info.policy);
+	set_u64(o, "policy", info.policy.flags);
 	for (m = 0; m < 4; m++)
-		push_u64(list, info.threshold[m]);
+		push_u64(list, info.policy.threshold[m]);
 	set(o, "thresholds", list);
 	set_u64(o, "blocks", info.total_blocks);
 	set_u64(o, "meta_blocks", info.metadata_blocks);
