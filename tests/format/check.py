@@ -151,6 +151,12 @@ class Check:
                     self.fault("volume %d: %d blocks mapped beyond its end" % (rec.id, beyond))
             if rec.last_snapshot > self.s.epoch:
                 self.fault("volume %d: last snapshot after the pool's epoch" % rec.id)
+        promised = 0
+        for rec in vols.values():
+            n = rec.reserved - (min(rec.own, rec.mapped) if rec.last_snapshot else rec.mapped)
+            promised += n + n // 32 + 64 if n > 0 else 0
+        if promised != self.s.promised_blocks:
+            self.fault("promised_blocks: %d, the volumes say %d" % (self.s.promised_blocks, promised))
         return vols
 
     def index(self, vols):

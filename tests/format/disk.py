@@ -169,6 +169,7 @@ class Super:
         self.journal_tail, self.journal_crc, nsegments = u64(d, 400), u32(d, 408), u32(d, 412)
         self.policy, self.threshold = u32(d, 544), struct.unpack_from("<4I", d, 548)
         self.next_link, self.reserve_blocks, self.meta_blocks = u32(d, 564), u64(d, 568), u64(d, 576)
+        self.promised_blocks = u64(d, 584)
         if pool != self.pool:
             raise Bad("superblock of another pool")
         if not 1 <= self.nmembers <= 256 or nsegments > 8 or self.sector_size not in (512, 4096):
@@ -422,6 +423,7 @@ class Record:
         self.id, self.flags, self.uuid, self.name = u32(d, 64), u32(d, 68), d[72:88], string(d, 88, 128)
         self.size, self.mapped, self.root = u64(d, 216), u64(d, 224), root_at(d, 232)
         self.last_snapshot, self.family, self.origin, self.created = struct.unpack_from("<4Q", d, 272)
+        self.reserved, self.own = u64(d, 304), u64(d, 312)
         self.lock = holder(d, 320) if self.flags & LOCKED else None
         npointers, attrs_len = u32(d, 464), u32(d, 468)
         if npointers > 4 or attrs_len > 768:
@@ -435,6 +437,8 @@ class Record:
         self.attrs = d[2904:2904 + attrs_len].decode("utf-8", "surrogateescape")
         if not self.id or self.size % BLOCK or self.size > 1 << 63:
             raise Bad("record of volume %d: number or size" % self.id)
+        if self.reserved > self.size // BLOCK:
+            raise Bad("record of volume %d: reservation" % self.id)
         if self.flags & DELETING:
             if self.flags & PENDING:
                 raise Bad("record of volume %d: flags" % self.id)

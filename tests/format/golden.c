@@ -185,7 +185,7 @@ static void holder(struct vd_disk_holder *h, const char *host, const char *purpo
 
 static struct sim *single(void)
 {
-	static const struct vd_pool_policy policy = { .threshold = { 700, 800, 950, 0 }, .flags = VD_POLICY_ERROR_IF_FULL };
+	static const struct vd_pool_policy policy = { { 700, 800, 950, 0 }, VD_POLICY_ERROR_IF_FULL, 0, 0 };
 	struct vd_disk_pointer p = {
 		.mode = cpu_to_le32(1), .opened_as = "/dev/loop3", .mount = "/srv/www", .server = "local",
 	};
