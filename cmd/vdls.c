@@ -14,7 +14,7 @@ static const struct cmd_field fields[] = {
 	{ "name", "Volume", CMD_TEXT, "name of the volume" },
 	{ "pool", "Pool", CMD_TEXT, "pool it is in" },
 	{ "path", "Path", CMD_TEXT, "POOL/VOLUME" },
-	{ "attr", "Attr", CMD_TEXT, "v volume, s snapshot; w writable, r read-only; l locked; o open read-only, O read-write" },
+	{ "attr", "Attr", CMD_TEXT, "v volume, s snapshot; w writable, r read-only; l locked; o open read-only, O read-write; d damaged" },
 	{ "size", "Size", CMD_SIZE, "size it presents" },
 	{ "mapped", "Mapped", CMD_SIZE, "space it maps, its own or shared" },
 	{ "reserved", "Reserved", CMD_SIZE, "space kept for it" },
@@ -30,6 +30,7 @@ static const struct cmd_field fields[] = {
 	{ "id", "Id", CMD_NUMBER, "number in the pool" },
 	{ "family", "Family", CMD_NUMBER, "id of the first volume of all that share with it" },
 	{ "readonly", "Readonly", CMD_TEXT, "true or false" },
+	{ "damaged", "Damaged", CMD_TEXT, "true or false: metadata of it is lost; vdpool show tells what" },
 	{ "locked", "Locked", CMD_TEXT, "true or false" },
 	{ "lock_holder", "Lock holder", CMD_TEXT, "who holds its lock" },
 	{ "opened_as", "Opened as", CMD_TEXT, "what it is open as, from its open pointers" },
@@ -100,6 +101,8 @@ static void complete(struct json_object *v, const char *pool)
 	}
 	snprintf(attr, sizeof(attr), "%c%c%c%c", json_flag(v, "snapshot") ? 's' : 'v', json_flag(v, "readonly") ? 'r' : 'w',
 		 json_flag(v, "locked") ? 'l' : '-', open);
+	if (json_flag(v, "damaged"))
+		strcat(attr, "d");
 	json_set_str(v, "attr", attr);
 }
 

@@ -402,6 +402,16 @@ static void show_text(struct json_object *info)
 	line("UUID", "%s", json_str(info, "uuid"));
 	line("Mode", "%s%s", json_str(info, "mode"),
 	     json_u64(info, "members_missing") ? " (members are missing: it can be read, not changed)" : "");
+	if (json_flag(info, "rolled_back"))
+		line("Rolled back", "the newest superblock is lost on every member; this is the state before it");
+	if (json_flag(info, "damaged"))
+		line("Damaged", "metadata is lost in every copy: the pool can be read, not changed; vd(7), DAMAGE");
+	if (json_get(info, "lost", json_type_array, &list)) {
+		for (size_t i = 0; i < json_object_array_length(list); i++)
+			line("Lost", "%s", json_str(json_object_array_get_idx(list, i), "text"));
+		if (json_u64(info, "lost_not_listed"))
+			line("Lost", "and %llu more", (unsigned long long)json_u64(info, "lost_not_listed"));
+	}
 	line("Size", "%s", cmd_size(size));
 	line("Used", "%s (%.2f %%), of that metadata %s", cmd_size(used), size ? 100.0 * (double)used / (double)size : 0.0,
 	     cmd_size(json_u64(info, "metadata")));
@@ -471,14 +481,14 @@ static int show(const struct cmd_args *a)
 
 static const struct poptOption check_options[] = {
 	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "superblocks, records and roots only", NULL },
-	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "bad copies of metadata are rewritten from the good ones", NULL },
+	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "rewrite bad copies from good ones, give back what nothing refers to", NULL },
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
 };
 
 static const struct cmd_field fault_fields[] = {
-	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), name, mapped" },
+	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), name, mapped, member, used" },
 	{ "volume", "Volume", CMD_TEXT, "volume it is about" },
 	{ "id", "Id", CMD_NUMBER, "number of the volume" },
 	{ "a", "A", CMD_NUMBER, "first number of the fault: block, offset in bytes" },
@@ -504,24 +514,30 @@ static int check(const struct cmd_args *a)
 	struct vol_pool *pool;
 	char name[VOL_NAME_SIZE];
 	uint64_t faults = 0, left_out = 0;
+	bool was_damaged, still;
 	int code, r;
 
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
 		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,text" : "fault,text");
-	pool = code ? NULL : cmd_open(name, repair ? 0 : VOL_READONLY, &code);
+	pool = code ? NULL : cmd_open(name, repair ? VOL_REPAIR : VOL_READONLY, &code);
 	if (!pool)
 		return code;
 	q = cmd_request("pool-check");
+	json_set_bool(q, "repair", repair);
 	json_set_bool(q, "quick", quick);
 	r = cmd_call(pool, q, on_faults, &report, &result);
 	if (!r) {
 		faults = json_u64(result, "faults");
 		left_out = json_u64(result, "not_listed");
+		was_damaged = json_flag(result, "was_damaged");
+		still = json_flag(result, "damaged");
 		json_object_put(result);
 		cmd_report_print(&report);
 		if (left_out)
 			cmd_say("and %llu more", (unsigned long long)left_out);
+		if (!cmd_json() && repair && was_damaged)
+			cmd_say(still ? "pool %s stays read-only: not all is well; vd(7), DAMAGE" : "pool %s is not damaged any more", vol_pool_name(pool));
 		if (!cmd_json() && faults)
 			cmd_say("pool %s: %llu fault%s found", vol_pool_name(pool), (unsigned long long)faults,
 				faults == 1 ? "" : "s");

@@ -16,7 +16,7 @@ static int remove_one(const char *object)
 
 	if (code)
 		return code;
-	pool = cmd_open(pool_name, 0, &code);
+	pool = cmd_open(pool_name, VOL_REPAIR, &code);
 	if (!pool)
 		return code;
 	r = cmd_call(pool, cmd_request_on("remove", volume), NULL, NULL, NULL);

@@ -48,6 +48,7 @@
 #include <unistd.h>
 
 #include "io.h"
+#include "json.h"
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
@@ -345,6 +346,21 @@ static int start_watch(void)
 	return 0;
 }
 
+/* A damaged pool is served as far as it goes; what it has lost is said at once. */
+static void say_lost(void)
+{
+	struct json_object *q = json_object_new_object(), *info, *list;
+
+	json_set_str(q, "op", "pool-info");
+	if (!vol_call(pool, q, NULL, NULL, &info)) {
+		if (json_get(info, "lost", json_type_array, &list))
+			for (size_t i = 0; i < json_object_array_length(list); i++)
+				nbdkit_error("pool %s: %s", pool_name, json_str(json_object_array_get_idx(list, i), "text"));
+		json_object_put(info);
+	}
+	json_object_put(q);
+}
+
 static int on_after_fork(void)
 {
 	const struct vol_server_hooks hooks = {
@@ -366,6 +382,7 @@ static int on_after_fork(void)
 		nbdkit_error("%s", vol_error(NULL));
 		goto no_pool;
 	}
+	say_lost();
 	r = vol_server_start(pool, &hooks, &server);
 	if (r) {
 		nbdkit_error("%s", vol_error(NULL));

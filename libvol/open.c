@@ -259,8 +259,8 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 		return vol_fail(NULL, -EROFS, "pool %s is read-only: %u of its %u members missing (number %s)\n"
 				"bring them back, or name them with --device; `vdpool show %s` tells which are there",
 				p->name, info.nmissing, info.nmembers, missing, p->name);
-	return vol_fail(NULL, -EROFS, "pool %s is read-only: its metadata is damaged; `vdpool check %s` tells what is lost",
-			p->name, p->name);
+	return vol_fail(NULL, -EROFS, "pool %s is read-only: %s\n`vdpool show %s` tells what is lost, and vd(7), DAMAGE what can be done", p->name,
+			info.rolled_back ? "its newest superblock is lost, and what is shown is older" : "its metadata is damaged", p->name);
 }
 
 /* Of those that claim one place the pool's own table says which is meant. */
@@ -345,7 +345,7 @@ static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 	if (!readonly)
 		r = check_owner(p);
 	if (!r)
-		r = open_engine(p, beside ? VD_OPEN_READONLY | VD_OPEN_NO_REPLAY : readonly ? VD_OPEN_READONLY : 0);
+		r = open_engine(p, beside ? VD_OPEN_READONLY | VD_OPEN_NO_REPLAY : readonly ? VD_OPEN_READONLY : p->flags & VOL_REPAIR ? VD_OPEN_REPAIR : 0);
 	if (!r && !readonly) {
 		r = vol_host_start_worker(p->host, p->engine);
 		if (r) {

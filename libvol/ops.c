@@ -8,7 +8,7 @@
  *
  *   ping            → name uuid pid server nbd
  *   pool-info       → see below, op_pool_info()
- *   pool-check      [quick] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
+ *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
  *   pool-dump       parts {"nodes": […]} → nodes
  *   pool-add        path [size] [force] [test] → path member
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
@@ -79,8 +79,10 @@ static const char *read_only_why(struct vol_request *rq)
 		why = "a metadata write failed, and nothing is taken any more until it is opened again";
 	else if (info->nmissing)
 		why = "members are missing; `vdpool show` tells which";
-	else if (!(rq->pool->flags & VOL_READONLY))
-		why = "its metadata is damaged; `vdpool check` tells what is lost";
+	else if (info->rolled_back)
+		why = "its newest superblock is lost, and what is shown is older; vd(7), DAMAGE tells what can be done";
+	else if (info->damaged || !(rq->pool->flags & VOL_READONLY))
+		why = "its metadata is damaged; `vdpool show` tells what is lost, and vd(7), DAMAGE what can be done";
 	free(info);
 	return why;
 }
@@ -277,6 +279,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	struct json_object *o;
 	char uuid[VOL_UUID_TEXT];
+	uint64_t left_out;
 
 	if (!info)
 		return -ENOMEM;
@@ -285,7 +288,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_str(result, "name", info->name);
 	json_set_str(result, "uuid", uuid);
 	/* How it is, not how this process happens to have opened it. */
-	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing)
+	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing && !info->damaged)
 		info->mode = free_blocks(info) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
 	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
 	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
@@ -313,6 +316,12 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set(result, "thresholds", o);
 	json_set_u64(result, "grow_by", info->policy.grow_by << VD_BLOCK_SHIFT);
 	json_set_u64(result, "grow_to", info->policy.grow_to << VD_BLOCK_SHIFT);
+	json_set_bool(result, "damaged", info->damaged);
+	json_set_bool(result, "rolled_back", info->rolled_back);
+	if (op_lost(rq, &o, &left_out)) {
+		json_set(result, "lost", o);
+		json_set_u64(result, "lost_not_listed", left_out);
+	}
 	json_set_u64(result, "members_missing", info->nmissing);
 	json_set(result, "members", members_json(rq, info));
 	if (rq->pool->have_owner) {
@@ -347,6 +356,7 @@ struct found {
 	uint64_t left_out;
 };
 #define FAULTS_MAX 65536u /* told one by one */
+#define LOST_MAX 1024u
 
 static int found_add(struct found *f, const void *item)
 {
@@ -426,6 +436,12 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 	case VD_FAULT_PROMISED:
 		snprintf(buf, size, "%llu blocks recorded as kept for reservations, and volumes have %llu", a, b);
 		return;
+	case VD_FAULT_MEMBER:
+		snprintf(buf, size, "member %llu is missing, and with it a copy of what is on it", a);
+		return;
+	case VD_FAULT_USED:
+		snprintf(buf, size, "%llu used blocks recorded in the superblock, %llu counted", a, b);
+		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
 }
@@ -433,7 +449,7 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
 	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
-						     "promised" };
+						     "promised", "member", "used" };
 	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
@@ -444,7 +460,7 @@ static struct json_object *fault_json(struct vol_request *rq, const void *item)
 	if (rep->fault == VD_FAULT_RANGE && name[0] && rep->a < info->size)
 		rep->b = vd_min(rep->b, info->size - rep->a);
 	fault_text(rep, name, text, sizeof(text));
-	json_set_str(o, "fault", (unsigned)rep->fault < 10 ? names[rep->fault] : "other");
+	json_set_str(o, "fault", (unsigned)rep->fault < sizeof(names) / sizeof(names[0]) ? names[rep->fault] : "other");
 	json_set_str(o, "text", text);
 	if (rep->volume)
 		json_set_u64(o, "id", rep->volume);
@@ -467,14 +483,58 @@ static int on_fault(void *arg, const struct vd_check_report *rep)
 	return 0;
 }
 
+static bool is_damaged(struct vol_request *rq)
+{
+	struct vd_pool_info *info = malloc(sizeof(*info));
+	bool yes = false;
+
+	if (info) {
+		vd_pool_info(rq->pool->engine, info);
+		yes = info->damaged;
+	}
+	free(info);
+	return yes;
+}
+
+static int on_lost(void *arg, const struct vd_check_report *rep)
+{
+	struct found *f = arg;
+
+	if (f->n < LOST_MAX)
+		return found_add(f, rep);
+	f->left_out++;
+	return 0;
+}
+
+bool op_lost(struct vol_request *rq, struct json_object **list, uint64_t *left_out)
+{
+	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
+	uint64_t faults;
+	int r;
+
+	if (!is_damaged(rq))
+		return false;
+	*list = json_object_new_array();
+	r = vd_check(rq->pool->engine, VD_CHECK_LOST, on_lost, &f, NULL, &faults);
+	for (size_t i = 0; !r && i < f.n; i++)
+		json_object_array_add(*list, fault_json(rq, (const struct vd_check_report *)f.item + i));
+	*left_out = f.left_out;
+	free(f.item);
+	if (r)
+		vol_log(VOL_LOG_WARN, "pool %s: what it has lost cannot be found out: %s", rq->pool->name, vol_strerror(r));
+	return true;
+}
+
 static int op_pool_check(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
 	uint64_t faults = 0;
+	bool was = is_damaged(rq);
 	int r;
 
 	rq->scratch = &f;
-	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : 0, on_fault, rq, op_progress, &faults);
+	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : json_flag(rq->args, "repair") ? VD_CHECK_REPAIR : 0,
+		     on_fault, rq, op_progress, &faults);
 	if (!r)
 		r = found_send(&f, "faults", fault_json);
 	free(f.item);
@@ -483,6 +543,8 @@ static int op_pool_check(struct vol_request *rq, struct json_object *result)
 	if (r)
 		return op_fail(rq, r, "pool %s cannot be checked: %s", rq->pool->name, vol_strerror(r));
 	json_set_u64(result, "faults", faults);
+	json_set_bool(result, "was_damaged", was);
+	json_set_bool(result, "damaged", is_damaged(rq));
 	json_set_u64(result, "not_listed", f.left_out);
 	json_set_bool(result, "quick", json_flag(rq->args, "quick"));
 	return 0;

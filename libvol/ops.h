@@ -46,6 +46,9 @@ int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info) __m
 /* Takes away the open pointers that a server which is gone had stored for its clients, from *info too. */
 int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, struct vd_volume_info *info) __must_check;
 
+/* Whether the pool is damaged, and what is lost then: a list of faults, as pool-check has them. */
+bool op_lost(struct vol_request *rq, struct json_object **list, uint64_t *left_out) __must_check;
+
 /* Sends {"part": {key: list}}; takes the list over.  Non-zero: the asker wants no more. */
 int op_send(struct vol_request *rq, const char *key, struct json_object *list) __must_check;
 /* For the engine's progress arguments: arg is the request. */

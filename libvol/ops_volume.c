@@ -194,43 +194,47 @@ static int list_names(struct vol_request *rq, struct json_object *names, struct 
 	return r;
 }
 
-/* The next volume whose record can be read; *damage is set when others before it
- * cannot.  Where a whole node is gone there is nothing near to go on with. */
-static int next_volume(struct vol_request *rq, uint32_t *id, struct vd_volume_info *info, int *damage)
+/* What can be told of a volume whose record is lost; no volume has such a name. */
+static struct json_object *lost_json(uint32_t id)
 {
-	uint32_t at = *id;
-	int r;
+	struct json_object *o = json_object_new_object();
+	char name[32];
 
-	for (unsigned bad = 0; bad < 64; at++) {
-		r = vd_volume_next(rq->pool->engine, &at);
-		if (r == -ENOENT)
-			return r;
-		if (!r)
-			r = vd_volume_info(rq->pool->engine, at, info);
-		if (!r) {
-			*id = at;
-			return 0;
-		}
-		if (r != -ENOENT) { /* else removed just now */
-			if (r != -EBADMSG && r != -EUCLEAN && r != -EIO)
-				return r;
-			*damage = r;
-			bad++;
-		}
-		if (at == UINT32_MAX)
-			return -ENOENT;
-	}
-	return -ENOENT;
+	snprintf(name, sizeof(name), "(lost, id %u)", id);
+	json_set_u64(o, "id", id);
+	json_set_str(o, "name", name);
+	json_set_bool(o, "damaged", true);
+	return o;
 }
 
-static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struct json_object **list, uint64_t *count)
+/* Something of the volume is among what the pool has lost. */
+static bool has_lost(struct json_object *lost, uint32_t id)
 {
+	for (size_t i = 0; lost && i < json_object_array_length(lost); i++)
+		if (json_u64(json_object_array_get_idx(lost, i), "id") == id)
+			return true;
+	return false;
+}
+
+static int list_each(struct vol_request *rq, struct json_object *lost, struct vd_volume_info info[2],
+		     struct json_object **list, uint64_t *count)
+{
+	struct json_object *o;
 	uint32_t id = 0;
 	int r, damage = 0;
 
-	while (!(r = next_volume(rq, &id, &info[0], &damage))) {
-		json_object_array_add(*list, volume_json(rq, &info[0], &info[1]));
-		++*count;
+	while (!(r = vd_volume_next(rq->pool->engine, &id))) {
+		r = vd_volume_info(rq->pool->engine, id, &info[0]);
+		if (r == -EBADMSG || r == -EUCLEAN)
+			damage = r;
+		else if (r && r != -ENOENT) /* removed just now */
+			break;
+		if (r != -ENOENT) {
+			o = r ? lost_json(id) : volume_json(rq, &info[0], &info[1]);
+			json_set_bool(o, "damaged", r || has_lost(lost, id));
+			json_object_array_add(*list, o);
+			++*count;
+		}
 		if (json_object_array_length(*list) == LIST_BATCH) {
 			r = op_send(rq, "volumes", *list);
 			*list = json_object_new_array();
@@ -251,6 +255,19 @@ static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struc
 	*list = json_object_new_array();
 	return r ? r : op_fail(rq, damage, "records of volumes in pool %s are damaged; the others are listed\n`vdpool check %s` tells what is lost",
 			       rq->pool->name, rq->pool->name);
+}
+
+static int list_all(struct vol_request *rq, struct vd_volume_info info[2], struct json_object **list, uint64_t *count)
+{
+	struct json_object *lost = NULL;
+	uint64_t left_out;
+	int r;
+
+	if (!op_lost(rq, &lost, &left_out))
+		lost = NULL;
+	r = list_each(rq, lost, info, list, count);
+	json_object_put(lost);
+	return r;
 }
 
 int op_list(struct vol_request *rq, struct json_object *result)

@@ -112,6 +112,7 @@ enum vol_open_flags {
 	                   * owner that has no socket: the last checkpoint is seen */
 	VOL_OFFLINE = 2,  /* not through a server: -EBUSY when one owns the pool.  What a server itself uses */
 	VOL_TAKEOVER = 4, /* also when the owner record says that another host has it in use */
+	VOL_REPAIR = 16,  /* for writing although it is damaged: to remove what is lost, and to check */
 	VOL_NO_WAIT = 8,  /* -EBUSY at once; else waits some seconds for another command to finish */
 };
 /* Opens the pool called `name` (or of that UUID).  -ENOENT none found; -ENOTUNIQ

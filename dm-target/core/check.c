@@ -29,6 +29,9 @@ struct check {
 	bool records_bad;
 	uint32_t volume;
 	bool counted;      /* first pass: count and enter once; second: tell lost ranges */
+	bool repair, gave_back;
+	uint64_t mended;   /* of the faults */
+	uint64_t used;     /* blocks with a count */
 	bool noref;        /* the tree's extents are no blocks */
 	uint8_t *copy;     /* a block, for comparing copies */
 	struct vd_list tally[TALLY_BUCKETS];
@@ -104,14 +107,16 @@ static int compare_copies(struct check *c, const struct vd_visit *v)
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		if (at[i] == VD_PBLK_NONE)
+		if (at[i] == VD_PBLK_NONE || pool->member[VD_PBLK_MEMBER(at[i])].missing)
 			continue;
 		r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), c->copy, 1);
 		if (!r && !memcmp(c->copy, v->n->data, VD_BLOCK))
 			continue;
 		r = report(c, VD_FAULT_COPY, at[i], 0);
-		if (!r && vd_pool_writable(pool))
+		if (!r && vd_pool_writable(pool)) {
 			r = pool->host.write(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), v->n->data, 1);
+			c->mended++;
+		}
 		if (r)
 			return r;
 	}
@@ -144,7 +149,7 @@ static int lost(struct check *c, const struct vd_visit *v)
 	uint64_t hi = vd_min(v->hi, VD_VBLK_END);
 	int r;
 
-	if (c->counted) {
+	if (c->counted || !c->volume) {
 		c->nodes_bad++;
 		r = report(c, VD_FAULT_NODE, v->ptr.a, (uint64_t)-v->err);
 	} else {
@@ -206,11 +211,21 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 
 	for (id = 0;; id = slot.key + 1) {
 		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
-		if (r)
-			return r == -ENODATA || r == -EBADMSG || r == -EUCLEAN ? 0 : r; /* the walk has told */
-		if (vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n))
+		if (vd_is_damage(r)) { /* the walk has told */
+			if (slot.key > UINT32_MAX)
+				return 0;
+			slot.key--;
 			continue;
+		}
+		if (r)
+			return r == -ENODATA ? 0 : r;
 		c->volume = (uint32_t)slot.key;
+		if (vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n)) {
+			r = c->counted ? 0 : report(c, VD_FAULT_RECORD, c->volume, 0);
+			if (r)
+				return r;
+			continue;
+		}
 		vd_root_get(&root, &((const struct vd_disk_volume *)n->data)->root);
 		r = fn(c, n->data, &root);
 		vd_node_put(pool, n);
@@ -252,9 +267,19 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 
 static int walk_mapping(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)
 {
+	uint64_t bad = c->nodes_bad, mapped;
 	int r = vd_record_verify(d, c->volume);
 
-	return r ? 0 : walk(c, root, VD_NODE_EXTENTS, c->volume, false);
+	if (r)
+		return 0;
+	r = walk(c, root, VD_NODE_EXTENTS, c->volume, false);
+	if (r || !c->counted || c->nodes_bad > bad)
+		return r;
+	r = vd_tree_mapped(c->pool, root, 0, VD_VBLK_END, &mapped);
+	if (r) /* lost in a subtree that was gone through for another volume */
+		return vd_is_damage(r) ? 0 : r;
+	return mapped == le64_to_cpu(d->mapped) || le32_to_cpu(d->flags) & VD_VOL_DELETING ? 0 :
+	       report(c, VD_FAULT_MAPPED, le64_to_cpu(d->mapped), mapped);
 }
 
 static int check_root(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)
@@ -281,7 +306,20 @@ static int report_leak(struct check *c, vd_pblk_t end, uint64_t *len)
 	uint64_t n = *len;
 
 	*len = 0;
+	c->mended += n && c->repair;
 	return n ? report(c, VD_FAULT_LEAK, end - n, n) : 0;
+}
+
+/* Every node was read: what is counted beyond what was found, nobody has. */
+static int give_back(struct check *c, vd_pblk_t p, uint32_t recorded, uint32_t found)
+{
+	int r = 0;
+
+	for (; c->repair && !r && recorded > found; recorded--) {
+		r = vd_space_dec(c->pool, p, 1);
+		c->gave_back = true;
+	}
+	return r;
 }
 
 static int compare_group(struct check *c, uint64_t group)
@@ -305,11 +343,15 @@ static int compare_group(struct check *c, uint64_t group)
 			return r;
 		for (run += i; i < run && !r; i++) {
 			found = t ? t->n[i] : 0;
+			c->used += recorded > 0;
+			r = give_back(c, p + i, recorded, found);
 			if (recorded && !found) {
 				leak++;
 				continue;
 			}
-			r = report_leak(c, p + i, &leak);
+			if (!r)
+				r = report_leak(c, p + i, &leak);
+			c->mended += c->repair && found < recorded;
 			if (!r && found != recorded)
 				r = report(c, VD_FAULT_COUNT, p + i, (uint64_t)found << 32 | recorded);
 		}
@@ -326,13 +368,16 @@ static int compare_counts(struct check *c)
 	int r = 0;
 
 	c->volume = 0;
+	c->used = 0;
 	for (i = 0; i < TALLY_BUCKETS && !r; i++)
 		for (pos = c->tally[i].next; pos != &c->tally[i] && !r; pos = pos->next)
 			r = compare_group(c, vd_container(pos, struct tally, hash)->group);
 	while (!r) { /* recorded groups in which nothing was found */
 		r = vd_ptree_next(c->pool, &c->pool->space_root, key, false, 0, &slot);
+		if (r == -ENODATA && c->used != le64_to_cpu(c->pool->super->used_blocks))
+			return report(c, VD_FAULT_USED, le64_to_cpu(c->pool->super->used_blocks), c->used);
 		if (r)
-			return r == -ENODATA || r == -EBADMSG || r == -EUCLEAN ? 0 : r;
+			return r == -ENODATA || vd_is_damage(r) ? 0 : r;
 		group = slot.key >> (VD_GROUP_SHIFT - VD_SPACE_KEY_SHIFT);
 		key = (group + 1) << (VD_GROUP_SHIFT - VD_SPACE_KEY_SHIFT);
 		if (!tally_find(c, group, false))
@@ -358,6 +403,53 @@ static int count_fixed(struct check *c)
 	return r;
 }
 
+static int check_members(struct check *c)
+{
+	unsigned m;
+	int r = 0;
+
+	for (m = 0; m < c->pool->nmembers && !r; m++)
+		if (c->pool->member[m].missing)
+			r = report(c, VD_FAULT_MEMBER, m, 0);
+	return r;
+}
+
+/* What is lost, without counting: the way to say it when a damaged pool is opened. */
+static int check_lost(struct check *c)
+{
+	struct vd_pool *pool = c->pool;
+	int r = walk(c, &pool->space_root, VD_NODE_SPACE, 0, false);
+
+	if (!r)
+		r = walk(c, &pool->volumes_root, VD_NODE_VOLUME, 0, false);
+	if (!r)
+		r = walk(c, &pool->volumes->index.disk_root, VD_NODE_EXTENTS, 0, true);
+	return r ? r : each_volume(c, walk_mapping);
+}
+
+static void unmark(struct vd_pool *pool, struct vd_disk_super *super, void *arg)
+{
+	(void)pool, (void)arg;
+	super->ro_compat &= ~cpu_to_le64(VD_FEATURE_DAMAGED);
+}
+
+/* All was read: the counts were made right, and if that was all the flag goes. */
+static int check_repaired(struct check *c, bool whole)
+{
+	struct vd_pool *pool = c->pool;
+	bool marked = whole && vd_atomic_read(&pool->damage);
+	int r;
+
+	if (!marked && !c->gave_back)
+		return 0;
+	if (marked)
+		vd_atomic_set(&pool->damage, 0);
+	r = vd_checkpoint_locked(pool, marked ? unmark : NULL, NULL);
+	if (!r && marked)
+		pool->rolled_back = false;
+	return r;
+}
+
 static int check_full(struct check *c)
 {
 	struct vd_pool *pool = c->pool;
@@ -365,6 +457,9 @@ static int check_full(struct check *c)
 	uint64_t before;
 	int r;
 
+	r = check_members(c);
+	if (r)
+		return r;
 	c->counted = true;
 	r = count_fixed(c);
 	if (!r)
@@ -381,9 +476,12 @@ static int check_full(struct check *c)
 	c->volume = 0;
 	if (!r && !before && !c->records_bad && c->promised != le64_to_cpu(pool->super->promised_blocks))
 		r = report(c, VD_FAULT_PROMISED, le64_to_cpu(pool->super->promised_blocks), c->promised);
+	c->repair &= !before;
 	/* With nodes lost the counts below them cannot be found again. */
 	if (!r && !before)
 		r = compare_counts(c);
+	if (!r && c->repair)
+		r = check_repaired(c, c->faults == c->mended);
 	c->counted = false;
 	if (!r && before)
 		r = each_volume(c, walk_mapping);
@@ -402,18 +500,19 @@ int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, in
 	c->fn = fn;
 	c->arg = arg;
 	c->progress = progress;
+	c->repair = flags & VD_CHECK_REPAIR && vd_pool_writable(pool);
 	c->copy = vd_alloc(pool, VD_BLOCK);
 	for (i = 0; i < TALLY_BUCKETS; i++)
 		vd_list_init(&c->tally[i]);
 	if (!c->copy)
 		r = -ENOMEM;
-	if (!r && vd_pool_writable(pool))
+	if (!r && vd_pool_writable(pool) && !(flags & VD_CHECK_LOST))
 		r = vd_checkpoint(pool);
 	vd_mutex_lock(&pool->ckpt_lock); /* trees and counts hold still */
 	/* A guess for the bar: a page of mapping for a hundred blocks, a node for each. */
 	c->nodes_expected = le64_to_cpu(pool->super->used_blocks) / 100 + 1;
 	if (!r)
-		r = flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
+		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	tally_free(c);
 	vd_free(pool, c->copy);

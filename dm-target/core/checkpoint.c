@@ -19,6 +19,10 @@
  *     count 1 and is changed without adding references to its children.
  * C3  Nothing that happens after the cut is in the checkpoint: records are pinned
  *     (V1), layers are frozen, counts change only here.
+ * C4  A node of a volume's mapping that is lost in every copy costs what is below it
+ *     and no more: the fold leaves it as it is.  A lost node of the pool's own trees
+ *     ends the checkpoint and with it all writing; the superblock then only gets the
+ *     flag, and all that was acknowledged is in the journal.
  */
 #include "record.h"
 
@@ -366,6 +370,8 @@ static int make_durable(struct ckpt *c, struct vd_disk_super *super)
 	super->used_blocks = cpu_to_le64(vd_space_used(pool));
 	super->meta_blocks = cpu_to_le64(vd_space_meta(pool));
 	super->promised_blocks = cpu_to_le64(c->promised);
+	if (vd_atomic_read(&pool->damage))
+		super->ro_compat |= cpu_to_le64(VD_FEATURE_DAMAGED);
 	vd_root_put(&super->space, &pool->space_root);
 	vd_root_put(&super->volumes, &c->volumes_root);
 	vd_root_put(&super->index, &pool->volumes->index.cut_root);
@@ -455,6 +461,25 @@ static void end(struct ckpt *c, bool ok)
 
 /* ---- all together -------------------------------------------------------- */
 
+/* Damage was met that the superblock does not tell of. */
+static bool unmarked(struct vd_pool *pool)
+{
+	return vd_atomic_read(&pool->damage) && !(le64_to_cpu(pool->super->ro_compat) & VD_FEATURE_DAMAGED);
+}
+
+/* The last superblock again, with the flag: trees, tail and sequence stay. */
+static void mark(struct vd_pool *pool, struct vd_disk_super *super)
+{
+	memcpy(super, pool->super, sizeof(*super));
+	super->ro_compat |= cpu_to_le64(VD_FEATURE_DAMAGED);
+	super->generation = cpu_to_le64(pool->ckpt_gen);
+	if (vd_super_write(pool, super))
+		vd_log(pool, VD_LOG_ERROR, "that metadata is damaged could not be recorded", 0, 0);
+	else
+		memcpy(pool->super, super, sizeof(*super));
+	pool->ckpt_gen++; /* the slot may have been written in part */
+}
+
 static bool nothing_to_do(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -464,7 +489,7 @@ static bool nothing_to_do(struct vd_pool *pool)
 	vd_spin_lock(&vs->dirty_lock);
 	clean = vd_list_empty(&vs->dirty);
 	vd_spin_unlock(&vs->dirty_lock);
-	return clean && vd_journal_last(pool) == le64_to_cpu(pool->super->seq);
+	return clean && vd_journal_last(pool) == le64_to_cpu(pool->super->seq) && !unmarked(pool);
 }
 
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
@@ -498,6 +523,8 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 		vd_log(pool, VD_LOG_ERROR, "checkpoint %a failed, error %b: the pool stops; open it again", pool->ckpt_gen, (uint64_t)-r);
 		vd_pool_set_mode(pool, VD_MODE_FAILED);
 		end(&c, false);
+		if (vd_is_damage(r) && unmarked(pool)) /* C4 */
+			mark(pool, super);
 		vd_free(pool, super);
 		return r;
 	}
@@ -523,6 +550,8 @@ int vd_checkpoint(struct vd_pool *pool)
 		r = vd_checkpoint_locked(pool, NULL, NULL);
 	else if (!vd_pool_writable(pool))
 		r = -EROFS;
+	else
+		vd_atomic_set(&pool->volumes->want, 0);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	return r;
 }
@@ -568,7 +597,7 @@ int vd_pool_work(struct vd_pool *pool)
 	vd_mutex_lock(&vs->work_lock);
 	if (vd_journal_due(pool))
 		r = vd_journal_commit(pool, ~0ull);
-	if (!r && (vd_atomic_read(&vs->want) || vd_atomic_read(&vs->dying)))
+	if (!r && (vd_atomic_read(&vs->want) || vd_atomic_read(&vs->dying) || vd_atomic_read(&pool->damage)))
 		r = vd_checkpoint(pool);
 	if (!r && vd_atomic_read(&vs->regain))
 		r = vd_own_regain(pool);

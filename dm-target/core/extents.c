@@ -624,6 +624,18 @@ static int drop_run(struct vd_pool *pool, struct vd_root *root, struct vd_path *
 	return vd_path_fix(pool, root, p, l);
 }
 
+/* The keys of the lost node on the way to v. */
+static int lost_range(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, uint64_t *lo, uint64_t *hi)
+{
+	struct vd_node *n;
+	int r = find_page(pool, root, v, 0, lo, hi, &n);
+
+	if (r)
+		return vd_is_damage(r) ? 0 : r;
+	vd_node_put(pool, n);
+	return -EUCLEAN; /* it was lost a moment ago */
+}
+
 /* Unmaps [start, end). */
 static int clear(struct vd_pool *pool, struct vd_root *root, uint32_t owner, uint64_t start, uint64_t end,
 		 unsigned flags, int64_t *mapped)
@@ -637,6 +649,18 @@ static int clear(struct vd_pool *pool, struct vd_root *root, uint32_t owner, uin
 		unsigned l;
 
 		r = vd_tree_find(pool, root, v, 0, &x);
+		if (vd_is_damage(r) && !(flags & VD_TREE_NOREF)) {
+			uint64_t lo, hi;
+
+			r = lost_range(pool, root, v, &lo, &hi);
+			if (r)
+				return r;
+			if (lo < start || hi > end) {
+				v = hi;
+				continue;
+			}
+			x.kind = VD_ZERO; /* goes as a whole */
+		}
 		if (r)
 			return r;
 		if (x.kind == VD_HOLE) { /* nothing is copied where there is nothing to do */
@@ -668,6 +692,26 @@ static int clear(struct vd_pool *pool, struct vd_root *root, uint32_t owner, uin
 	return r;
 }
 
+/* x, whose blocks up to `end` are counted already, begins below a lost node: on to its end. */
+static int leave_out(struct vd_pool *pool, const struct vd_root *root, uint32_t owner, struct vd_ext *x, uint64_t end, int64_t *mapped)
+{
+	uint64_t lo, hi, n;
+	int r = lost_range(pool, root, x->v, &lo, &hi);
+
+	if (r)
+		return r;
+	n = vd_min(hi, end) - x->v;
+	vd_log(pool, VD_LOG_ERROR, "volume %a: what was written last from block %b on is lost, with the metadata there", owner, x->v);
+	x->v += n;
+	if (x->kind != VD_DATA)
+		return 0;
+	r = vd_space_dec(pool, x->p, n);
+	if (mapped)
+		*mapped -= (int64_t)n;
+	x->p += n;
+	return r;
+}
+
 int vd_tree_set(struct vd_pool *pool, struct vd_root *root, uint32_t owner, const struct vd_ext *e, unsigned flags,
 		int64_t *mapped)
 {
@@ -696,6 +740,11 @@ int vd_tree_set(struct vd_pool *pool, struct vd_root *root, uint32_t owner, cons
 
 		vd_path_init(&p, VD_NODE_EXTENTS, owner, flags);
 		r = down(pool, root, x.v, &p);
+		if (r == -VD_LOST) {
+			vd_path_put(pool, &p);
+			r = leave_out(pool, root, owner, &x, end, mapped);
+			continue;
+		}
 		if (r) {
 			vd_path_put(pool, &p);
 			break;
@@ -719,8 +768,9 @@ int vd_tree_set(struct vd_pool *pool, struct vd_root *root, uint32_t owner, cons
 	return r;
 }
 
-/* The level of the first node down the right edge whose last child is a page or has others
- * that hold it: what that node's last entry leads to can be dropped at once. */
+/* The level of the first node down the right edge whose last child is a page, is lost or has
+ * others that hold it: what that node's last entry leads to can be dropped at once.
+ * -VD_LOST: so it is with the root. */
 static int edge_level(struct vd_pool *pool, const struct vd_root *root, unsigned *level)
 {
 	struct vd_ptr ptr = root->ptr;
@@ -732,6 +782,10 @@ static int edge_level(struct vd_pool *pool, const struct vd_root *root, unsigned
 
 	for (l = root->height; ; l--) {
 		r = vd_tree_node(pool, &ptr, VD_NODE_EXTENTS, l, lo, VD_VBLK_END, 0, &n);
+		if (vd_is_damage(r)) {
+			*level = l + 1;
+			return l == root->height ? -VD_LOST : 0;
+		}
 		if (r)
 			return r;
 		i = vd_index_count(n) - 1;
@@ -766,15 +820,15 @@ int vd_tree_trim(struct vd_pool *pool, struct vd_root *root, uint32_t owner, uns
 		r = vd_pblk_valid(pool, root->ptr.a, 1) ? vd_space_count(pool, root->ptr.a, &count) : -EUCLEAN;
 		if (r)
 			return r;
-		if (count > 1 || !root->height) {
+		if (root->height >= VD_TREE_LEVELS_MAX)
+			return -EUCLEAN;
+		r = count > 1 || !root->height ? -VD_LOST : edge_level(pool, root, &l);
+		if (r == -VD_LOST) { /* the root and all, or what is left of it */
 			r = vd_tree_drop(pool, &p, &root->ptr, root->height, 0, VD_VBLK_END, NULL);
 			root->ptr.gen = 0;
 			root->height = 0;
 			break;
 		}
-		if (root->height >= VD_TREE_LEVELS_MAX)
-			return -EUCLEAN;
-		r = edge_level(pool, root, &l);
 		if (!r)
 			r = vd_path_down(pool, root, VD_VBLK_END - 1, l, &p);
 		while (!r && budget && vd_index_count(p.n[l])) {

@@ -64,7 +64,8 @@ typedef uint64_t vd_sector_t; /* 512 bytes */
 /* Feature flags: an unknown compatible flag is ignored, an unknown read-only
  * compatible flag allows reading only, an unknown incompatible flag refuses. */
 #define VD_FEATURE_COMPAT_KNOWN 0ull
-#define VD_FEATURE_RO_COMPAT_KNOWN 0ull
+#define VD_FEATURE_DAMAGED 1ull /* ro_compat: metadata was found lost in every copy; cleared by a repair that finds no more */
+#define VD_FEATURE_RO_COMPAT_KNOWN VD_FEATURE_DAMAGED
 #define VD_FEATURE_INCOMPAT_KNOWN 0ull
 
 struct vd_disk_ptr { /* a tree entry: key, then where the child is */
@@ -224,7 +225,8 @@ struct vd_disk_owner { /* section 3 of the brief: one owner at a time */
 	__le32 state;          /* 0 nobody, 1 in use */
 	__le64 incarnation;    /* of the opening that wrote it */
 	struct vd_disk_holder who;
-	uint8_t rest[VD_BLOCK - 168];
+	__le64 generation;     /* of the superblock that every member had then; 0: not told */
+	uint8_t rest[VD_BLOCK - 176];
 } __attribute__((packed));
 _Static_assert(sizeof(struct vd_disk_owner) == VD_BLOCK, "vd_disk_owner");
 

@@ -70,6 +70,10 @@ uint64_t vd_journal_last(const struct vd_pool *pool); /* last appended */
 /* Marks a member as having data that is not flushed; class N, callable from completion. */
 void vd_journal_wrote(struct vd_pool *pool, unsigned member);
 
+/* After replay: whether the ring holds blocks that can only have been written after a
+ * superblock later than pool->super was durable. Reads all of it. Class B. */
+int vd_journal_outlived(struct vd_pool *pool, bool *yes) __must_check;
+
 /* Opening: longest valid chain over the copies from the superblock's tail, each
  * record of a complete commit with seq > pool->super's seq handed to fn in order,
  * then (VD_OPEN_READONLY not given) the surviving tail of this boot.  Hostile

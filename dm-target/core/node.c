@@ -437,8 +437,8 @@ static int cache_find(struct vd_cache *c, const struct vd_ptr *ptr, enum vd_node
 	return r;
 }
 
-int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level,
-		unsigned flags, struct vd_node **out)
+static int node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level,
+		    unsigned flags, struct vd_node **out)
 {
 	struct vd_cache *c = pool->cache;
 	struct vd_node *n, *other = NULL;
@@ -489,6 +489,16 @@ int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kin
 	shrink(pool);
 	*out = n;
 	return 0;
+}
+
+int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level,
+		unsigned flags, struct vd_node **out)
+{
+	int r = node_get(pool, ptr, kind, level, flags, out);
+
+	if (vd_unlikely(vd_is_damage(r)))
+		vd_pool_damage(pool);
+	return r;
 }
 
 void vd_node_forget(struct vd_pool *pool, const struct vd_ptr *ptr)

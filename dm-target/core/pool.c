@@ -16,6 +16,15 @@
  *     An older slot counts only when the newer one is damaged, not when it could
  *     not be read (I9).
  * P2  With a member missing nothing is written, whatever was asked for (I9).
+ * P3  When only one of the two slots is valid anywhere, the other was torn by a crash
+ *     before anything followed it, or it was the newest and is lost.  It was lost if
+ *     an owner record, written at opening and closing, names a later generation; or
+ *     the ring holds what only a later superblock allows: a later incarnation, or a
+ *     block over the tail's place.  Then
+ *     the older state is read and not written: blocks it needs may be in use again,
+ *     which takes a whole check to find out (VD_OPEN_REPAIR).  After a crash with none
+ *     of these signs the journal is whole, and replaying it gives what was lost; a
+ *     block that was used again meanwhile shows there too, as one claimed twice.
  */
 #include "record.h"
 
@@ -345,6 +354,7 @@ static int owner_write(struct vd_pool *pool, uint32_t state)
 	memcpy(o->magic, VD_OWNER_MAGIC, sizeof(o->magic));
 	o->state = cpu_to_le32(state);
 	o->incarnation = pool->super->incarnation;
+	o->generation = pool->super->generation;
 	o->who = pool->self;
 	o->crc = cpu_to_le32(vd_port_crc32c(~0u, o, sizeof(*o)));
 	for (m = 0; m < pool->nmembers && !r; m++)
@@ -397,7 +407,7 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	return 0;
 }
 
-struct found { bool label, whole; uint64_t generation, incarnation, owned; uint8_t uuid[16]; };
+struct found { bool label, whole, slot[2]; uint64_t generation, incarnation, owned, owned_generation; uint8_t uuid[16]; };
 
 /* Reads both slots of a member; keeps the best of all members in pool->super. */
 static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16], struct found *f, struct vd_disk_super *buf)
@@ -416,6 +426,7 @@ static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16],
 			worst = r;
 		if (r)
 			continue;
+		f->slot[slot] = true;
 		if (le64_to_cpu(buf->generation) > f->generation) {
 			f->generation = le64_to_cpu(buf->generation);
 			f->incarnation = le64_to_cpu(buf->incarnation);
@@ -461,8 +472,10 @@ static int find_super(struct vd_pool *pool, struct found *found)
 		if (why)
 			worst = why;
 		whole |= found[m].whole;
-		if (!vd_owner_read(&pool->host, m, owner))
+		if (!vd_owner_read(&pool->host, m, owner)) {
 			found[m].owned = le64_to_cpu(owner->incarnation);
+			found[m].owned_generation = le64_to_cpu(owner->generation);
+		}
 	}
 	/* A slot that could not be read may be the newest; what was acknowledged
 	 * since is in every member's newest, so one member read whole is enough. */
@@ -494,6 +507,7 @@ static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 
 	for (m = 0; m < pool->nmembers; m++)
 		owned = vd_max(owned, found[m].owned);
+	owned = vd_min(owned, le64_to_cpu(pool->super->incarnation)); /* P3: then no member has what it had */
 	for (m = 0; m < pool->nmembers; m++) {
 		bool out = le32_to_cpu(pool->super->member[m].flags) & VD_MEMBER_OUT;
 
@@ -512,6 +526,23 @@ static unsigned mark_missing(struct vd_pool *pool, const struct found *found)
 		missing++;
 	}
 	return missing;
+}
+
+/* P3, without the journal: *only: one slot is all there is. */
+static void find_newer(struct vd_pool *pool, const struct found *found, bool *only)
+{
+	uint64_t best = le64_to_cpu(pool->super->generation);
+	unsigned m;
+
+	*only = true;
+	for (m = 0; m < pool->nmembers; m++) {
+		if (!found[m].label || pool->member[m].missing)
+			continue;
+		if (found[m].slot[(best + 1) & 1])
+			*only = false;
+		if (found[m].owned_generation > best || found[m].owned > le64_to_cpu(pool->super->incarnation))
+			pool->rolled_back = true;
+	}
 }
 
 /* ---- open ------------------------------------------------------------------- */
@@ -533,6 +564,8 @@ static int begin_writing(struct vd_pool *pool)
 	if (!r) {
 		pool->super->incarnation = cpu_to_le64(inc);
 		pool->super->generation = cpu_to_le64(pool->ckpt_gen);
+		if (vd_atomic_read(&pool->damage))
+			pool->super->ro_compat |= cpu_to_le64(VD_FEATURE_DAMAGED);
 		r = vd_super_write(pool, pool->super);
 	}
 	if (!r) {
@@ -549,6 +582,24 @@ static int damaged(struct vd_pool *pool, int r)
 	if (r != -EBADMSG && r != -EUCLEAN)
 		return r;
 	vd_log(pool, VD_LOG_ERROR, "metadata is damaged, error %a: opened read-only; a check tells what is lost", (uint64_t)-r, 0);
+	vd_pool_damage(pool);
+	pool->flags |= VD_OPEN_READONLY;
+	vd_pool_set_mode(pool, VD_MODE_READONLY);
+	return 0;
+}
+
+/* P3, with the journal replayed. */
+static int check_rolled_back(struct vd_pool *pool, bool only)
+{
+	int r = only && !pool->rolled_back ? vd_journal_outlived(pool, &pool->rolled_back) : 0;
+
+	if (r || !pool->rolled_back)
+		return r;
+	vd_pool_damage(pool);
+	vd_log(pool, VD_LOG_ERROR, "the newest superblock is lost on every member; the state of checkpoint %a, with the journal since, is shown: "
+	       "some of it may have been overwritten, a check tells", le64_to_cpu(pool->super->generation), 0);
+	if (pool->flags & VD_OPEN_REPAIR)
+		return 0;
 	pool->flags |= VD_OPEN_READONLY;
 	vd_pool_set_mode(pool, VD_MODE_READONLY);
 	return 0;
@@ -558,6 +609,7 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 {
 	struct vd_pool *pool = pool_new(host, flags);
 	struct found *found;
+	bool only = false;
 	int r;
 
 	if (!pool)
@@ -572,6 +624,12 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 			r = -EROFS;
 		if (mark_missing(pool, found))
 			pool->flags |= VD_OPEN_READONLY;
+		find_newer(pool, found, &only);
+		if (le64_to_cpu(pool->super->ro_compat) & VD_FEATURE_DAMAGED) {
+			vd_atomic_set(&pool->damage, 1);
+			if (!(flags & VD_OPEN_REPAIR))
+				pool->flags |= VD_OPEN_READONLY;
+		}
 		vd_atomic_set(&pool->mode, pool->flags & VD_OPEN_READONLY ? VD_MODE_READONLY : VD_MODE_RW);
 	}
 	vd_free(pool, found);
@@ -585,6 +643,8 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 		r = vd_journal_init(pool);
 	if (!r && !(flags & VD_OPEN_NO_REPLAY))
 		r = damaged(pool, vd_journal_replay(pool, vd_volumes_replay));
+	if (!r && !(flags & VD_OPEN_NO_REPLAY))
+		r = check_rolled_back(pool, only);
 	if (!r && vd_pool_writable(pool))
 		r = begin_writing(pool);
 	if (!r)
@@ -646,6 +706,8 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	memcpy(info->uuid, s->pool, 16);
 	memcpy(info->name, s->name, sizeof(info->name));
 	info->mode = vd_pool_mode(pool);
+	info->damaged = vd_atomic_read(&pool->damage);
+	info->rolled_back = pool->rolled_back;
 	info->nmembers = pool->nmembers;
 	for (m = 0; m < pool->nmembers; m++)
 		if (pool->member[m].missing || pool->member[m].is_short) {

@@ -38,6 +38,8 @@ struct vd_pool {
 	struct vd_host host;
 	unsigned flags;               /* enum vd_open_flags */
 	vd_atomic_t mode;             /* enum vd_pool_mode; only ever set by vd_pool_set_mode() */
+	vd_atomic_t damage;           /* metadata was met that is lost in every copy; goes into the next superblock */
+	bool rolled_back;             /* fixed after open: an older superblock had to be taken (P3) */
 	uint64_t id;                  /* first eight bytes of the uuid, as in every node */
 	struct vd_disk_super *super;  /* last durable superblock; ckpt_lock */
 	struct vd_disk_holder self;
@@ -88,6 +90,21 @@ static inline bool vd_pool_writable(const struct vd_pool *pool)
 static inline uint64_t vd_member_blocks(const struct vd_pool *pool, unsigned m)
 {
 	return __atomic_load_n(&pool->member[m].blocks, __ATOMIC_RELAXED);
+}
+/* Metadata that no copy has was met: who looked for it gets the error, the rest goes on,
+ * and the next opening is read-only and says what is lost. Class N. */
+static inline void vd_pool_damage(struct vd_pool *pool)
+{
+	if (vd_atomic_read(&pool->damage))
+		return;
+	vd_atomic_set(&pool->damage, 1);
+	if (pool->host.kick)
+		pool->host.kick(pool->host.ctx);
+}
+/* No copy could be believed, and trying again is no use. */
+static inline bool vd_is_damage(int r)
+{
+	return r == -EBADMSG || r == -EUCLEAN;
 }
 /* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
 void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);

@@ -422,6 +422,38 @@ int vd_journal_replay(struct vd_pool *pool, vd_replay_fn fn)
 	return replay_tail(pool, fn);
 }
 
+/* ---- is there a later superblock? --------------------------------------- */
+
+int vd_journal_outlived(struct vd_pool *pool, bool *yes)
+{
+	struct vd_journal *j = pool->journal;
+	uint64_t inc = j->nsegments ? j->segment[j->nsegments - 1].inc : 0, n;
+	struct reader rd;
+	unsigned i;
+	int r;
+
+	*yes = false;
+	if (!j->nsegments || !j->ncopies) /* never written: an opening would show in the owner records */
+		return 0;
+	r = reader_open(pool, &rd);
+	if (r)
+		return r;
+	for (n = j->tail; n < j->tail + j->blocks; n += rd.count) {
+		read_chunk(pool, &rd, n);
+		for (rd.number = n; rd.number < n + rd.count; rd.number++)
+			for (i = 0; i < j->ncopies; i++) {
+				const struct vd_disk_journal *b = chunk_block(&rd, i);
+
+				if (!chunk_bad(&rd, i) && le32_to_cpu(b->magic) == VD_JOURNAL_MAGIC && le64_to_cpu(b->pool) == pool->id &&
+				    (le64_to_cpu(b->incarnation) > inc || le64_to_cpu(b->block) >= j->tail + j->blocks) &&
+				    le32_to_cpu(b->crc) == vd_journal_block_crc(b))
+					*yes = true;
+			}
+	}
+	reader_close(pool, &rd);
+	return 0;
+}
+
 /* ---- a new incarnation -------------------------------------------------- */
 
 /* An empty ring of incarnation `inc`.  A kill in the middle leaves an empty ring

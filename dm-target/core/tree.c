@@ -235,6 +235,7 @@ int vd_tree_node(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_ki
 		khi = le64_to_cpu(h->key_hi);
 		if (klo >= khi || klo < lo || khi > hi) {
 			vd_node_put(pool, n);
+			vd_pool_damage(pool);
 			return -EUCLEAN;
 		}
 	}
@@ -294,8 +295,8 @@ static int shadow(struct vd_pool *pool, const struct vd_path *p, const struct vd
 	int r;
 
 	r = vd_tree_node(pool, old, p->page_kind, level, p->lo[level], p->hi[level], 0, &o);
-	if (r)
-		return r;
+	if (r) /* nothing was changed yet */
+		return vd_is_damage(r) && p->page_kind == VD_NODE_EXTENTS && !(p->flags & VD_TREE_NOREF) ? -VD_LOST : r;
 	r = vd_space_count(pool, old->a, &count);
 	if (!r && !count)
 		r = -EUCLEAN;
@@ -490,7 +491,7 @@ static int merge(struct vd_pool *pool, struct vd_path *p, unsigned l, unsigned j
 	vd_index_range(parent, j, p->lo[l + 1], p->hi[l + 1], &slo, &shi);
 	r = vd_tree_node(pool, &ptr, p->page_kind, l, slo, shi, 0, &s);
 	if (r)
-		return r;
+		return vd_is_damage(r) ? 0 : r;
 	more = vd_index_count(s);
 	if (all + more > (l ? INDEX_FIT : EXTENTS_FIT))
 		goto out;
@@ -622,6 +623,8 @@ int vd_tree_drop(struct vd_pool *pool, const struct vd_path *p, const struct vd_
 			r = vd_tree_mapped(pool, &sub, 0, VD_VBLK_END, &below);
 			if (!r)
 				*mapped -= (int64_t)below;
+			else if (vd_is_damage(r))
+				r = 0;
 		}
 		if (!r && count == 1) {
 			r = vd_tree_node(pool, &cur, p->page_kind, l, q.lo[l], q.hi[l], 0, &n);
@@ -633,6 +636,9 @@ int vd_tree_drop(struct vd_pool *pool, const struct vd_path *p, const struct vd_
 			if (!r) {
 				r = vd_extents_drop(pool, n, p->flags, mapped);
 				vd_node_put(pool, n);
+			} else if (vd_is_damage(r)) {
+				vd_log(pool, VD_LOG_WARN, "metadata block %a: dropped unread; what is below stays counted until a repair", cur.a, 0);
+				r = 0;
 			}
 		}
 		if (!r)
@@ -678,14 +684,19 @@ int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key
 
 	if (!ptr.gen)
 		return -ENODATA;
-	if (!h || h >= VD_TREE_LEVELS_MAX)
+	if (!h || h >= VD_TREE_LEVELS_MAX) {
+		out->key = ~0ull;
 		return -EUCLEAN;
+	}
 	vd_path_init(&p, VD_NODE_SPACE, 0, 0); /* pages are not read: any exact kind */
 	p.hi[h] = ~0ull;
 	for (;;) {
 		r = vd_tree_node(pool, &ptr, p.page_kind, l, p.lo[l], p.hi[l], flags, &p.n[l]);
-		if (r)
+		if (r) {
+			if (vd_is_damage(r))
+				out->key = vd_max(p.hi[l], key + 1);
 			break;
+		}
 		p.i[l] = l == 1 ? lower_bound(p.n[l], key) : vd_index_floor(p.n[l], key);
 		for (;;) { /* to an entry that may lead to it, or up */
 			while (with_aux && p.i[l] < vd_index_count(p.n[l]) && !vd_index_entry(p.n[l], p.i[l])->aux)

@@ -23,9 +23,15 @@ static inline bool vd_root_same(const struct vd_root *a, const struct vd_root *b
 void vd_root_get(struct vd_root *to, const struct vd_disk_root *from);
 void vd_root_put(struct vd_disk_root *to, const struct vd_root *from);
 
+/* What is below an unreadable node of a volume's mapping is lost, and only that: changes
+ * leave it as it is.  Inside the engine such a node has this error, so that it is not
+ * taken for one of the counts, without which no tree may be changed. */
+#define VD_LOST ENOTRECOVERABLE
+
 /* ---- trees of pages by exact key (space, volumes) --------------------- */
 struct vd_slot { uint64_t key; struct vd_ptr ptr; uint32_t aux; }; /* ptr.gen 0 allowed as a value: ptr.a carries data */
-/* The entry with the smallest key >= key (and, with min_aux > 0, aux >= 1). -ENODATA: none. */
+/* The entry with the smallest key >= key (and, with min_aux > 0, aux >= 1). -ENODATA: none.
+ * -EBADMSG, -EUCLEAN: what may have it is lost; out->key is the first key behind that. */
 int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key, bool with_aux, unsigned flags, struct vd_slot *out) __must_check;
 /* Adds or replaces an entry; the old page's blocks are the caller's to drop.  These two
  * keep *root good at every moment they change counts or take blocks, so that the space
@@ -46,10 +52,14 @@ int vd_tree_find(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, 
  * may be NULL, and then a shared subtree that e covers is dropped without a look inside
  * (to count it, it is read).  After an error *root is not to be used: the checkpoint is
  * given up.  DATA longer than VD_EXTENT_LEN_MAX becomes several extents.
+ * Where nodes are lost in every copy e is left out, as far as they reach: those keys go
+ * on giving an error.  A lost subtree that e covers as a whole is dropped; what it
+ * referred to stays counted until a repair.
  */
 int vd_tree_set(struct vd_pool *pool, struct vd_root *root, uint32_t owner, const struct vd_ext *e, unsigned flags, int64_t *mapped) __must_check;
 /* Frees from the top of the key range down, at most about `budget` pages: *left
- * is the key below which the tree still is; 0: it is empty (root->ptr.gen 0). */
+ * is the key below which the tree still is; 0: it is empty (root->ptr.gen 0).  Lost nodes
+ * are dropped; what they referred to stays counted until a repair. */
 int vd_tree_trim(struct vd_pool *pool, struct vd_root *root, uint32_t owner, unsigned budget, vd_vblk_t *left) __must_check;
 /* One more reference on the root (snapshots); one less on a root that others hold too (*left > 0).
  * *left = 0: nobody else holds it, nothing was done, vd_tree_trim() is the way. */

@@ -50,10 +50,12 @@ int vd_owner_read(const struct vd_host *host, unsigned member, struct vd_disk_ow
 enum vd_open_flags {
 	VD_OPEN_READONLY = 1, /* no write whatever; the journal is replayed in memory */
 	VD_OPEN_NO_REPLAY = 2,/* with READONLY: the last checkpoint only; for a reader beside an owner (I16) */
+	VD_OPEN_REPAIR = 4,   /* writable although damaged: to delete what is lost, and to check */
 };
 /* Opens the pool whose members the host has.  Replays the journal, drops
- * pending snapshots, records ownership.  Missing members (host answers -ENODEV)
- * or an older superblock on one make it read-only. `self` is copied. Class B.
+ * pending snapshots, records ownership.  Missing members (host answers -ENODEV),
+ * an older superblock on one, or recorded damage make it read-only. `self` is copied.
+ * Class B.
  * -ENODATA no superblock found; -EPROTONOSUPPORT a feature unknown here;
  * -EROFS writing wanted but an ro_compat feature is unknown. */
 int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_disk_holder *self, struct vd_pool **out) __must_check;
@@ -80,6 +82,8 @@ struct vd_pool_info {
 	uint8_t uuid[16];
 	char name[128];
 	enum vd_pool_mode mode;
+	bool damaged;                        /* metadata was found lost in every copy, now or earlier; vd_check() lists it */
+	bool rolled_back;                    /* the newest superblock is lost on every member: this is an older state */
 	unsigned nmembers, nmissing;
 	uint8_t missing[VD_MEMBERS_MAX / 8]; /* bit map */
 	uint8_t too_short[VD_MEMBERS_MAX / 8]; /* of these: what there is of it is as new as the pool */
@@ -170,7 +174,8 @@ int vd_volume_pointer_del(struct vd_pool *pool, uint32_t id, uint32_t link) __mu
 int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id) __must_check;
 int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *info) __must_check;
 /* The volume with the smallest id >= *id, deleting and pending ones left out;
- * *id is set to it. -ENOENT: no more. */
+ * *id is set to it. -ENOENT: no more.  A volume whose record is lost is given too:
+ * vd_volume_info() then says -EBADMSG or -EUCLEAN. */
 int vd_volume_next(struct vd_pool *pool, uint32_t *id) __must_check;
 
 struct vd_snap {
@@ -274,12 +279,19 @@ enum vd_fault { /* what a check found */
 	VD_FAULT_NAME,     /* a = volume id; not found by its name */
 	VD_FAULT_MAPPED,   /* a = recorded, b = found */
 	VD_FAULT_PROMISED, /* a = blocks promised as the superblock says, b = as the volumes say */
+	VD_FAULT_MEMBER,   /* a = member that is missing; its copies are not looked at */
+	VD_FAULT_USED,     /* used blocks: a = in the superblock, b = by the counts */
 };
 struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; };
 typedef int (*vd_check_fn)(void *arg, const struct vd_check_report *r);
-enum { VD_CHECK_QUICK = 1 /* superblocks, records, roots */ };
+enum {
+	VD_CHECK_QUICK = 1, /* superblocks, records, roots */
+	VD_CHECK_LOST = 2,  /* only what is lost: nodes of the pool (NODE), records, ranges of volumes */
+	VD_CHECK_REPAIR = 4,/* gives back what is counted and not referred to; if then nothing is wrong the pool is damaged no more */
+};
 /* Checks the pool as of its last checkpoint plus the overlays.  Takes a
- * checkpoint first when the pool is writable. *faults counts them. Class B. */
+ * checkpoint first when the pool is writable. *faults counts them, also those that
+ * were repaired: bad copies always are, when the pool is writable. Class B. */
 int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, int (*progress)(void *arg, unsigned permille), uint64_t *faults) __must_check;
 
 /* Walks every node from the roots for `vdpool dump`. */

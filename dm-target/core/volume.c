@@ -910,19 +910,29 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id)
 	uint64_t at = *id ? *id : 1;
 	struct vd_volume *vol;
 	struct vd_slot slot;
-	int r;
+	int r = 0;
 
 	vd_mutex_lock(&vs->lock);
-	for (;; at++) {
+	for (; at < vs->next_id; at++) {
 		/* Those that are in no tree yet are younger than all that are. */
 		r = vd_ptree_next(pool, &vs->root, at, false, 0, &slot);
 		if (!r)
 			at = slot.key;
 		else if (r == -ENODATA)
 			at = next_in_memory(vs, at);
+		else if (vd_is_damage(r)) { /* whoever is there cannot be told, but for those in memory */
+			at = vd_min(slot.key, next_in_memory(vs, at));
+			if (at == slot.key) {
+				at--;
+				continue;
+			}
+			r = 0;
+		}
 		if ((r && r != -ENODATA) || at >= vs->next_id)
 			break;
 		r = vd_volume_user(pool, (uint32_t)at, &vol);
+		if (vd_is_damage(r))
+			r = 0;
 		if (r != -ENOENT)
 			break;
 	}

@@ -232,7 +232,8 @@ void world_verify(struct world *w, enum ref_mode mode)
 
 static int fault_found(void *arg, const struct vd_check_report *f)
 {
-	static const char *const name[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped", "promised" };
+	static const char *const name[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
+						    "promised", "member", "used" };
 
 	if (world_disturbed(arg))
 		return 0;

@@ -1,0 +1,445 @@
+// SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
+/*
+ * Metadata lost in every copy: what it costs, what it must not cost, and the way
+ * out.  "v" is the volume that is hit, "w" the one that must not notice.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+/* cmocka wants them first */
+#include <cmocka.h>
+
+#include "story.h"
+
+static struct cli cli = { .test = "test_damage" };
+
+#define B VD_BLOCK
+#define EXTENTS 600u /* more than two leaves */
+
+/* ---- where metadata is -------------------------------------------------- */
+
+struct node { vd_pblk_t a, b; uint32_t volume; unsigned level, kind; uint64_t lo, hi; };
+struct nodes { struct node n[512]; unsigned count; };
+
+static int note(void *arg, const struct vd_dump_item *item)
+{
+	const struct vd_disk_node *h = item->node;
+	struct nodes *l = arg;
+
+	if (l->count < 512)
+		l->n[l->count++] = (struct node){ le64_to_cpu(h->a), le64_to_cpu(h->b), item->volume, item->level, h->kind,
+						  le64_to_cpu(h->key_lo), le64_to_cpu(h->key_hi) };
+	return 0;
+}
+
+/* The nth node of that kind and level of a volume (0: the pool's own). */
+static struct node find(struct world *w, uint32_t volume, unsigned kind, unsigned level, unsigned nth)
+{
+	static struct nodes l;
+	unsigned i;
+
+	l.count = 0;
+	story_ok(w, "dump", vd_dump(w->pool, note, &l));
+	for (i = 0; i < l.count; i++)
+		if (l.n[i].volume == volume && l.n[i].kind == kind && l.n[i].level == level && !nth--)
+			return l.n[i];
+	world_fail(w, "there is no such node");
+}
+
+static void spoil(struct world *w, const struct node *n)
+{
+	sim_spoil(w->sim, VD_PBLK_MEMBER(n->a), VD_PBLK_BLOCK(n->a), 100, 50);
+	if (n->b != VD_PBLK_NONE)
+		sim_spoil(w->sim, VD_PBLK_MEMBER(n->b), VD_PBLK_BLOCK(n->b), 200, 50);
+}
+
+/* ---- what is seen --------------------------------------------------------- */
+
+static struct vd_pool_info info_of(struct world *w)
+{
+	struct vd_pool_info info;
+
+	vd_pool_info(w->pool, &info);
+	return info;
+}
+
+static void open_as(struct world *w, unsigned flags, enum vd_pool_mode mode)
+{
+	story_ok(w, "open", vd_pool_open(&w->host, flags, NULL, &w->pool));
+	if (info_of(w).mode != mode)
+		world_fail(w, "opened in mode %d, not %d", info_of(w).mode, mode);
+}
+
+static int read_block(struct world *w, uint32_t id, uint64_t v, uint64_t *value)
+{
+	uint8_t buf[B];
+	int r = io_read(w->sim, world_handle(w, id), 0, v * B, buf, B, NULL);
+
+	if (!r)
+		*value = stamp_read(buf, v * 8);
+	return r;
+}
+
+static int write_block(struct world *w, uint32_t id, uint64_t v, uint64_t value)
+{
+	return io_stamp(w->sim, world_handle(w, id), 0, v * B, B, value, NULL);
+}
+
+static bool is_lost(int r)
+{
+	return r == -EBADMSG || r == -EUCLEAN;
+}
+
+/* Blocks 0, 2, 4 ... of a volume have the value base + block, but for those in [lo, hi), lost. */
+static void holds(struct world *w, uint32_t id, uint64_t base, uint64_t lo, uint64_t hi)
+{
+	uint64_t v, got = 0;
+	int r;
+
+	for (v = 0; v < 2 * EXTENTS; v += 2) {
+		r = read_block(w, id, v, &got);
+		if (v >= lo && v < hi ? !is_lost(r) : r || got != base + v)
+			world_fail(w, "volume %u block %llu: %d, value %llu", id, (unsigned long long)v, r, (unsigned long long)got);
+	}
+}
+
+struct seen { unsigned n[16]; uint64_t a, b; uint32_t volume; };
+static int see(void *arg, const struct vd_check_report *f)
+{
+	struct seen *s = arg;
+
+	s->n[f->fault]++;
+	if (f->fault == VD_FAULT_RANGE) {
+		s->a = f->a;
+		s->b = f->b;
+		s->volume = f->volume;
+	}
+	return 0;
+}
+
+static struct seen check(struct world *w, unsigned flags, uint64_t *faults)
+{
+	struct seen s = { 0 };
+
+	story_ok(w, "check", vd_check(w->pool, flags, see, &s, NULL, faults));
+	return s;
+}
+
+static uint32_t make(struct world *w, const char *name, uint64_t base)
+{
+	struct vd_volume_spec spec = { .name = name, .size = 4 * EXTENTS * B };
+	uint32_t id;
+	uint64_t v;
+
+	story_ok(w, "create", vd_volume_create(w->pool, &spec, &id));
+	for (v = 0; v < 2 * EXTENTS; v += 2)
+		story_ok(w, "write", write_block(w, id, v, base + v));
+	return id;
+}
+
+static struct world *begin(unsigned members, uint32_t *v, uint32_t *o)
+{
+	struct world *w = story_begin(&cli, members);
+
+	*v = make(w, "v", 10000);
+	*o = make(w, "w", 20000);
+	story_checkpoint(w);
+	return w;
+}
+
+static void again(struct world *w, unsigned flags, enum vd_pool_mode mode)
+{
+	world_close(w);
+	open_as(w, flags, mode);
+}
+
+/* The way out: the volume goes, what it held comes back, and the pool is as any other. */
+static void mend(struct world *w, uint32_t v)
+{
+	struct seen s;
+	uint64_t faults;
+
+	again(w, VD_OPEN_REPAIR, VD_MODE_RW);
+	story_ok(w, "delete", vd_volume_delete(w->pool, v));
+	story_work(w);
+	s = check(w, VD_CHECK_REPAIR, &faults);
+	if (faults != s.n[VD_FAULT_LEAK])
+		world_fail(w, "%llu faults, %u of them leaks", (unsigned long long)faults, s.n[VD_FAULT_LEAK]);
+	assert_false(info_of(w).damaged);
+	again(w, 0, VD_MODE_RW);
+	world_check(w);
+}
+
+/* ---- cases ------------------------------------------------------------------ */
+
+static void a_lost_node_costs_its_range_and_no_other_volume(void **state)
+{
+	unsigned members, level;
+
+	(void)state;
+	for (members = 1; members <= 2; members++)
+		for (level = 0; level < 2; level++) {
+			uint32_t v, o;
+			struct world *w = begin(members, &v, &o);
+			struct node n = find(w, v, level ? VD_NODE_INDEX : VD_NODE_EXTENTS, level, level ? 0 : 1);
+			uint64_t faults, end = vd_min(n.hi, VD_VBLK_END);
+			struct seen s;
+
+			again(w, 0, VD_MODE_RW);
+			spoil(w, &n);
+			holds(w, v, 10000, n.lo, n.hi);
+			assert_true(is_lost(write_block(w, v, n.lo, 1)));
+			assert_true(info_of(w).damaged);
+			holds(w, o, 20000, 0, 0);
+			story_ok(w, "write", write_block(w, o, 0, 20000));
+			story_ok(w, "write", write_block(w, o, 1, 7));
+			story_work(w);
+			assert_int_equal(info_of(w).mode, VD_MODE_RW);
+
+			again(w, 0, VD_MODE_READONLY);
+			holds(w, v, 10000, n.lo, n.hi);
+			holds(w, o, 20000, 0, 0);
+			s = check(w, VD_CHECK_LOST, &faults);
+			assert_int_equal(faults, 1);
+			assert_int_equal(s.volume, v);
+			assert_int_equal(s.a, n.lo * B);
+			assert_int_equal(s.b, (end - n.lo) * B);
+			s = check(w, 0, &faults);
+			assert_int_equal(s.n[VD_FAULT_NODE], 1);
+			assert_int_equal(s.n[VD_FAULT_RANGE], 1);
+			mend(w, v);
+			holds(w, o, 20000, 0, 0);
+			world_close(w);
+			world_free(w);
+		}
+}
+
+static void a_fold_that_meets_a_lost_node_keeps_the_other_volumes(void **state)
+{
+	unsigned level;
+
+	(void)state;
+	for (level = 0; level < 2; level++) {
+		uint32_t v, o;
+		struct world *w = begin(2, &v, &o);
+		struct node n = find(w, v, level ? VD_NODE_INDEX : VD_NODE_EXTENTS, level, level ? 0 : 1);
+		uint64_t b, got;
+
+		/* In the journal only when the node goes; some of it right and left of the node. */
+		for (b = 0; b < 2 * EXTENTS; b += 40) { /* no more than fits before a checkpoint */
+			story_ok(w, "write", write_block(w, v, b, 10000 + b));
+			story_ok(w, "write", write_block(w, v, b + 1, 3));
+			story_ok(w, "write", write_block(w, o, b + 1, 5));
+		}
+		story_ok(w, "unmap", vd_unmap(world_handle(w, v), (n.lo ? n.lo - 20 : 0) * B, 40 * B));
+		story_ok(w, "flush", vd_flush(w->pool));
+		world_abandon(w);
+		sim_crash(w->sim, SIM_POWER_CUT);
+		spoil(w, &n);
+		open_as(w, 0, VD_MODE_RW);
+		story_checkpoint(w);
+		story_work(w);
+		assert_int_equal(info_of(w).mode, VD_MODE_RW);
+		assert_true(info_of(w).damaged);
+		assert_true(is_lost(read_block(w, v, n.lo + 100, &got)));
+		story_ok(w, "write", write_block(w, o, 3, 6));
+		story_ok(w, "flush", vd_flush(w->pool));
+		world_abandon(w);
+		sim_crash(w->sim, SIM_POWER_CUT);
+		open_as(w, 0, VD_MODE_READONLY);
+		holds(w, o, 20000, 0, 0);
+		story_ok(w, "read", read_block(w, o, 3, &got));
+		assert_int_equal(got, 6);
+		story_ok(w, "read", read_block(w, o, 41, &got));
+		assert_int_equal(got, 5);
+		if (!level) { /* beside the lost leaf all is as it was written */
+			story_ok(w, "read", read_block(w, v, 1, &got));
+			assert_int_equal(got, 3);
+			story_ok(w, "read", read_block(w, v, (n.lo - 10) & ~1ull, &got));
+			assert_int_equal(got, 0);
+		}
+		mend(w, v);
+		holds(w, o, 20000, 0, 0);
+		world_close(w);
+		world_free(w);
+	}
+}
+
+static void a_lost_page_of_counts_stops_writing_and_loses_nothing(void **state)
+{
+	uint32_t v, o, id;
+	struct world *w = begin(2, &v, &o);
+	struct node n = find(w, 0, VD_NODE_SPACE, 0, 0);
+	struct vd_volume_spec spec = { .name = "no", .size = B };
+	struct seen s;
+	uint64_t faults;
+
+	(void)state;
+	again(w, 0, VD_MODE_RW);
+	n = find(w, 0, VD_NODE_SPACE, 0, 0);
+	story_ok(w, "write", write_block(w, o, 1, 7));
+	story_ok(w, "flush", vd_flush(w->pool));
+	world_abandon(w);
+	sim_crash(w->sim, SIM_POWER_CUT);
+	spoil(w, &n);
+	story_ok(w, "open", vd_pool_open(&w->host, 0, NULL, &w->pool)); /* the replay may meet it, or the fold */
+	assert_int_not_equal(vd_checkpoint(w->pool), 0);
+	assert_true(info_of(w).mode >= VD_MODE_READONLY);
+	assert_true(info_of(w).damaged);
+	holds(w, v, 10000, 0, 0);
+	holds(w, o, 20000, 0, 0);
+	world_abandon(w);
+	open_as(w, 0, VD_MODE_READONLY);
+	holds(w, v, 10000, 0, 0);
+	holds(w, o, 20000, 0, 0);
+	assert_int_equal(vd_volume_create(w->pool, &spec, &id), -EROFS);
+	s = check(w, VD_CHECK_LOST, &faults);
+	assert_true(s.n[VD_FAULT_NODE] > 0);
+	assert_int_equal(s.n[VD_FAULT_RANGE], 0);
+	world_close(w);
+	world_free(w);
+}
+
+static void a_lost_record_is_given_by_its_number_and_the_list_goes_on(void **state)
+{
+	uint32_t v, o, id = 0;
+	struct world *w = begin(2, &v, &o);
+	struct node n = find(w, 0, VD_NODE_VOLUME, 0, 0);
+	struct vd_volume_info info;
+
+	(void)state;
+	again(w, 0, VD_MODE_RW);
+	spoil(w, &n);
+	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(id, v);
+	assert_true(is_lost(vd_volume_info(w->pool, id, &info)));
+	id++;
+	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(id, o);
+	assert_int_equal(vd_volume_info(w->pool, id, &info), 0);
+	id++;
+	assert_int_equal(vd_volume_next(w->pool, &id), -ENOENT);
+	holds(w, o, 20000, 0, 0);
+	world_close(w);
+	world_free(w);
+}
+
+static void spoil_newest_superblock(struct world *w, uint64_t generation)
+{
+	unsigned m;
+
+	for (m = 0; m < w->shape.nmembers; m++)
+		sim_spoil(w->sim, m, VD_SUPER_BLOCK0 + (generation & 1) * VD_SUPER_BLOCKS, 300, 40);
+}
+
+static void an_older_superblock_is_not_written_over_when_a_newer_one_is_lost(void **state)
+{
+	unsigned members, when;
+
+	(void)state;
+	for (members = 1; members <= 2; members++)
+		for (when = 0; when < 3; when++) {
+			uint32_t v, o;
+			struct world *w = begin(members, &v, &o);
+			uint64_t generation, faults;
+
+			story_ok(w, "write", write_block(w, v, 1, 5));
+			if (when == 0) { /* closed in order: the owner records tell */
+				generation = info_of(w).generation + 1;
+				world_close(w);
+			} else if (when == 1) { /* an opening, of which owner records and journal tell */
+				world_close(w);
+				open_as(w, 0, VD_MODE_RW);
+				story_ok(w, "write", write_block(w, v, 3, 5));
+				story_ok(w, "flush", vd_flush(w->pool));
+				generation = info_of(w).generation;
+				world_abandon(w);
+				sim_crash(w->sim, SIM_POWER_CUT);
+			} else { /* the ring has gone round since the older one */
+				unsigned i;
+
+				story_checkpoint(w);
+				for (i = 0; i < 76; i++) {
+					story_ok(w, "write", write_block(w, v, 2 * i + 1, 5));
+					story_ok(w, "flush", vd_flush(w->pool));
+					if (i == 30)
+						story_checkpoint(w);
+				}
+				generation = info_of(w).generation;
+				world_abandon(w);
+				sim_crash(w->sim, SIM_POWER_CUT);
+			}
+			spoil_newest_superblock(w, generation);
+			world_log(w, "%u members, case %u, superblock %llu lost", members, when, (unsigned long long)generation);
+			open_as(w, 0, VD_MODE_READONLY);
+			assert_true(info_of(w).rolled_back);
+			assert_int_equal(info_of(w).nmissing, 0);
+			if (when < 2) { /* nothing was reused, and a check can prove it */
+				holds(w, v, 10000, 0, 0);
+				again(w, VD_OPEN_REPAIR, VD_MODE_RW);
+				check(w, VD_CHECK_REPAIR, &faults);
+				assert_int_equal(faults, 0);
+				assert_false(info_of(w).rolled_back);
+				again(w, 0, VD_MODE_RW);
+				holds(w, v, 10000, 0, 0);
+				holds(w, o, 20000, 0, 0);
+			}
+			world_close(w);
+			world_free(w);
+		}
+}
+
+static void an_older_superblock_that_is_lost_does_not_matter(void **state)
+{
+	uint32_t v, o;
+	struct world *w = begin(1, &v, &o);
+	uint64_t generation;
+
+	(void)state;
+	story_checkpoint(w);
+	story_ok(w, "write", write_block(w, v, 1, 5));
+	generation = info_of(w).generation + 1;
+	world_close(w);
+	spoil_newest_superblock(w, generation - 1);
+	open_as(w, 0, VD_MODE_RW);
+	holds(w, v, 10000, 0, 0);
+	world_check(w);
+	world_close(w);
+	world_free(w);
+}
+
+static void a_missing_member_is_one_fault(void **state)
+{
+	uint32_t v, o;
+	struct world *w = begin(3, &v, &o);
+	struct seen s;
+	uint64_t faults;
+
+	(void)state;
+	world_close(w);
+	w->sim->member[2]->missing = true;
+	open_as(w, 0, VD_MODE_READONLY);
+	s = check(w, 0, &faults);
+	assert_int_equal(s.n[VD_FAULT_MEMBER], 1);
+	assert_int_equal(s.n[VD_FAULT_COPY], 0);
+	world_close(w);
+	world_free(w);
+}
+
+#define T(f) cmocka_unit_test(f)
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(a_lost_node_costs_its_range_and_no_other_volume),
+		T(a_fold_that_meets_a_lost_node_keeps_the_other_volumes),
+		T(a_lost_page_of_counts_stops_writing_and_loses_nothing),
+		T(a_lost_record_is_given_by_its_number_and_the_list_goes_on),
+		T(an_older_superblock_is_not_written_over_when_a_newer_one_is_lost),
+		T(an_older_superblock_that_is_lost_does_not_matter),
+		T(a_missing_member_is_one_fault),
+	};
+
+	cli_start(&cli, argc, argv);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
