@@ -130,6 +130,186 @@ filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 
 	ok vdpool check p
 }
 
+# node VOLUME-ID KIND LEVEL [NTH]: "block copy from to" of a node
+node()
+{
+	vdpool dump p --noheadings -o volume,kind,level,block,copy,key_lo,key_hi |
+		awk -v v="$1" -v k="$2" -v l="$3" -v n="${4:-1}" '$1==v && $2==k && $3==l && !--n {print $4, $5, $6, $7}'
+}
+# spoil ADDRESS...: those blocks, on whichever member
+spoil()
+{
+	local a
+	for a; do
+		dd if=/dev/urandom of="m$((a >> 40))" bs=4096 seek=$((a & ((1 << 40) - 1))) count=1 conv=notrunc status=none
+	done
+}
+# Two volumes of many extents, hit and safe, and in img what is in safe.
+two_volumes()
+{
+	local i cmds=()
+	make_pool 2 64m
+	make_volume hit 64m
+	make_volume safe 32m
+	serve
+	for ((i = 0; i < 600; i++)); do cmds+=("write -P 7 $((i * 16))k 4k"); done
+	io hit "${cmds[@]}"
+	random 8000000 >img
+	nbdcopy img "$(uri safe)"
+	end_servers TERM
+}
+safe_is_safe() { nbdcopy "$(uri safe)" out; cmp -n 8000000 img out; rm out; }
+
+@test "both copies of a leaf lost: the other volume goes on, and the next opening says what is lost" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local n from len
+	read -r -a n < <(node 1 extents 0 2)
+	from=$((n[2] * 4096)) len=$(((64 << 20) - n[2] * 4096))
+	[ "${n[3]}" -gt 16384 ] || len=$(((n[3] - n[2]) * 4096))
+	spoil "${n[0]}" "${n[1]}"
+	serve
+	run qemu-io -f raw -c "read $from 4k" "$(uri hit)"
+	says rror
+	run qemu-io -f raw -c "write $from 4k" "$(uri hit)"
+	says rror
+	io hit "read -P 7 0 4k"
+	io safe "write -P 9 16m 64k" "flush"
+	safe_is_safe
+	end_servers TERM
+
+	must 5 vdcreate p/x -L 1m
+	says "metadata is damaged" "vdpool show p"
+	ok vdpool show p
+	says read-only "volume hit: lost: $len bytes from $from on"
+	[ "$(vdpool show p --reportformat json 2>run/err | jq -r '.report[0].pool[0].lost[0] | "\(.fault) \(.volume) \(.a) \(.b)"')" = "range hit $from $len" ]
+	must 7 vdpool check p
+	says "volume hit: lost: $len bytes from $from on"
+	[ "$(field p/safe attr)" = "vw--" ]
+	ok vdls p --noheadings -o name,attr
+	says "vw--d"
+	serve
+	grep "volume hit: lost: $len bytes from $from on" run/serve.log
+	nbdinfo --is read-only "$(uri safe)"
+	run qemu-io -r -f raw -c "read -P 9 16m 64k" "$(uri safe)"
+	says_not rror
+	says_not ailed
+	safe_is_safe
+	end_servers TERM
+
+	ok vdrm -y p/hit
+	must 7 vdpool check --repair p
+	says "not damaged any more"
+	ok vdpool check p
+	ok vdcreate p/x -L 1m
+	serve
+	safe_is_safe
+	end_servers TERM
+}
+
+@test "both copies of an inner node lost: all of one volume, nothing of the other" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local n
+	read -r -a n < <(node 1 index 1)
+	spoil "${n[0]}" "${n[1]}"
+	serve
+	run qemu-io -f raw -c "read 0 4k" "$(uri hit)"
+	says rror
+	safe_is_safe
+	end_servers TERM
+	must 7 vdpool check p
+	says "volume hit: lost: $((64 << 20)) bytes from 0 on"
+	ok vdrm -y p/hit
+	run vdpool check --repair p
+	ok vdpool check p
+}
+
+@test "both copies of the index lost: read-only, and nothing of any volume is lost" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local n
+	read -r -a n < <(node 0 extents 0)
+	spoil "${n[0]}" "${n[1]}"
+	run vdcreate p/x -L 1m
+	[ "$status" != 0 ]
+	must 5 vdcreate p/x -L 1m
+	says "metadata is damaged"
+	ok vdls p
+	says hit safe
+	ok vdpool show p
+	says "unreadable in every copy"
+	says_not "lost:"
+}
+
+@test "both copies of a page of counts lost: read-only, and all volumes can be copied away" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local n
+	read -r -a n < <(node 0 space 0)
+	spoil "${n[0]}" "${n[1]}"
+	run vdcreate p/x -L 1m
+	run vdcreate p/y -L 1m
+	[ "$status" = 5 ]
+	says "damaged"
+	serve
+	safe_is_safe
+	nbdcopy "$(uri hit)" null:
+	end_servers TERM
+	must 7 vdpool check p
+	says "unreadable in every copy"
+}
+
+@test "both copies of a volume's record lost: it is listed as lost, and the others are there" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local n
+	read -r -a n < <(node 0 volume 0 1)
+	spoil "${n[0]}" "${n[1]}"
+	must 7 vdls p
+	says "(lost, id 1)" safe
+	serve
+	safe_is_safe
+	end_servers TERM
+}
+
+@test "the newest superblock lost on all members: the older state is read, and written only after a check" {
+	need nbdcopy qemu-io
+	no_check
+	two_volumes
+	local m gen
+	ok vdpool set p --policy error
+	gen=$(vdpool show p --reportformat json | jq '.report[0].pool[0].generation')
+	for m in m0 m1; do
+		dd if=/dev/urandom of=$m bs=4096 seek=$((4 + gen % 2 * 4)) count=4 conv=notrunc status=none
+	done
+	must 5 vdcreate p/x -L 1m
+	says "newest superblock is lost"
+	ok vdpool show p
+	says read-only "Rolled back" "writes wait"
+	serve
+	safe_is_safe
+	end_servers TERM
+	ok vdpool check --repair p
+	says "not damaged any more"
+	ok vdcreate p/x -L 1m
+	ok vdpool check p
+}
+
+@test "a missing member is one line of a check" {
+	filled
+	mv m1 away
+	must 7 vdpool check p
+	[ "$(grep -c "member 1 is missing, and with it" <<<"$output")" = 1 ]
+	says_not "this copy is bad"
+	mv away m1
+}
+
 @test "random damage never ends the server or a command with a signal" {
 	need nbdcopy
 	filled
