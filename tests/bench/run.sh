@@ -79,7 +79,7 @@ one() { # target depth
 	note flush "$d" "$t" "$(job "$t" --rw=randwrite --offset=1g --size=1g --bs=4k --iodepth="$d" --fsync=1 --io_size=$((flushes * 4))k)"
 	job "$t" --rw=write --offset=2g --size=256m --bs=1m --iodepth=4 >/dev/null
 	sync -f "$dir"
-	note read "$d" "$t" "$(job "$t" --rw=randread --offset=2g --size=256m "${r[@]}")"
+	note read "$d" "$t" "$(job "$t" --rw=randread --offset=2g --size=256m --bs=4k --iodepth="$d" --io_size=$((mib * 4))m)"
 	note over "$d" "$t" "$(job "$t" --rw=randwrite --offset=2g --size=256m "${r[@]}")"
 	sync -f "$dir"
 	snapshot "$t"
