@@ -520,7 +520,7 @@ static int check(const struct cmd_args *a)
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
 		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,text" : "fault,text");
-	pool = code ? NULL : cmd_open(name, repair ? VOL_REPAIR : VOL_READONLY, &code);
+	pool = code ? NULL : cmd_open(name, repair ? VOL_REPAIR | VOL_ACCEPT : VOL_READONLY, &code);
 	if (!pool)
 		return code;
 	q = cmd_request("pool-check");

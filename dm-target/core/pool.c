@@ -22,7 +22,7 @@
  *     the ring holds what only a later superblock allows: a later incarnation, or a
  *     block over the tail's place.  Then
  *     the older state is read and not written: blocks it needs may be in use again,
- *     which takes a whole check to find out (VD_OPEN_REPAIR).  After a crash with none
+ *     which takes a whole check to find out (VD_OPEN_ACCEPT).  After a crash with none
  *     of these signs the journal is whole, and replaying it gives what was lost; a
  *     block that was used again meanwhile shows there too, as one claimed twice.
  */
@@ -598,7 +598,7 @@ static int check_rolled_back(struct vd_pool *pool, bool only)
 	vd_pool_damage(pool);
 	vd_log(pool, VD_LOG_ERROR, "the newest superblock is lost on every member; the state of checkpoint %a, with the journal since, is shown: "
 	       "some of it may have been overwritten, a check tells", le64_to_cpu(pool->super->generation), 0);
-	if (pool->flags & VD_OPEN_REPAIR)
+	if (pool->flags & VD_OPEN_ACCEPT)
 		return 0;
 	pool->flags |= VD_OPEN_READONLY;
 	vd_pool_set_mode(pool, VD_MODE_READONLY);

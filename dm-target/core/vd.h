@@ -51,6 +51,7 @@ enum vd_open_flags {
 	VD_OPEN_READONLY = 1, /* no write whatever; the journal is replayed in memory */
 	VD_OPEN_NO_REPLAY = 2,/* with READONLY: the last checkpoint only; for a reader beside an owner (I16) */
 	VD_OPEN_REPAIR = 4,   /* writable although damaged: to delete what is lost, and to check */
+	VD_OPEN_ACCEPT = 8,   /* writable although rolled back: to check that state, which is the newest from then on */
 };
 /* Opens the pool whose members the host has.  Replays the journal, drops
  * pending snapshots, records ownership.  Missing members (host answers -ENODEV),

@@ -295,6 +295,7 @@ safe_is_safe() { nbdcopy "$(uri safe)" out; cmp -n 8000000 img out; rm out; }
 	serve
 	safe_is_safe
 	end_servers TERM
+	must 5 vdrm -y p/hit
 	ok vdpool check --repair p
 	says "not damaged any more"
 	ok vdcreate p/x -L 1m

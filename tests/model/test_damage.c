@@ -377,7 +377,8 @@ static void an_older_superblock_is_not_written_over_when_a_newer_one_is_lost(voi
 			assert_int_equal(info_of(w).nmissing, 0);
 			if (when < 2) { /* nothing was reused, and a check can prove it */
 				holds(w, v, 10000, 0, 0);
-				again(w, VD_OPEN_REPAIR, VD_MODE_RW);
+				again(w, VD_OPEN_REPAIR, VD_MODE_READONLY);
+				again(w, VD_OPEN_REPAIR | VD_OPEN_ACCEPT, VD_MODE_RW);
 				check(w, VD_CHECK_REPAIR, &faults);
 				assert_int_equal(faults, 0);
 				assert_false(info_of(w).rolled_back);
