@@ -16,6 +16,9 @@
  *     others (A5).  What the next checkpoint may need is kept on top, by a look beforehand.
  * R4  Where a promise would grow other than by giving blocks back, it is held first: if
  *     the pool has not that much the reservation, snapshot or rollback is refused.
+ * R5  Unmapping, snapshots and new volumes go on in a pool that is full for data, and cost
+ *     metadata.  So that this is not missing when a promise is kept, those to whom
+ *     nothing is promised leave half as much again as the reserve.
  *
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
@@ -90,7 +93,7 @@ uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol)
 
 uint64_t vd_reserve_most(struct vd_pool *pool)
 {
-	uint64_t kept = vd_reserve_kept(pool, NULL) + 64, free = vd_space_free(pool);
+	uint64_t kept = pool->reserve_blocks + vd_meta_need(pool) + vd_space_promised(pool) + 64, free = vd_space_free(pool);
 
 	return free > kept ? (free - kept) - ((free - kept) + 32) / 33 : 0;
 }

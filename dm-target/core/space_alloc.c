@@ -234,12 +234,14 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine)
 {
 	const struct vd_space *s = pool->space;
-	int64_t n = vd_atomic_read(&s->promised) + vd_atomic_read(&s->held);
+	int64_t n = vd_atomic_read(&s->promised) + vd_atomic_read(&s->held), own;
 
 	if (vd_likely(!n))
 		return 0;
-	n -= mine ? vd_atomic_read(mine) : 0; /* after the sum: see vd_space_promise() */
-	return n > 0 ? (uint64_t)n : 0;
+	own = mine ? vd_atomic_read(mine) : 0; /* after the sum: see vd_space_promise() */
+	if (!own)
+		n += (int64_t)(pool->reserve_blocks / 2); /* R5 */
+	return n > own ? (uint64_t)(n - own) : 0;
 }
 
 int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)

@@ -91,7 +91,7 @@ struct vd_pool_info {
 	uint64_t total_blocks, used_blocks;  /* used: data and metadata, counting what awaits a checkpoint */
 	uint64_t metadata_blocks;            /* both copies, journal and labels included */
 	uint64_t reserve_blocks;             /* kept for metadata: writers see a full pool before */
-	uint64_t promised_blocks;            /* kept for volumes with reservations, metadata of what they may write included */
+	uint64_t promised_blocks;            /* kept from others for volumes with reservations, metadata included */
 	uint64_t reservable_blocks;          /* the most that a new volume could have reserved */
 	uint64_t generation, incarnation, epoch, seq, durable_seq;
 	uint64_t journal_blocks, journal_used;
