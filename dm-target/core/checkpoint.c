@@ -621,9 +621,12 @@ static void drop_windows(struct vd_pool *pool)
 	vd_mutex_unlock(&vs->lock);
 }
 
+#define MAKE_TRIES 16u
+
 int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 {
 	struct vd_volumes *vs = pool->volumes;
+	unsigned tries = MAKE_TRIES;
 	bool room;
 	int r = 0;
 
@@ -636,7 +639,9 @@ int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 		while (release_step(pool, true))
 			;
 		room = space_came_back(pool, vol);
-	} while (!room && vd_atomic_read(&vs->dying));
+		/* To a volume with a promise there is room, but for windows and overlay entries
+		 * that other writers have made since. */
+	} while (!room && (vd_atomic_read(&vs->dying) || (vol && vd_atomic_read(&vol->promised) && --tries)));
 	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
 		room = space_came_back(pool, vol);
 	if (!r)

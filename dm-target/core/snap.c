@@ -469,6 +469,22 @@ static struct vd_record *hidden_record(struct vd_pool *pool, const struct vd_vol
 	return rec;
 }
 
+/* R4: both share all they have from now on.  seal held for writing. */
+static int rollback_hold(struct rollback *b, uint64_t *held)
+{
+	uint64_t more;
+	int r = vd_reserve_hold(b->vol, le64_to_cpu(b->rec->d.reserved_blocks), 0, held);
+
+	if (r)
+		return r;
+	r = vd_reserve_hold(b->snap, b->snap->reserved, 0, &more);
+	if (r)
+		vd_space_unhold(b->vol->pool, *held);
+	else
+		*held += more;
+	return r;
+}
+
 static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -506,7 +522,7 @@ static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 	if (!r) {
 		vd_record_encode(&hidden->d, hrec);
 		vd_write_lock(&vs->seal);
-		r = vd_reserve_hold(b->vol, le64_to_cpu(b->rec->d.reserved_blocks), 0, &held); /* R4 */
+		r = rollback_hold(b, &held);
 		if (r) {
 			vd_write_unlock(&vs->seal);
 			vd_journal_unreserve(pool, hlen);
@@ -536,6 +552,7 @@ int vd_rollback(struct vd_pool *pool, uint32_t id, uint32_t snap)
 	struct vd_volumes *vs = pool->volumes;
 	struct rollback b;
 	uint64_t seq = 0;
+	bool made = false;
 	int r;
 
 	for (;;) {
@@ -567,9 +584,13 @@ int vd_rollback(struct vd_pool *pool, uint32_t id, uint32_t snap)
 		vd_mutex_unlock(&vs->lock);
 		if (!r)
 			break;
-		if (r != -EWOULDBLOCK)
-			return r;
-		r = vd_journal_make_room(pool);
+		if (r == -ENOSPC && !made) { /* what was given back may not be free yet */
+			made = true;
+			r = vd_space_make(pool, NULL);
+			r = r == -ENOSPC ? 0 : r;
+		} else if (r == -EWOULDBLOCK) {
+			r = vd_journal_make_room(pool);
+		}
 		if (r)
 			return r;
 	}

@@ -98,6 +98,117 @@ static void what_is_reserved_is_not_taken_by_many_at_once(void **state)
 	}
 }
 
+/* Nor refused it: what the next checkpoint may need is much in a large pool, and is not
+ * the writers' affair as long as a checkpoint makes it less. */
+struct spender { struct world *w; struct vd_volume *vol; uint64_t v; int r; pthread_t t; };
+
+static void *spend_main(void *arg)
+{
+	struct spender *s = arg;
+
+	s->r = put(s->w, s->vol, s->v, 250, 16, 3);
+	return NULL;
+}
+
+static void what_is_reserved_is_had_by_many_at_once(void **state)
+{
+	struct shape shape = {
+		.nmembers = 1, .blocks = { 1 << 22 }, .sector_size = 512, .journal_blocks = 4096, .max_volumes = 20,
+	};
+	struct vd_volume *vol[2];
+	unsigned i, again;
+	uint32_t id;
+
+	(void)state;
+	for (again = 0; again < 4; again++) {
+		struct world *w = world_new(&cli, cli.seed, &shape);
+		struct spender s[8] = { 0 };
+
+		vol[0] = make(w, "spent", 1 << 20, 2000, &id);
+		vol[1] = make(w, "rest", 1 << 22, info_of(w).reservable_blocks, &id);
+		for (i = 0; i < 8; i++) {
+			s[i] = (struct spender){ .w = w, .vol = vol[0], .v = i * 5000 };
+			assert_int_equal(pthread_create(&s[i].t, NULL, spend_main, &s[i]), 0);
+		}
+		for (i = 0; i < 8; i++)
+			pthread_join(s[i].t, NULL);
+		for (i = 0; i < 8; i++)
+			assert_int_equal(s[i].r, 0);
+		end(w, vol, 2);
+	}
+}
+
+/* R4: the other volume shares all it has from then on, too. */
+static void a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_snap s = { .name = "s" };
+	struct vd_pool_info info;
+	struct vd_volume *vol;
+	uint32_t id, rest;
+	int r;
+
+	(void)state;
+	vd_volume_close(make(w, "v", 1000, 0, &id));
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	assert_int_equal(vd_volume_reserve(w->pool, s.id, 500), 0);
+	assert_int_equal(vd_volume_open(w->pool, s.id, &vol), 0);
+	assert_int_equal(put(w, vol, 0, 500, 1, 1), 0);
+	vd_volume_close(vol);
+	assert_int_equal(info_of(w).promised_blocks, 0);
+	vd_volume_close(make(w, "rest", 1 << 20, info_of(w).reservable_blocks, &rest));
+	r = vd_rollback(w->pool, id, s.id);
+	info = info_of(w);
+	assert_true(info.promised_blocks + info.reserve_blocks <= info.total_blocks - info.used_blocks);
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(vd_volume_delete(w->pool, rest), 0);
+	assert_int_equal(vd_rollback(w->pool, id, s.id), 0);
+	assert_true(info_of(w).promised_blocks >= 500);
+	end(w, NULL, 0);
+}
+
+/* R1: what was counted before a snapshot is not the volume's own after it. */
+static struct { struct world *w; struct vd_volume *vol; struct vd_snap snap; pthread_t thread; bool armed; void *(*alloc)(void *ctx, size_t size, int how); } late;
+
+static void *late_alloc(void *ctx, size_t size, int how)
+{
+	if (late.armed && how == VD_ALLOC_WAIT && pthread_equal(pthread_self(), late.thread)) {
+		late.armed = false;
+		assert_int_equal(vd_snapshot(late.w->pool, &late.snap, 1), 0);
+		assert_int_equal(put(late.w, late.vol, 500, 100, 1, 4), 0);
+	}
+	return late.alloc(ctx, size, how);
+}
+
+static void a_snapshot_comes_while_an_unmap_counts(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume_info vi;
+	uint32_t id;
+
+	(void)state;
+	world_close(w);
+	memset(&late, 0, sizeof(late));
+	late.w = w;
+	late.alloc = w->host.alloc;
+	late.thread = pthread_self();
+	w->host.alloc = late_alloc;
+	world_open(w, 0);
+	late.vol = make(w, "v", 1000, 300, &id);
+	late.snap = (struct vd_snap){ .name = "s", .origin = id };
+	assert_int_equal(vd_snapshot(w->pool, &late.snap, 1), 0);
+	assert_int_equal(put(w, late.vol, 0, 100, 1, 1), 0);
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	late.snap = (struct vd_snap){ .name = "t", .origin = id };
+	late.armed = true;
+	assert_int_equal(vd_unmap(late.vol, 0, 100 * B), 0);
+	assert_false(late.armed);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 200);
+	end(w, &late.vol, 1);
+}
+
 static void a_reservation_is_exact_over_snapshot_discard_and_reopening(void **state)
 {
 	struct world *w = story_begin(&cli, 1);
@@ -412,6 +523,9 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_reserved_is_not_taken_by_many_at_once),
+		cmocka_unit_test(what_is_reserved_is_had_by_many_at_once),
+		cmocka_unit_test(a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is),
+		cmocka_unit_test(a_snapshot_comes_while_an_unmap_counts),
 		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
 		cmocka_unit_test(a_volume_alone_again_is_promised_less),
 		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
