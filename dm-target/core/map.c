@@ -928,7 +928,8 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		.vblk = cpu_to_le64(v), .len = cpu_to_le64(len), .kind = cpu_to_le32(e.kind),
 	};
 	struct vd_ov_entry *spare[2];
-	uint64_t freed, own, seq;
+	struct vd_owned own;
+	uint64_t freed, seq;
 	int r;
 
 	r = vd_map_mapped(vol, v, len, &freed);
@@ -954,7 +955,7 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		seq = vd_journal_append(pool, &rec.r, sizeof(rec));
 		vd_map_put(vol, &e, seq, spare);
 		vol->mapped -= freed;
-		vd_reserve_freed(vol, own);
+		vd_reserve_freed(vol, &own);
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&vs->seal);
 	}

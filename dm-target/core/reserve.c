@@ -54,14 +54,15 @@ void vd_reserve_follow(struct vd_volume *vol)
 		vd_atomic_set(&vol->promised, now);
 }
 
-void vd_reserve_freed(struct vd_volume *vol, uint64_t own)
+void vd_reserve_freed(struct vd_volume *vol, const struct vd_owned *own)
 {
-	vol->own -= vd_min(vol->own, own);
+	if (own->last >= vol->last_snapshot) /* else a snapshot has come, and shares them all */
+		vol->own -= vd_min(vol->own, own->n);
 	if (vol->reserved)
 		vd_reserve_follow(vol);
 }
 
-int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, uint64_t *own)
+int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, struct vd_owned *own)
 {
 	uint64_t end = v + len, n = 0, last;
 	struct vd_ext e;
@@ -72,7 +73,7 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 	last = vol->last_snapshot;
 	matters = vol->reserved && last && freed;
 	vd_read_unlock(&vol->map);
-	*own = freed; /* too many, perhaps */
+	*own = (struct vd_owned){ freed, last }; /* too many, perhaps */
 	if (!matters)
 		return 0;
 	for (; v < end; v += e.len) {
@@ -82,7 +83,7 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 		if (e.kind == VD_DATA && e.birth > last)
 			n += vd_min(e.len, end - v);
 	}
-	*own = n;
+	own->n = n;
 	return 0;
 }
 

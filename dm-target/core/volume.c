@@ -272,7 +272,8 @@ struct change {
 	bool is_new;
 	bool shrinks;
 	struct vd_ext cut;       /* what shrinking unmaps */
-	uint64_t freed, own;
+	uint64_t freed;
+	struct vd_owned own;
 	struct vd_ov_entry *spare[2];
 	struct vd_plan plan;
 };
@@ -333,7 +334,7 @@ static void change_apply(struct change *c, uint64_t seq)
 		c->cut.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 		vd_map_put(vol, &c->cut, seq, c->spare);
 		vol->mapped -= c->freed;
-		vd_reserve_freed(vol, c->own);
+		vd_reserve_freed(vol, &c->own);
 		vd_write_unlock(&vol->map);
 	}
 	if (c->is_new) {
@@ -1034,7 +1035,8 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	struct vd_disk_rec_unmap u = { .kind = 0 };
 	struct vd_disk_rec_map m = { .vblk = 0 };
 	struct vd_ov_entry *spare[2];
-	uint64_t pl, fresh = 0, freed = 0, own = 0;
+	struct vd_owned own = { 0, 0 };
+	uint64_t pl, fresh = 0, freed = 0;
 	struct vd_ext e = { .birth = (uint64_t)vd_atomic_read(&pool->volumes->epoch) };
 	int r;
 
@@ -1071,7 +1073,7 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 		if (map)
 			vd_reserve_wrote(vol, e.len);
 		else
-			vd_reserve_freed(vol, own);
+			vd_reserve_freed(vol, &own);
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&pool->volumes->seal);
 	}

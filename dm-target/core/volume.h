@@ -211,10 +211,12 @@ static inline void vd_reserve_wrote(struct vd_volume *vol, uint64_t n)
 	if (vd_unlikely(vol->reserved))
 		vd_reserve_follow(vol);
 }
-void vd_reserve_freed(struct vd_volume *vol, uint64_t own);
+/* Blocks of a range that were the volume's own when last_snapshot was `last`. */
+struct vd_owned { uint64_t n, last; };
+void vd_reserve_freed(struct vd_volume *vol, const struct vd_owned *own);
 /* What vd_reserve_freed() is to be told when [v, v + len), of which `freed` blocks are mapped, is
- * unmapped. Class B. */
-int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, uint64_t *own) __must_check;
+ * unmapped.  The range is claimed; a snapshot may come in between. Class B. */
+int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, struct vd_owned *own) __must_check;
 /* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
  * what is promised to others.  vol NULL: one without a reservation. Class N. */
 uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
