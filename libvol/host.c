@@ -229,13 +229,27 @@ bool vol_host_is_file(const struct vol_host *h, unsigned member)
 	return h->member[member].is_file;
 }
 
-int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes)
+/* h->growing held: who looked before may have seen a shorter file, and to cut off what
+ * somebody else has made longer since, and given to the pool, would be its end. */
+static int extend(struct vol_host *h, unsigned member, uint64_t bytes)
 {
 	int fd = vol_host_fd(h, member);
 
 	if (fd < 0)
 		return -ENODEV;
+	if (vol_host_size(h, member) >= bytes)
+		return 0;
 	return ftruncate(fd, (off_t)bytes) || fsync(fd) ? -errno : 0;
+}
+
+int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes)
+{
+	int r;
+
+	pthread_mutex_lock(&h->growing);
+	r = extend(h, member, bytes);
+	pthread_mutex_unlock(&h->growing);
+	return r;
 }
 
 /* What the member has become larger by goes into the pool. */
@@ -260,13 +274,23 @@ static bool take_in(struct vol_host *h, unsigned m, const char *how)
 	return !r;
 }
 
+/* It is larger already, and the pool could not take that in: longer still is no use, each second. */
+static bool untaken(struct vol_host *h, unsigned m)
+{
+	uint8_t uuid[16];
+	uint64_t blocks;
+	bool missing;
+
+	return vd_pool_member(h->pool, m, uuid, &blocks, &missing) || vol_host_size(h, m) >> VD_BLOCK_SHIFT > blocks;
+}
+
 /* The shortest file, so that they stay alike; info->nmembers: there is none. */
 static unsigned file_to_extend(struct vol_host *h, const struct vd_pool_info *info)
 {
 	unsigned best = info->nmembers;
 
 	for (unsigned m = 0; m < info->nmembers; m++)
-		if (vol_host_size(h, m) && h->member[m].is_file &&
+		if (vol_host_size(h, m) && h->member[m].is_file && !untaken(h, m) &&
 		    (best == info->nmembers || vol_host_size(h, m) < vol_host_size(h, best)))
 			best = m;
 	return best;
@@ -303,7 +327,7 @@ static bool extend_file(struct vol_host *h, const struct vd_pool_info *info)
 		grow_refused(h, "the file system of its files has only", left);
 		return false;
 	}
-	r = vol_host_extend(h, m, vol_host_size(h, m) + (by << VD_BLOCK_SHIFT));
+	r = extend(h, m, vol_host_size(h, m) + (by << VD_BLOCK_SHIFT));
 	if (r) {
 		grow_refused(h, vol_strerror(r), by << VD_BLOCK_SHIFT);
 		return false;

@@ -4,6 +4,7 @@
  * are: what the commands rely on.
  */
 #include "volrig.h"
+#include "host.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -410,6 +411,25 @@ static void the_attributes_of_a_volume_are_merged(void **state)
 	rig_close(pool);
 }
 
+/* Two who saw it short: the one that asks for less must not cut off what the other's pool counts on. */
+static void a_file_is_extended_and_never_cut_off(void **state)
+{
+	struct vol_host *h;
+	int fd;
+
+	(void)state;
+	rig_file("m.img", 1 << 20, NULL);
+	fd = open(rig_path("m.img"), O_RDWR);
+	assert_true(fd >= 0);
+	assert_int_equal(vol_host_new(&h), 0);
+	assert_int_equal(vol_host_set_member(h, 0, fd, rig_path("m.img"), true), 0);
+	assert_int_equal(vol_host_extend(h, 0, 3 << 20), 0);
+	assert_int_equal(vol_host_size(h, 0), 3 << 20);
+	assert_int_equal(vol_host_extend(h, 0, 2 << 20), 0);
+	assert_int_equal(vol_host_size(h, 0), 3 << 20);
+	vol_host_free(h);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
@@ -429,6 +449,7 @@ int main(void)
 		T(acknowledged_writes_outlive_the_process),
 		T(snapshots_are_named_by_time_and_then_by_number),
 		T(the_attributes_of_a_volume_are_merged),
+		T(a_file_is_extended_and_never_cut_off),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
