@@ -54,7 +54,7 @@ static bool alone(const struct vd_volume *vol)
 	return vol->last_snapshot && vol->base->bottom && vol->base->refs == 1 && vd_root_same(&vol->base->root, &vol->disk_root);
 }
 
-/* The next open volume after id that is worth a walk.  It stays in memory:
+/* The next volume after id that is worth a walk: open, or with space kept for it.  It stays in memory:
  * checkpoints drop those that were closed, and wait for ckpt_lock. */
 static struct vd_volume *next(struct vd_volumes *vs, uint32_t id)
 {
@@ -65,7 +65,7 @@ static struct vd_volume *next(struct vd_volumes *vs, uint32_t id)
 	vd_list_for_each(pos, &vs->all) {
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
-		if (vol->opens && vol->id > id && alone(vol) && (!best || vol->id < best->id))
+		if ((vol->opens || vd_atomic_read(&vol->promised)) && vol->id > id && alone(vol) && (!best || vol->id < best->id))
 			best = vol;
 	}
 	vd_mutex_unlock(&vs->lock);

@@ -245,7 +245,8 @@ void vd_volumes_evict(struct vd_pool *pool)
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
 		if (!vol->opens && !vd_volume_is_dirty(vol) && vol->base->bottom && vd_ov_empty(&vol->active) &&
-		    !(vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING)))
+		    !(vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING)) &&
+		    !(vol->last_snapshot && vd_atomic_read(&vol->promised))) /* own.c looks at it */
 			vd_volume_forget(pool, vol);
 	}
 }
@@ -757,6 +758,17 @@ static int delete_plan(struct vd_plan *plan, struct vd_volume *vol, struct vd_re
 	return r;
 }
 
+/* Whose snapshot this was, it may soon be alone, and have less kept for it: own.c looks at
+ * those in memory.  If it cannot be read it is found when it is opened.  meta */
+static void load_origin(const struct vd_volume *vol)
+{
+	uint64_t origin = le64_to_cpu(vol->rec->d.origin);
+	struct vd_volume *unused;
+
+	if (origin && origin <= UINT32_MAX && vd_space_promised(vol->pool))
+		(void)!vd_volumes_load(vol->pool, (uint32_t)origin, &unused);
+}
+
 static void delete_apply(struct vd_plan *plan, struct vd_volume *vol, struct vd_record **rec)
 {
 	vd_plan_apply(plan);
@@ -782,6 +794,7 @@ static int delete_do(struct vd_volume *vol, uint64_t *seq)
 		delete_apply(&plan, vol, &new);
 		vd_read_unlock(&pool->volumes->seal);
 		vd_windows_drop(vol);
+		load_origin(vol);
 	}
 	vd_record_put(pool, new);
 	vd_plan_fini(&plan);
@@ -1092,8 +1105,10 @@ static int replay_delete(struct vd_volume *vol)
 	if (vd_record_flags(vol) & VD_VOL_DELETING)
 		return -EUCLEAN;
 	r = delete_plan(&plan, vol, &rec);
-	if (!r)
+	if (!r) {
 		delete_apply(&plan, vol, &rec);
+		load_origin(vol);
+	}
 	vd_record_put(vol->pool, rec);
 	vd_plan_fini(&plan);
 	return r;
@@ -1169,6 +1184,7 @@ int vd_volumes_recover(struct vd_pool *pool)
 		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && !vd_volume_is_dirty(vol)) {
 			vd_volume_dirty(vol); /* begun before the last checkpoint */
 			vd_atomic_add(&vs->dying, 1);
+			load_origin(vol);
 		}
 		vd_mutex_unlock(&vs->lock);
 		if (r && r != -ENOENT)

@@ -228,8 +228,9 @@ uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have 
 int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t *held) __must_check;
 
 /* ---- own.c ---- */
-/* Looks through open volumes that had snapshots for those that are sole owners of all
- * they map by now, so that they are written in place again. Class B. */
+/* Looks through volumes in memory that had snapshots, and are open or have a reservation, for
+ * those that are sole owners of all they map by now, so that they are written in place again
+ * and no more is kept for them than they need. Class B. */
 int vd_own_regain(struct vd_pool *pool) __must_check;
 
 /* ---- layer handling, meta held ---- */

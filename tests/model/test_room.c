@@ -300,6 +300,39 @@ static void a_volume_alone_again_is_promised_less(void **state)
 	end(w, &vol, 1);
 }
 
+/* Also when nobody has it open: others wait for what is kept for it. */
+static void a_closed_volume_alone_again_is_promised_less(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol;
+	struct vd_snap s = { .name = "s" };
+	unsigned again;
+	uint32_t id;
+
+	(void)state;
+	vol = make(w, "v", 1000, 300, &id);
+	assert_int_equal(put(w, vol, 0, 300, 1, 1), 0);
+	vd_volume_close(vol);
+	for (again = 0; again < 2; again++) {
+		s.origin = id;
+		assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+		assert_true(info_of(w).promised_blocks >= 300);
+		world_close(w);
+		world_open(w, 0);
+		assert_int_equal(vd_volume_delete(w->pool, s.id), 0);
+		if (again) { /* the deletion goes on after a crash */
+			assert_int_equal(vd_flush(w->pool), 0);
+			world_abandon(w);
+			sim_crash(w->sim, SIM_POWER_CUT);
+			world_open(w, 0);
+		}
+		story_work(w);
+		story_work(w);
+		assert_int_equal(info_of(w).promised_blocks, 0);
+	}
+	end(w, NULL, 0);
+}
+
 /* What could not be read once may be read another time: the pool is not full for good. */
 static void a_read_error_does_not_make_a_pool_full(void **state)
 {
@@ -563,6 +596,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_bad_page_does_not_keep_a_reservation_from_being_replayed),
 		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
 		cmocka_unit_test(a_volume_alone_again_is_promised_less),
+		cmocka_unit_test(a_closed_volume_alone_again_is_promised_less),
 		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
 		cmocka_unit_test(a_full_pool_takes_writes_when_a_member_has_grown),
 		cmocka_unit_test(a_member_has_grown_or_not_after_a_crash),
