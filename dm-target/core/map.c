@@ -964,14 +964,16 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 }
 
 /* Unmapping under a snapshot copies pages too, and may do so when the pool is
- * full: as much as half the reserve, then a checkpoint, then it is refused. */
-static int unmap_admit(struct vd_pool *pool)
+ * full: as much as half the reserve, then a checkpoint, then it is refused.  What is
+ * promised to others it may not have. */
+static int unmap_admit(struct vd_volume *vol)
 {
+	struct vd_pool *pool = vol->pool;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2)
+		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2 + vd_space_others(pool, &vol->promised))
 			return 0;
 		r = vd_checkpoint(pool);
 		if (r)
@@ -995,7 +997,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 		return -EROFS;
 	if (v >= end)
 		return 0;
-	r = unmap_admit(vol->pool);
+	r = unmap_admit(vol);
 	if (r)
 		return r;
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);
