@@ -602,7 +602,7 @@ int vd_pool_work(struct vd_pool *pool)
 	if (!r && vd_atomic_read(&vs->regain))
 		r = vd_own_regain(pool);
 	freed = release_step(pool, false);
-	if (freed && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool, NULL))
+	if (vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool, NULL))
 		vd_pool_set_mode(pool, VD_MODE_RW);
 	vd_mutex_unlock(&vs->work_lock);
 	if (r)

@@ -175,6 +175,25 @@ static void discards_do_not_take_what_is_promised(void **state)
 	end(w, vol, 2);
 }
 
+static void a_pool_is_not_full_when_less_is_kept(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol[2];
+	uint32_t id, kept;
+
+	(void)state;
+	vol[0] = make(w, "v", 1 << 20, 0, &id);
+	vol[1] = make(w, "kept", 1 << 20, 1000, &kept);
+	assert_int_equal(put(w, vol[0], 0, ~0ull, 1, 1), -ENOSPC);
+	assert_int_equal(info_of(w).mode, VD_MODE_OUT_OF_SPACE);
+	story_work(w);
+	assert_int_equal(info_of(w).mode, VD_MODE_OUT_OF_SPACE);
+	assert_int_equal(vd_volume_reserve(w->pool, kept, 0), 0);
+	story_work(w);
+	assert_int_equal(info_of(w).mode, VD_MODE_RW);
+	end(w, vol, 2);
+}
+
 /* R4: the other volume shares all it has from then on, too. */
 static void a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is(void **state)
 {
@@ -628,6 +647,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_is_reserved_is_not_taken_by_many_at_once),
 		cmocka_unit_test(what_is_reserved_is_had_by_many_at_once),
 		cmocka_unit_test(discards_do_not_take_what_is_promised),
+		cmocka_unit_test(a_pool_is_not_full_when_less_is_kept),
 		cmocka_unit_test(a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is),
 		cmocka_unit_test(a_snapshot_comes_while_an_unmap_counts),
 		cmocka_unit_test(a_bad_page_does_not_keep_a_reservation_from_being_replayed),
