@@ -964,20 +964,16 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 }
 
 /* Unmapping under a snapshot copies pages too, and may do so when the pool is
- * full: as much as half the reserve, and what R5 keeps from writers, then a checkpoint, then
- * it is refused.  What is promised to others it may not have. */
+ * full: as much as half the reserve, then a checkpoint, then it is refused.  What is
+ * promised to others it may not have. */
 static int unmap_admit(struct vd_volume *vol)
 {
 	struct vd_pool *pool = vol->pool;
-	uint64_t others, own;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		others = vd_space_promised(pool);
-		own = (uint64_t)vd_atomic_read(&vol->promised);
-		others -= vd_min(others, own);
-		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2 + others)
+		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2 + vd_space_others(pool, &vol->promised))
 			return 0;
 		r = vd_checkpoint(pool);
 		if (r)
