@@ -964,16 +964,14 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 }
 
 /* Unmapping under a snapshot copies pages too, and may do so when the pool is
- * full: as much as half the reserve, then a checkpoint, then it is refused.  What is
- * promised to others it may not have. */
-static int unmap_admit(struct vd_volume *vol)
+ * full: as much as half the reserve, then a checkpoint, then it is refused. */
+static int unmap_admit(struct vd_pool *pool)
 {
-	struct vd_pool *pool = vol->pool;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2 + vd_space_others(pool, &vol->promised))
+		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2)
 			return 0;
 		r = vd_checkpoint(pool);
 		if (r)
@@ -997,7 +995,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 		return -EROFS;
 	if (v >= end)
 		return 0;
-	r = unmap_admit(vol);
+	r = unmap_admit(vol->pool);
 	if (r)
 		return r;
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);

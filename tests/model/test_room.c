@@ -139,42 +139,6 @@ static void what_is_reserved_is_had_by_many_at_once(void **state)
 	}
 }
 
-/* Discards under snapshots take pages, and each snapshot makes them take as many again. */
-static void discards_do_not_take_what_is_promised(void **state)
-{
-	struct shape shape = {
-		.nmembers = 1, .blocks = { 16384 }, .sector_size = 512, .journal_blocks = 256, .max_volumes = 20,
-	};
-	struct world *w = world_new(&cli, cli.seed, &shape);
-	struct vd_snap s = { .name = "s" };
-	struct vd_pool_info info;
-	struct vd_volume *vol[2];
-	unsigned round;
-	uint64_t v;
-	uint32_t id, kept;
-	int r = 0;
-
-	(void)state;
-	vol[0] = make(w, "v", 1 << 20, 0, &id);
-	assert_int_equal(put(w, vol[0], 0, 6000, 2, 1), 0);
-	vd_volume_close(vol[0]); /* and its windows */
-	story_work(w);
-	assert_int_equal(vd_volume_open(w->pool, id, &vol[0]), 0);
-	vol[1] = make(w, "kept", 1 << 20, info_of(w).reservable_blocks, &kept);
-	for (round = 0; round < 150 && !r; round++) {
-		char name[] = { 's', (char)('A' + round / 10), (char)('0' + round % 10), 0 };
-
-		s = (struct vd_snap){ .name = name, .origin = id };
-		assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
-		for (v = round * 2; v < 12000 && !r; v += 240)
-			r = vd_unmap(vol[0], v * B, B);
-		assert_int_equal(vd_checkpoint(w->pool), 0);
-	}
-	info = info_of(w);
-	assert_true(info.total_blocks - info.used_blocks >= info.promised_blocks);
-	end(w, vol, 2);
-}
-
 static void a_pool_is_not_full_when_less_is_kept(void **state)
 {
 	struct world *w = story_begin(&cli, 1);
@@ -647,7 +611,6 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_is_reserved_is_not_taken_by_many_at_once),
 		cmocka_unit_test(what_is_reserved_is_had_by_many_at_once),
-		cmocka_unit_test(discards_do_not_take_what_is_promised),
 		cmocka_unit_test(a_pool_is_not_full_when_less_is_kept),
 		cmocka_unit_test(a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is),
 		cmocka_unit_test(a_snapshot_comes_while_an_unmap_counts),
