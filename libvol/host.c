@@ -237,9 +237,9 @@ static int extend(struct vol_host *h, unsigned member, uint64_t bytes)
 
 	if (fd < 0)
 		return -ENODEV;
-	if (vol_host_size(h, member) >= bytes)
-		return 0;
-	return ftruncate(fd, (off_t)bytes) || fsync(fd) ? -errno : 0;
+	if (vol_host_size(h, member) < bytes && ftruncate(fd, (off_t)bytes))
+		return -errno;
+	return fsync(fd) ? -errno : 0; /* who made it longer may not have */
 }
 
 int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes)
@@ -263,14 +263,18 @@ static bool take_in(struct vol_host *h, unsigned m, const char *how)
 
 	if (vd_pool_member(h->pool, m, uuid, &before, &missing) || missing || now <= before << VD_BLOCK_SHIFT)
 		return false;
-	r = vd_pool_grow(h->pool, m, now >> VD_BLOCK_SHIFT);
+	/* Other members may have the new superblock before this one is flushed. */
+	r = vol_host_is_file(h, m) ? extend(h, m, now) : 0;
+	if (!r)
+		r = vd_pool_grow(h->pool, m, now >> VD_BLOCK_SHIFT);
 	vol_format_size(before << VD_BLOCK_SHIFT, 'h', true, from, sizeof(from));
 	vol_format_size(now, 'h', true, to, sizeof(to));
-	if (r)
+	if (r && !h->grow_said)
 		vol_log(VOL_LOG_WARN, "pool %s: %s has %s now, but that cannot be taken in: %s", h->name, vol_host_path(h, m), to,
 			vol_strerror(r));
-	else
+	if (!r)
 		vol_log(VOL_LOG_WARN, "pool %s was low on space: %s %s, from %s to %s", h->name, vol_host_path(h, m), how, from, to);
+	h->grow_said |= r != 0;
 	return !r;
 }
 

@@ -78,7 +78,7 @@ const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: m
 /* Bytes it has now, whole blocks; 0: missing, or not to be told. */
 uint64_t vol_host_size(const struct vol_host *h, unsigned member);
 bool vol_host_is_file(const struct vol_host *h, unsigned member);
-/* Makes a file at least so long, durably; never shorter. */
+/* The file has at least so many bytes, durably; it is never made shorter. */
 int vol_host_extend(struct vol_host *h, unsigned member, uint64_t bytes) __must_check;
 /* What members have gained is taken into the pool; when none has, and the pool's policy is
  * that files grow, one is made longer.  Told in the log.  Whether there is more now. */

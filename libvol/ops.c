@@ -711,7 +711,7 @@ static int grow_member(struct vol_request *rq, unsigned m, struct json_object *l
 	if (r || size <= before)
 		return r;
 	if (!json_flag(rq->args, "test")) {
-		if (size > vol_host_size(rq->pool->host, m))
+		if (vol_host_is_file(rq->pool->host, m)) /* durably, also when it is so long already */
 			r = vol_host_extend(rq->pool->host, m, size);
 		if (r)
 			return op_fail(rq, r, "%s cannot be made %llu bytes long: %s", path, (unsigned long long)size, vol_strerror(r));
