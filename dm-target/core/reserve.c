@@ -23,6 +23,10 @@
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
  * other volumes with writes to one page in between, and the next snapshot forgets it.
+ *
+ * The promise is too small by the pages that a snapshot shares and scattered writes copy: one
+ * block, or two, for each page, where fewer than a page's worth of blocks is reserved.  It
+ * shows only when the pool is full to the last block.
  */
 #include "volume.h"
 
