@@ -249,7 +249,7 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 	own = le64_to_cpu(d->mapped);
 	if (d->last_snapshot)
 		own = vd_min(own, le64_to_cpu(d->own_blocks));
-	c->promised += vd_reserve_promise(le64_to_cpu(d->reserved_blocks), own);
+	c->promised += vd_reserve_promise(le64_to_cpu(d->reserved_blocks), own, le64_to_cpu(d->mapped));
 	if (flags & (VD_VOL_DELETING | VD_VOL_PENDING))
 		return 0;
 	/* The record in memory may be newer: renamed or deleted since. */

@@ -8,7 +8,9 @@
  *
  * R1  To a volume is promised what it may still want: reserved - own, and on top of that
  *     the metadata of blocks that lie each by itself, in two copies of pages half full.
- *     own is all it maps, or, after a snapshot, what it has written since.
+ *     own is all it maps, or, after a snapshot, what it has written since.  What is not
+ *     its own is shared, and a page of it (64 blocks, at least) is copied, twice with the
+ *     nodes above, by the first write there.
  * R2  The promises' sum changes with the volume's counts in one step, under seal (or
  *     meta) and vol->map.  A cut has both locks: superblock and records say the same,
  *     and an opening takes the sum from the superblock and goes on with the replay.
@@ -23,21 +25,14 @@
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
  * other volumes with writes to one page in between, and the next snapshot forgets it.
- *
- * The promise is too small by the pages that a snapshot shares and scattered writes copy: one
- * block, or two, for each page, where fewer than a page's worth of blocks is reserved.  It
- * shows only when the pool is full to the last block.
  */
 #include "volume.h"
 
-static uint64_t with_metadata(uint64_t n)
+uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped)
 {
-	return n ? n + n / 32 + 64 : 0;
-}
+	uint64_t n = reserved > own ? reserved - own : 0, shared = (mapped > own ? mapped - own : 0) + 63;
 
-uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own)
-{
-	return with_metadata(reserved > own ? reserved - own : 0);
+	return n ? n + n / 32 + 64 + 2 * vd_min(n, shared / 64) : 0;
 }
 
 uint64_t vd_reserve_own(const struct vd_volume *vol)
@@ -47,7 +42,7 @@ uint64_t vd_reserve_own(const struct vd_volume *vol)
 
 void vd_reserve_follow(struct vd_volume *vol)
 {
-	int64_t now = (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol)), was = vd_atomic_read(&vol->promised);
+	int64_t now = (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol), vol->mapped), was = vd_atomic_read(&vol->promised);
 
 	/* Whoever reads the sum and then this sees others' part too large, never too small. */
 	if (now < was)
@@ -103,9 +98,9 @@ uint64_t vd_reserve_most(struct vd_pool *pool)
 	return free > kept ? (free - kept) - ((free - kept) + 32) / 33 : 0;
 }
 
-int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t *held)
+int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t mapped, uint64_t *held)
 {
-	uint64_t now = vd_reserve_promise(reserved, own), was = (uint64_t)vd_atomic_read(&vol->promised);
+	uint64_t now = vd_reserve_promise(reserved, own, mapped), was = (uint64_t)vd_atomic_read(&vol->promised);
 	int r = now > was ? vd_space_hold(vol->pool, now - was, vd_meta_need(vol->pool)) : 0;
 
 	if (!r)

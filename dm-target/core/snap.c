@@ -206,7 +206,7 @@ static int hold(struct vd_pool *pool, const struct pair *pair, unsigned n, uint6
 
 	*held = 0;
 	for (i = 0; i < n && !r; i++) {
-		r = vd_reserve_hold(pair[i].origin, pair[i].origin->reserved, 0, &more);
+		r = vd_reserve_hold(pair[i].origin, pair[i].origin->reserved, 0, pair[i].origin->mapped, &more);
 		*held += r ? 0 : more;
 	}
 	if (r)
@@ -473,11 +473,11 @@ static struct vd_record *hidden_record(struct vd_pool *pool, const struct vd_vol
 static int rollback_hold(struct rollback *b, uint64_t *held)
 {
 	uint64_t more;
-	int r = vd_reserve_hold(b->vol, le64_to_cpu(b->rec->d.reserved_blocks), 0, held);
+	int r = vd_reserve_hold(b->vol, le64_to_cpu(b->rec->d.reserved_blocks), 0, b->snap->mapped, held);
 
 	if (r)
 		return r;
-	r = vd_reserve_hold(b->snap, b->snap->reserved, 0, &more);
+	r = vd_reserve_hold(b->snap, b->snap->reserved, 0, b->snap->mapped, &more);
 	if (r)
 		vd_space_unhold(b->vol->pool, *held);
 	else

@@ -224,7 +224,7 @@ int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 		vol->last_snapshot = le64_to_cpu(d->last_snapshot);
 		vd_atomic_set(&vol->settled, (int64_t)vol->last_snapshot);
 		vol->reserved = le64_to_cpu(d->reserved_blocks);
-		vd_atomic_set(&vol->promised, (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol))); /* it is in the sum (R2) */
+		vd_atomic_set(&vol->promised, (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol), vol->mapped)); /* it is in the sum (R2) */
 		vol->disk_root = root;
 		vol->disk_page = slot.ptr;
 		vd_volume_insert(vs, vol);
@@ -446,7 +446,7 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		held = 0;
 		r = change_plan(&c, pool, vol, true, rec);
 		if (!r)
-			r = vd_reserve_hold(vol, spec->reserved, 0, &held); /* R4 */
+			r = vd_reserve_hold(vol, spec->reserved, 0, 0, &held); /* R4 */
 		if (!r)
 			r = change_do(&c, &seq);
 		vd_space_unhold(pool, held);
@@ -591,7 +591,7 @@ struct reserve_arg { uint64_t blocks, held; };
 static int edit_reserve(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
 {
 	struct reserve_arg *a = arg;
-	uint64_t own;
+	uint64_t own, mapped;
 
 	vd_space_unhold(vol->pool, a->held); /* of the round before */
 	a->held = 0;
@@ -600,8 +600,9 @@ static int edit_reserve(struct vd_volume *vol, struct vd_disk_volume *d, void *a
 	d->reserved_blocks = cpu_to_le64(a->blocks);
 	vd_read_lock(&vol->map);
 	own = vd_reserve_own(vol);
+	mapped = vol->mapped;
 	vd_read_unlock(&vol->map);
-	return vd_reserve_hold(vol, a->blocks, own, &a->held); /* R4 */
+	return vd_reserve_hold(vol, a->blocks, own, mapped, &a->held); /* R4 */
 }
 
 int vd_volume_reserve(struct vd_pool *pool, uint32_t id, uint64_t blocks)

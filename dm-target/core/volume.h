@@ -220,12 +220,12 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 /* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
  * what is promised to others.  vol NULL: one without a reservation. Class N. */
 uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
-uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own); /* blocks kept for it */
+uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped); /* blocks kept for it */
 uint64_t vd_reserve_own(const struct vd_volume *vol); /* map, or seal for writing */
 uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have reserved */
 /* Keeps back what would be promised more if the volume had that reservation and owned so much;
  * -ENOSPC.  *held goes to vd_space_unhold() when it is done, or not. */
-int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t *held) __must_check;
+int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t mapped, uint64_t *held) __must_check;
 
 /* ---- own.c ---- */
 /* Looks through volumes in memory that had snapshots, and are open or have a reservation, for

@@ -153,8 +153,9 @@ class Check:
                 self.fault("volume %d: last snapshot after the pool's epoch" % rec.id)
         promised = 0
         for rec in vols.values():
-            n = rec.reserved - (min(rec.own, rec.mapped) if rec.last_snapshot else rec.mapped)
-            promised += n + n // 32 + 64 if n > 0 else 0
+            own = min(rec.own, rec.mapped) if rec.last_snapshot else rec.mapped
+            n = rec.reserved - own
+            promised += n + n // 32 + 64 + 2 * min(n, (rec.mapped - own + 63) // 64) if n > 0 else 0
         if promised != self.s.promised_blocks:
             self.fault("promised_blocks: %d, the volumes say %d" % (self.s.promised_blocks, promised))
         return vols

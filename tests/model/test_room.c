@@ -189,6 +189,34 @@ static void a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_the
 	end(w, NULL, 0);
 }
 
+/* R1: pages that a snapshot shares are copied for the first block written in each. */
+static void what_is_reserved_of_scattered_shared_blocks_is_had(void **state)
+{
+	struct shape shape = {
+		.nmembers = 2, .blocks = { 65536, 65536 }, .sector_size = 512, .journal_blocks = 256, .max_volumes = 20,
+	};
+	struct world *w = world_new(&cli, cli.seed, &shape);
+	struct vd_snap s = { .name = "s" };
+	struct vd_volume *vol[2];
+	uint32_t id, rest;
+
+	(void)state;
+	vol[0] = make(w, "v", 1 << 20, 0, &id);
+	assert_int_equal(put(w, vol[0], 0, 60000, 2, 1), 0);
+	s.origin = id;
+	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);
+	vd_volume_close(vol[0]); /* and its windows */
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	story_work(w);
+	assert_int_equal(vd_volume_open(w->pool, id, &vol[0]), 0);
+	assert_int_equal(vd_volume_reserve(w->pool, id, 300), 0);
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	story_work(w);
+	vol[1] = make(w, "rest", 1 << 20, info_of(w).reservable_blocks, &rest);
+	assert_int_equal(put(w, vol[0], 0, 300, 400, 3), 0);
+	end(w, vol, 2);
+}
+
 /* R1: what was counted before a snapshot is not the volume's own after it. */
 static struct { struct world *w; struct vd_volume *vol; struct vd_snap snap; pthread_t thread; bool armed; void *(*alloc)(void *ctx, size_t size, int how); } late;
 
@@ -613,6 +641,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_is_reserved_is_had_by_many_at_once),
 		cmocka_unit_test(a_pool_is_not_full_when_less_is_kept),
 		cmocka_unit_test(a_volume_that_another_is_rolled_back_to_is_promised_no_more_than_there_is),
+		cmocka_unit_test(what_is_reserved_of_scattered_shared_blocks_is_had),
 		cmocka_unit_test(a_snapshot_comes_while_an_unmap_counts),
 		cmocka_unit_test(a_bad_page_does_not_keep_a_reservation_from_being_replayed),
 		cmocka_unit_test(a_reservation_is_exact_over_snapshot_discard_and_reopening),
