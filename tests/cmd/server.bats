@@ -303,13 +303,14 @@ PY
 @test "a volume can be removed as soon as its client has ended" {
 	need nbdcopy
 	local i
-	THREADS=4
+	THREADS=1 # nbdkit 1.32 fails an assertion when a client goes away while several answer it
 	served 1 300m 200m
 	random 200000000 >big
 	for i in 1 2 3; do
 		nbdcopy big "$(uri v)" &
-		sleep 0.2
-		kill -9 $!; wait $! || true # with requests under way
+		sleep 0.1
+		kill -9 $! || true # with requests under way, most often
+		wait $! || true
 		ok vdrm -y p/v
 		make_volume v 200m
 	done
