@@ -107,3 +107,14 @@ int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint
 		*held = now > was ? now - was : 0;
 	return r;
 }
+
+int vd_change_again(struct vd_pool *pool, int r, bool *made)
+{
+	if (r == -EWOULDBLOCK)
+		return vd_journal_make_room(pool);
+	if (r != -ENOSPC || *made)
+		return r;
+	*made = true; /* what was given back may not be free yet */
+	r = vd_space_make(pool, NULL);
+	return r == -ENOSPC ? 0 : r;
+}

@@ -362,13 +362,7 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 			break;
 		work_fini(pool, &w, false);
 		vd_mutex_unlock(&vs->lock);
-		if (r == -ENOSPC && !made) { /* what was given back may not be free yet */
-			made = true;
-			r = vd_space_make(pool, NULL);
-			r = r == -ENOSPC ? 0 : r;
-		} else if (r == -EWOULDBLOCK) {
-			r = vd_journal_make_room(pool);
-		}
+		r = vd_change_again(pool, r, &made);
 		if (r)
 			return r;
 	}
@@ -584,13 +578,7 @@ int vd_rollback(struct vd_pool *pool, uint32_t id, uint32_t snap)
 		vd_mutex_unlock(&vs->lock);
 		if (!r)
 			break;
-		if (r == -ENOSPC && !made) { /* what was given back may not be free yet */
-			made = true;
-			r = vd_space_make(pool, NULL);
-			r = r == -ENOSPC ? 0 : r;
-		} else if (r == -EWOULDBLOCK) {
-			r = vd_journal_make_room(pool);
-		}
+		r = vd_change_again(pool, r, &made);
 		if (r)
 			return r;
 	}

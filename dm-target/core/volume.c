@@ -383,14 +383,6 @@ static int writable(struct vd_pool *pool)
 	return vd_pool_writable(pool) ? 0 : -EROFS;
 }
 
-/* Before a reservation is refused: what was given back may not be free yet. */
-static int reserve_make(struct vd_pool *pool)
-{
-	int r = vd_space_make(pool, NULL);
-
-	return r == -ENOSPC ? 0 : r;
-}
-
 int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -459,14 +451,9 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		if (r)
 			vd_volume_forget(pool, vol);
 		vd_mutex_unlock(&vs->lock);
-		if (r == -ENOSPC && !made) {
-			made = true;
-			r = reserve_make(pool);
-		} else if (r != -EWOULDBLOCK) {
-			return r ? r : vd_journal_commit(pool, seq);
-		} else {
-			r = vd_journal_make_room(pool);
-		}
+		if (!r)
+			return vd_journal_commit(pool, seq);
+		r = vd_change_again(pool, r, &made);
 		if (r)
 			return r;
 	}
@@ -608,10 +595,11 @@ static int edit_reserve(struct vd_volume *vol, struct vd_disk_volume *d, void *a
 int vd_volume_reserve(struct vd_pool *pool, uint32_t id, uint64_t blocks)
 {
 	struct reserve_arg a = { blocks, 0 };
+	bool made = false;
 	int r = edit(pool, id, edit_reserve, &a);
 
 	if (r == -ENOSPC) {
-		r = reserve_make(pool);
+		r = vd_change_again(pool, r, &made);
 		if (!r)
 			r = edit(pool, id, edit_reserve, &a);
 	}

@@ -226,6 +226,9 @@ uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have 
 /* Keeps back what would be promised more if the volume had that reservation and owned so much;
  * -ENOSPC.  *held goes to vd_space_unhold() when it is done, or not. */
 int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t mapped, uint64_t *held) __must_check;
+/* After a change failed with r, all locks let go: 0 when it is worth another try, since there
+ * is journal room again, or space was given back (which is tried once: *made). Class B. */
+int vd_change_again(struct vd_pool *pool, int r, bool *made) __must_check;
 
 /* ---- own.c ---- */
 /* Looks through volumes in memory that had snapshots, and are open or have a reservation, for

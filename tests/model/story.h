@@ -14,6 +14,7 @@
 /* 1 to 4 members of 512-byte sectors, the smallest journal. */
 struct world *story_begin(const struct cli *cli, unsigned nmembers);
 void story_end(struct world *w); /* compared, checked, closed, freed */
+void story_too_long(int sig); /* for SIGALRM: says so, and ends */
 void story_ok(struct world *w, const char *what, int r); /* fails when r is an error */
 
 uint32_t story_create(struct world *w, const char *name, uint64_t blocks);

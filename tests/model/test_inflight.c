@@ -461,13 +461,6 @@ static void a_drain_begun_before_the_read_does_not_count(void **state)
 	reuse_under_a_read(false, true);
 }
 
-static void too_long(int sig)
-{
-	(void)sig;
-	fprintf(stderr, "it hangs\n");
-	abort();
-}
-
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -489,6 +482,6 @@ int main(int argc, char **argv)
 	};
 
 	cli_start(&cli, argc, argv);
-	signal(SIGALRM, too_long);
+	signal(SIGALRM, story_too_long);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

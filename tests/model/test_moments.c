@@ -11,7 +11,7 @@
 /* cmocka wants them first */
 #include <cmocka.h>
 
-#include "world.h"
+#include "story.h"
 
 static struct cli cli = { .test = "test_moments" };
 
@@ -271,13 +271,6 @@ static void a_snapshot_that_fails_can_be_taken_again(void **state)
 	assert_true(failed > 10);
 }
 
-static void too_long(int sig)
-{
-	(void)sig;
-	fprintf(stderr, "it hangs\n");
-	abort();
-}
-
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -290,6 +283,6 @@ int main(int argc, char **argv)
 	};
 
 	cli_start(&cli, argc, argv);
-	signal(SIGALRM, too_long);
+	signal(SIGALRM, story_too_long);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
