@@ -427,10 +427,11 @@ static int check_lost(struct check *c)
 	return r ? r : each_volume(c, walk_mapping);
 }
 
-static void unmark(struct vd_pool *pool, struct vd_disk_super *super, void *arg)
+static int unmark(struct vd_pool *pool, struct vd_disk_super *super, void *arg)
 {
 	(void)pool, (void)arg;
 	super->ro_compat &= ~cpu_to_le64(VD_FEATURE_DAMAGED);
+	return 0;
 }
 
 /* All was read: the counts were made right, and if that was all the flag goes. */

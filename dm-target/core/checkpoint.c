@@ -504,8 +504,6 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	if (!super)
 		return -ENOMEM;
 	memcpy(super, pool->super, sizeof(*super));
-	if (edit)
-		edit(pool, super, arg);
 	vd_list_init(&c.cut);
 	r = cut(&c);
 	if (r) {
@@ -514,10 +512,14 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	}
 	vd_atomic_set(&pool->volumes->want, 0);
 	r = vd_journal_commit_for_checkpoint(pool, c.seq);
+	vd_memory_open(pool, true);
+	if (!r && edit)
+		r = edit(pool, super, arg);
 	if (!r)
 		r = fold(&c);
 	if (!r)
 		r = make_durable(&c, super);
+	vd_memory_open(pool, false);
 	if (r) {
 		/* Counts and nodes of this attempt are half changed: what is on disk is whole. */
 		vd_log(pool, VD_LOG_ERROR, "checkpoint %a failed, error %b: the pool stops; open it again", pool->ckpt_gen, (uint64_t)-r);
@@ -586,6 +588,12 @@ static bool space_came_back(struct vd_pool *pool, const struct vd_volume *vol)
 	return vd_space_free(pool) > vd_reserve_kept(pool, vol);
 }
 
+void vd_pool_room(struct vd_pool *pool)
+{
+	if (vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool, NULL))
+		vd_pool_set_mode(pool, VD_MODE_RW);
+}
+
 int vd_pool_work(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -602,8 +610,7 @@ int vd_pool_work(struct vd_pool *pool)
 	if (!r && vd_atomic_read(&vs->regain))
 		r = vd_own_regain(pool);
 	freed = release_step(pool, false);
-	if (vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE && space_came_back(pool, NULL))
-		vd_pool_set_mode(pool, VD_MODE_RW);
+	vd_pool_room(pool);
 	vd_mutex_unlock(&vs->work_lock);
 	if (r)
 		return r;

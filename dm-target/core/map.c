@@ -124,25 +124,12 @@ void vd_volume_settle(struct vd_volume *vol)
 
 /* ---- layers ----------------------------------------------------------- */
 
-static struct vd_layer *layer_new(struct vd_pool *pool)
-{
-	struct vd_layer *l = vd_zalloc(pool, sizeof(*l));
-
-	if (!l)
-		return NULL;
-	if (vd_ov_init(&l->ov, &pool->host)) {
-		vd_free(pool, l);
-		return NULL;
-	}
-	l->refs = 1;
-	return l;
-}
-
 struct vd_layer *vd_layer_bottom(struct vd_pool *pool, const struct vd_root *root)
 {
-	struct vd_layer *l = layer_new(pool);
+	struct vd_layer *l = vd_zalloc(pool, sizeof(*l)); /* and no overlay: made in a checkpoint (I7) */
 
 	if (l) {
+		l->refs = 1;
 		l->bottom = true;
 		l->root = *root;
 	}
@@ -163,9 +150,20 @@ void vd_layer_put(struct vd_pool *pool, struct vd_layer *l)
 
 int vd_layer_spare(struct vd_volume *vol)
 {
-	if (!vol->spare)
-		vol->spare = layer_new(vol->pool);
-	return vol->spare ? 0 : -ENOMEM;
+	struct vd_layer *l;
+
+	if (vol->spare)
+		return 0;
+	l = vd_zalloc(vol->pool, sizeof(*l));
+	if (!l)
+		return -ENOMEM;
+	if (vd_ov_init(&l->ov, &vol->pool->host)) {
+		vd_free(vol->pool, l);
+		return -ENOMEM;
+	}
+	l->refs = 1;
+	vol->spare = l;
+	return 0;
 }
 
 void vd_layer_freeze(struct vd_volume *vol)

@@ -239,8 +239,9 @@ err_cache:
 	return -ENOMEM;
 }
 
-/* Unhashes every node of generation >= gen; answers how many were still held. */
-static uint64_t drop_from(struct vd_pool *pool, uint64_t gen)
+/* Unhashes every node of generation >= gen, or only those that are clean and nobody
+ * holds; answers how many were still held. */
+static uint64_t drop_from(struct vd_pool *pool, uint64_t gen, bool idle)
 {
 	struct vd_cache *c = pool->cache;
 	uint64_t held = 0;
@@ -256,7 +257,7 @@ static uint64_t drop_from(struct vd_pool *pool, uint64_t gen)
 		vd_list_for_each_safe(pos, tmp, &s->ring) {
 			struct vd_node *n = vd_container(pos, struct vd_node, lru);
 
-			if (n->ptr.gen < gen)
+			if (n->ptr.gen < gen || (idle && (n->dirty || vd_atomic_read(&n->refs) > 1)))
 				continue;
 			node_unhash(c, n);
 			node_settle(c, n);
@@ -276,7 +277,7 @@ static uint64_t drop_from(struct vd_pool *pool, uint64_t gen)
 
 void vd_cache_abort(struct vd_pool *pool)
 {
-	drop_from(pool, pool->ckpt_gen);
+	drop_from(pool, pool->ckpt_gen, false);
 }
 
 void vd_cache_fini(struct vd_pool *pool)
@@ -287,7 +288,7 @@ void vd_cache_fini(struct vd_pool *pool)
 
 	if (!c)
 		return;
-	held = drop_from(pool, 0);
+	held = drop_from(pool, 0, false);
 	if (held)
 		vd_log(pool, VD_LOG_ERROR, "metadata cache: %a nodes were still held at its end", held, 0);
 	for (i = 0; i < VD_STRIPES; i++)
@@ -660,13 +661,17 @@ int vd_node_new(struct vd_pool *pool, enum vd_node_kind kind, unsigned level, ui
 	struct vd_node *n, *stale;
 	struct vd_disk_node *h;
 	struct vd_stripe *s;
+	bool scarce;
 	int r;
 
-	if (c->nchanged > c->max_nodes / 2) {
+	scarce = vd_memory_low(pool, VD_BLOCK);
+	if (scarce || c->nchanged > c->max_nodes / 2) {
 		r = write_changed(pool, true);
 		if (r)
 			return r;
 	}
+	if (scarce)
+		drop_from(pool, 0, true); /* what the host gave comes back to it, the rest to the next node (I7) */
 	n = node_alloc(pool);
 	if (!n)
 		return -ENOMEM;

@@ -104,6 +104,7 @@ static void pool_free(struct vd_pool *pool)
 		vd_space_fini(pool);
 	if (pool->cache)
 		vd_cache_fini(pool);
+	vd_memory_fini(pool);
 	vd_free(pool, pool->super);
 	vd_mutex_fini(&pool->ckpt_lock);
 	host.free(host.ctx, pool);
@@ -633,6 +634,8 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 		vd_atomic_set(&pool->mode, pool->flags & VD_OPEN_READONLY ? VD_MODE_READONLY : VD_MODE_RW);
 	}
 	vd_free(pool, found);
+	if (!r && vd_pool_writable(pool))
+		r = vd_memory_init(pool);
 	if (!r)
 		r = vd_cache_init(pool, CACHE_BYTES);
 	if (!r)
@@ -750,19 +753,33 @@ int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t 
 	return 0;
 }
 
-static void super_add(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+/* The superblock that tells of `added` blocks more in member m, which has `blocks` then. */
+static void super_enlarge(struct vd_disk_super *s, unsigned m, uint64_t blocks, uint64_t added)
 {
-	unsigned m = pool->nmembers - 1;
-	uint64_t total = le64_to_cpu(s->total_blocks) + pool->member[m].blocks;
+	uint64_t total = le64_to_cpu(s->total_blocks) + added;
 
-	(void)arg;
-	memcpy(s->member[m].uuid, pool->member[m].uuid, 16);
-	s->member[m].blocks = cpu_to_le64(pool->member[m].blocks);
-	s->nmembers = cpu_to_le32(pool->nmembers);
+	s->member[m].blocks = cpu_to_le64(blocks);
 	s->total_blocks = cpu_to_le64(total);
 	s->reserve_blocks = cpu_to_le64(reserve_for(total));
 }
 
+static int super_add(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+{
+	unsigned m = pool->nmembers;
+	uint64_t blocks = pool->member[m].blocks;
+
+	(void)arg;
+	__atomic_store_n(&pool->nmembers, m + 1, __ATOMIC_RELEASE);
+	vd_atomic_add(&pool->groups, (int64_t)(blocks >> VD_GROUP_SHIFT) + 1);
+	memcpy(s->member[m].uuid, pool->member[m].uuid, 16);
+	s->nmembers = cpu_to_le32(m + 1);
+	super_enlarge(s, m, blocks, blocks);
+	return vd_space_format(pool, m);
+}
+
+/* No block of a new member, or of a new part of one, is given out before the superblock that
+ * tells of it is durable: a record in the journal may be durable at once, and must not name
+ * a block that after a crash there is not. */
 int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, unsigned sector_size)
 {
 	unsigned m;
@@ -781,46 +798,35 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 	memcpy(pool->member[m].uuid, uuid, 16);
 	pool->member[m].blocks = blocks;
 	pool->member[m].behind = true;
-	pool->member[m].missing = true; /* for those that take blocks, until a superblock tells of it: see vd_pool_grow() */
+	pool->member[m].missing = true; /* for those that take blocks */
 	/* The label first: without it the pool would miss a member after a crash;
 	 * a label alone, of a member no superblock knows, does no harm. */
 	r = wipe(pool, m);
 	if (!r)
 		r = label_write(pool, m);
-	if (!r) {
-		__atomic_store_n(&pool->nmembers, m + 1, __ATOMIC_RELEASE);
-		vd_atomic_add(&pool->groups, (int64_t)(blocks >> VD_GROUP_SHIFT) + 1);
-		r = vd_space_format(pool, m);
-		if (!r)
-			r = vd_checkpoint_locked(pool, super_add, NULL);
-		if (r) /* its blocks are counted already, and no superblock will name it */
-			vd_pool_set_mode(pool, VD_MODE_FAILED);
-	}
+	if (!r)
+		r = vd_checkpoint_locked(pool, super_add, NULL);
 	if (!r) {
 		pool->reserve_blocks = le64_to_cpu(pool->super->reserve_blocks);
 		__atomic_store_n(&pool->member[m].missing, false, __ATOMIC_RELEASE);
+		vd_space_joined(pool, m);
 	}
 	vd_mutex_unlock(&pool->ckpt_lock);
-	if (!r && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE)
-		vd_pool_set_mode(pool, VD_MODE_RW);
+	if (!r)
+		vd_pool_room(pool);
 	return r;
 }
 
 struct grow_arg { unsigned m; uint64_t blocks; };
 
-static void super_grow(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+static int super_grow(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
 {
 	const struct grow_arg *a = arg;
-	uint64_t total = le64_to_cpu(s->total_blocks) + a->blocks - pool->member[a->m].blocks;
 
-	s->member[a->m].blocks = cpu_to_le64(a->blocks);
-	s->total_blocks = cpu_to_le64(total);
-	s->reserve_blocks = cpu_to_le64(reserve_for(total));
+	super_enlarge(s, a->m, a->blocks, a->blocks - pool->member[a->m].blocks);
+	return vd_space_stretch(pool, a->m, a->blocks);
 }
 
-/* No block of the new part is given out before the superblock that tells of it is durable:
- * a record in the journal may be durable at once, and must not name a block that after a
- * crash there is not. */
 int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks)
 {
 	struct grow_arg a = { m, blocks };
@@ -829,33 +835,27 @@ int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks)
 
 	if (!vd_pool_writable(pool))
 		return -EROFS;
+	if (blocks > 1ull << VD_MEMBER_SHIFT)
+		return -EINVAL;
 	vd_mutex_lock(&pool->ckpt_lock);
 	before = m < pool->nmembers ? pool->member[m].blocks : 0;
-	if (!before || blocks < before || blocks > 1ull << VD_MEMBER_SHIFT)
-		r = before ? -EINVAL : -ENOENT;
-	if (r || blocks == before)
-		goto out;
-	r = vd_space_stretch(pool, m, blocks);
-	if (r)
-		goto out;
-	r = vd_checkpoint_locked(pool, super_grow, &a);
-	if (r) { /* begun, and the pool has failed, or not begun */
-		if (vd_pool_writable(pool) && vd_space_stretch(pool, m, before))
-			vd_pool_set_mode(pool, VD_MODE_FAILED);
-		goto out;
+	if (!before)
+		r = -ENOENT;
+	else if (blocks > before)
+		r = vd_checkpoint_locked(pool, super_grow, &a);
+	if (!r && blocks > before) {
+		__atomic_store_n(&pool->member[m].blocks, blocks, __ATOMIC_RELAXED);
+		vd_atomic_add(&pool->groups, (int64_t)((blocks >> VD_GROUP_SHIFT) - (before >> VD_GROUP_SHIFT)));
+		pool->reserve_blocks = le64_to_cpu(pool->super->reserve_blocks);
+		vd_space_grown(pool, m, before);
 	}
-	__atomic_store_n(&pool->member[m].blocks, blocks, __ATOMIC_RELAXED);
-	vd_atomic_add(&pool->groups, (int64_t)((blocks >> VD_GROUP_SHIFT) - (before >> VD_GROUP_SHIFT)));
-	pool->reserve_blocks = le64_to_cpu(pool->super->reserve_blocks);
-	vd_space_grown(pool, m, before);
-out:
 	vd_mutex_unlock(&pool->ckpt_lock);
-	if (!r && vd_pool_mode(pool) == VD_MODE_OUT_OF_SPACE)
-		vd_pool_set_mode(pool, VD_MODE_RW);
+	if (!r)
+		vd_pool_room(pool);
 	return r;
 }
 
-static void super_set(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+static int super_set(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
 {
 	const struct vd_pool_policy *p = arg;
 	unsigned i;
@@ -866,6 +866,7 @@ static void super_set(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
 	s->policy = cpu_to_le32(p->flags);
 	s->grow_by = cpu_to_le64(p->grow_by);
 	s->grow_to = cpu_to_le64(p->grow_to);
+	return 0;
 }
 
 int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy)

@@ -53,15 +53,29 @@ struct vd_pool {
 	vd_atomic_t groups;           /* block groups of all members */
 	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add and vd_pool_grow */
 
+	struct vd_memory *memory;
 	struct vd_cache *cache;
 	struct vd_space *space;
 	struct vd_journal *journal;
 	struct vd_volumes *volumes;   /* volume.c */
 };
 
+/* memory.c.  init: class B, -ENOMEM; fini: after all else has freed its own. */
+int vd_memory_init(struct vd_pool *pool) __must_check;
+void vd_memory_fini(struct vd_pool *pool);
+/* Between true and false what the host has no memory for comes from the place kept for
+ * checkpoints. ckpt_lock. */
+void vd_memory_open(struct vd_pool *pool, bool open);
+bool vd_memory_low(struct vd_pool *pool, size_t size); /* half of the pieces for such sizes are taken. Class N. */
+void *vd_memory_last(struct vd_pool *pool, size_t size); /* NULL: no. Class N. */
+bool vd_memory_back(struct vd_pool *pool, void *p);      /* false: not from there. Class N. */
+
+/* Class B. */
 static inline void *vd_alloc(struct vd_pool *pool, size_t size)
 {
-	return pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
+	void *p = pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
+
+	return vd_likely(p) ? p : vd_memory_last(pool, size);
 }
 static inline void *vd_zalloc(struct vd_pool *pool, size_t size)
 {
@@ -72,7 +86,7 @@ static inline void *vd_zalloc(struct vd_pool *pool, size_t size)
 }
 static inline void vd_free(struct vd_pool *pool, void *p)
 {
-	if (p)
+	if (p && !vd_memory_back(pool, p))
 		pool->host.free(pool->host.ctx, p);
 }
 static inline void vd_log(struct vd_pool *pool, int level, const char *msg, uint64_t a, uint64_t b)
@@ -108,6 +122,7 @@ static inline bool vd_is_damage(int r)
 }
 /* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
 void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);
+void vd_pool_room(struct vd_pool *pool); /* OUT_OF_SPACE ends, if there is room for data. Class N. */
 /* Asks the host to call vd_pool_work(). Class N. */
 void vd_pool_kick(struct vd_pool *pool);
 /* A checkpoint is wanted soon (journal half full, overlay large, space short); kicks. Class N. */

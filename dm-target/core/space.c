@@ -120,13 +120,18 @@ static bool evictable(const struct space_group *g)
 	       !g->staged[STAGE_FREED] && !g->staged[STAGE_RIPE] && !g->staged[STAGE_SEALED];
 }
 
+static bool too_many(struct vd_pool *pool)
+{
+	return pool->space->ngroups >= pool->space->max_groups || vd_memory_low(pool, VD_GROUP_BLOCKS);
+}
+
 /* A few steps of the clock. ckpt_lock and load_lock held. */
 static void shrink(struct vd_pool *pool)
 {
 	struct vd_space *s = pool->space;
 
 	vd_spin_lock(&s->lock);
-	for (unsigned tries = 32; tries && s->ngroups >= s->max_groups; tries--) {
+	for (unsigned tries = 32; tries && s->ngroups && too_many(pool); tries--) {
 		struct space_group *g = vd_container(s->clock.next, struct space_group, clock_link);
 
 		if (!g->recent && evictable(g)) {
@@ -145,7 +150,7 @@ void space_shrink(struct vd_pool *pool)
 	struct vd_space *s = pool->space;
 
 	vd_mutex_lock(&s->load_lock);
-	for (unsigned turns = s->ngroups >> 4; turns && s->ngroups >= s->max_groups; turns--)
+	for (unsigned turns = (s->ngroups >> 4) + 1; turns && too_many(pool); turns--)
 		shrink(pool); /* each group is met twice at most */
 	vd_mutex_unlock(&s->load_lock);
 }
@@ -740,8 +745,12 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 	struct vd_space *s = pool->space;
 	int r = 0;
 
-	while (!r && s->nmembers <= member)
+	while (!r && s->nmembers <= member) {
+		vd_spin_lock(&s->lock);
+		vd_atomic_add(&s->held, (int64_t)pool->member[s->nmembers].blocks);
+		vd_spin_unlock(&s->lock);
 		r = space_member_add(pool, s);
+	}
 	if (r)
 		return r;
 	vd_spin_lock(&s->lock);
@@ -755,6 +764,11 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 			vd_atomic_add(&s->meta, (int64_t)s->jblocks);
 		}
 	return r;
+}
+
+void vd_space_joined(struct vd_pool *pool, unsigned member)
+{
+	vd_space_unhold(pool, pool->member[member].blocks);
 }
 
 int vd_space_stretch(struct vd_pool *pool, unsigned member, uint64_t blocks)

@@ -110,11 +110,13 @@ uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
  * the superblock's used_blocks must say, since vd_space_init() believes it. Class N. */
 uint64_t vd_space_used(struct vd_pool *pool);
 uint64_t vd_space_meta(struct vd_pool *pool); /* of those, nodes (all copies), system blocks and journal */
-/* Formatting: system blocks and journal of a member, count 1. Also for a member added live. ckpt_lock. */
+/* Formatting: system blocks and journal of a member, count 1. Also for a member added live,
+ * whose blocks are held until vd_space_joined(). ckpt_lock. */
 int vd_space_format(struct vd_pool *pool, unsigned member) __must_check;
+void vd_space_joined(struct vd_pool *pool, unsigned member); /* the superblock that tells of it is durable. ckpt_lock. */
 /* A member is to have so many blocks: its last group is written anew by the next checkpoint,
- * as of that size, which must be the one that tells of it.  Nothing is free yet.  With the old
- * size: takes it back. ckpt_lock, class B. */
+ * as of that size, which must be the one that tells of it.  Nothing is free yet.
+ * ckpt_lock, class B. */
 int vd_space_stretch(struct vd_pool *pool, unsigned member, uint64_t blocks) __must_check;
 /* It is durable, and in the member table: what was added to `before` blocks is free. ckpt_lock. */
 void vd_space_grown(struct vd_pool *pool, unsigned member, uint64_t before);

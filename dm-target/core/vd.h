@@ -108,9 +108,9 @@ int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t 
 /* Adds a member live: the host already answers for index `nmembers`. Durable on
  * return. -EEXIST 256 are in; -EINVAL wrong sector size or too small. Class B. */
 int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, unsigned sector_size) __must_check;
-/* Member m has so many blocks now, as many as before or more: takes them in, live.  Durable
+/* Member m has so many blocks at least: takes in, live, what the pool has not yet.  Durable
  * on return; after a crash the pool has the old size or the new.  The host must have made
- * the size durable.  -ENOENT no such member; -EINVAL fewer than before, or too many. Class B. */
+ * the size durable.  -ENOENT no such member; -EINVAL too many. Class B. */
 int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks) __must_check;
 /* Durable on return. -EINVAL. Class B. */
 int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy) __must_check;

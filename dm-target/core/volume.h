@@ -243,8 +243,11 @@ int vd_layer_spare(struct vd_volume *vol) __must_check; /* makes vol->spare */
 void vd_layer_freeze(struct vd_volume *vol);            /* map and seal for writing; uses vol->spare unless active is empty */
 
 /* ---- checkpoint.c, ckpt_lock held ---- */
-typedef void (*vd_super_fn)(struct vd_pool *pool, struct vd_disk_super *super, void *arg);
-/* Takes a checkpoint whether or not anything changed; edit may change the superblock. */
+typedef int (*vd_super_fn)(struct vd_pool *pool, struct vd_disk_super *super, void *arg);
+/* Takes a checkpoint whether or not anything changed.  `edit` may change the superblock, and
+ * counts of blocks with it; it is called before the fold, when an error ends the pool as one
+ * of the fold does, and memory is not a reason for one.  An error before that leaves all as
+ * it was, and the mode writable. */
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg) __must_check;
 /* Gives the members that are behind this superblock, one by one, durably. ckpt_lock. */
 int vd_super_level(struct vd_pool *pool, struct vd_disk_super *super) __must_check;

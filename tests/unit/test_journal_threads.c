@@ -1,4 +1,4 @@
-/* link: dm-target/core/journal.c dm-target/core/replay.c libvol/port.c */
+/* link: dm-target/core/journal.c dm-target/core/replay.c libvol/port.c dm-target/core/memory.c */
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /* The journal with many threads: group commit, and all at once. For make check-tsan too. */
 #include "journalrig.h"

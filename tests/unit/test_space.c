@@ -1,4 +1,4 @@
-/* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c dm-target/core/space_stage.c */
+/* link: dm-target/core/space.c dm-target/core/space_alloc.c dm-target/core/space_fold.c dm-target/core/space_stage.c dm-target/core/memory.c */
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
  * Counts and their pages, the way of a block back to free, groups in memory, hostile
@@ -496,6 +496,10 @@ static void a_member_joins_live(void **state)
 	super.journal_member[1] = cpu_to_le32(1);
 	P->nmembers = 2;
 	OK(vd_space_format(P, 1));
+	assert_int_equal(vd_space_hold(P, before + 1, 0), -ENOSPC); /* its blocks are not there before a superblock tells of it */
+	vd_space_joined(P, 1);
+	OK(vd_space_hold(P, before + 1, 0));
+	vd_space_unhold(P, before + 1);
 	assert_int_equal(vd_space_free(P), before + 4096 - 80);
 	OK(vd_space_alloc_node(P, &a, &b));
 	assert_int_not_equal(b, VD_PBLK_NONE);

@@ -1,4 +1,4 @@
-/* link: dm-target/core/node.c dm-target/core/tree.c dm-target/core/extents.c libvol/port.c */
+/* link: dm-target/core/node.c dm-target/core/tree.c dm-target/core/extents.c libvol/port.c dm-target/core/memory.c */
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /*
  * The node cache and the trees, over a disk in memory and a space layer that is

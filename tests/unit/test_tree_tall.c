@@ -1,4 +1,4 @@
-/* link: libvol/port.c */
+/* link: libvol/port.c dm-target/core/memory.c */
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /* The tests of test_tree.c on trees of small nodes: six and more levels. */
 #define VD_INDEX_FILL 6u
