@@ -630,6 +630,28 @@ static void drop_windows(struct vd_pool *pool)
 
 #define MAKE_TRIES 16u
 
+/* All that was given back until now becomes free. work_lock */
+static int settle(struct vd_pool *pool)
+{
+	int r;
+
+	drop_windows(pool);
+	r = vd_checkpoint(pool);
+	while (!r && release_step(pool, true))
+		;
+	return r;
+}
+
+int vd_space_settle(struct vd_pool *pool)
+{
+	int r;
+
+	vd_mutex_lock(&pool->volumes->work_lock);
+	r = settle(pool);
+	vd_mutex_unlock(&pool->volumes->work_lock);
+	return r;
+}
+
 int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 {
 	struct vd_volumes *vs = pool->volumes;
@@ -639,16 +661,13 @@ int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
 
 	vd_mutex_lock(&vs->work_lock);
 	do {
-		drop_windows(pool);
-		r = vd_checkpoint(pool);
+		r = settle(pool);
 		if (r)
 			break;
-		while (release_step(pool, true))
-			;
 		room = space_came_back(pool, vol);
 		/* To a volume with a promise there is room, but for windows and overlay entries
 		 * that other writers have made since. */
-	} while (!room && (vd_atomic_read(&vs->dying) || (vol && vd_atomic_read(&vol->promised) && --tries)));
+	} while (!room && (vd_atomic_read(&vs->dying) || (vol && vd_atomic_read(&vol->wanted) && --tries)));
 	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
 		room = space_came_back(pool, vol);
 	if (!r)

@@ -961,26 +961,6 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 	return r;
 }
 
-/* Unmapping under a snapshot copies pages too, and may do so when the pool is
- * full: as much as half the reserve, then a checkpoint, then it is refused. */
-static int unmap_admit(struct vd_pool *pool)
-{
-	unsigned i;
-	int r;
-
-	for (i = 0; i < 2; i++) {
-		if (vd_space_free(pool) >= vd_meta_need(pool) + pool->reserve_blocks / 2)
-			return 0;
-		r = vd_checkpoint(pool);
-		if (r)
-			return r;
-		r = vd_pool_work(pool);
-		if (r < 0)
-			return r;
-	}
-	return -ENOSPC;
-}
-
 int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 {
 	vd_vblk_t v = (off + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, end = (off + len) >> VD_BLOCK_SHIFT;
@@ -993,7 +973,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 		return -EROFS;
 	if (v >= end)
 		return 0;
-	r = unmap_admit(vol->pool);
+	r = vd_reserve_admit(vol->pool); /* pages are copied under a snapshot */
 	if (r)
 		return r;
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);

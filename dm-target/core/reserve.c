@@ -6,11 +6,12 @@
  * in place: after a snapshot it must write anew what it shares, and a reservation
  * that did not cover that would be worth nothing on the day it is wanted.
  *
- * R1  To a volume is promised what it may still want: reserved - own, and on top of that
- *     the metadata of blocks that lie each by itself, in two copies of pages half full.
- *     own is all it maps, or, after a snapshot, what it has written since.  What is not
- *     its own is shared, and a page of it (64 blocks, at least) is copied, twice with the
- *     nodes above, by the first write there.
+ * R1  To a volume with a reservation is promised what it may still want, reserved - own, and
+ *     as long as it has one the metadata of such blocks when each lies by itself, in two
+ *     copies of pages half full.  own is all it maps, or, after a snapshot, what it has
+ *     written since.  What is not its own is shared, and a page of it (64 blocks, at least)
+ *     is copied, twice with the nodes above, by the first write there.  So giving back n
+ *     blocks never makes a promise larger by more than n.
  * R2  The promises' sum changes with the volume's counts in one step, under seal (or
  *     meta) and vol->map.  A cut has both locks: superblock and records say the same,
  *     and an opening takes the sum from the superblock and goes on with the replay.
@@ -19,8 +20,9 @@
  * R4  Where a promise would grow other than by giving blocks back, it is held first: if
  *     the pool has not that much the reservation, snapshot or rollback is refused.
  * R5  Unmapping, snapshots and new volumes go on in a pool that is full for data, and cost
- *     metadata.  So that this is not missing when a promise is kept, those to whom
- *     nothing is promised leave half as much again as the reserve.
+ *     metadata.  So that this is not missing when a promise is kept, half as much again as
+ *     the reserve is there when a promise is made, and those to whom nothing is promised
+ *     leave it; unmapping is refused when it is used up.
  *
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
@@ -30,9 +32,9 @@
 
 uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped)
 {
-	uint64_t n = reserved > own ? reserved - own : 0, shared = (mapped > own ? mapped - own : 0) + 63;
+	uint64_t shared = (mapped > own ? mapped - own : 0) + 63;
 
-	return n ? n + n / 32 + 64 + 2 * vd_min(n, shared / 64) : 0;
+	return reserved ? (reserved > own ? reserved - own : 0) + reserved / 32 + 64 + 2 * vd_min(reserved, shared / 64) : 0;
 }
 
 uint64_t vd_reserve_own(const struct vd_volume *vol)
@@ -40,17 +42,26 @@ uint64_t vd_reserve_own(const struct vd_volume *vol)
 	return vol->last_snapshot ? vd_min(vol->own, vol->mapped) : vol->mapped;
 }
 
+void vd_reserve_init(struct vd_volume *vol)
+{
+	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
+
+	vd_atomic_set(&vol->promised, (int64_t)all);
+	vd_atomic_set(&vol->wanted, vol->reserved > own ? (int64_t)all : 0);
+}
+
 void vd_reserve_follow(struct vd_volume *vol)
 {
-	int64_t now = (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol), vol->mapped), was = vd_atomic_read(&vol->promised);
+	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
+	int64_t wanted = vol->reserved > own ? (int64_t)all : 0, change = (int64_t)all - vd_atomic_read(&vol->promised);
 
-	/* Whoever reads the sum and then this sees others' part too large, never too small. */
-	if (now < was)
-		vd_atomic_set(&vol->promised, now);
-	if (now != was)
-		vd_space_promise(vol->pool, now - was);
-	if (now > was)
-		vd_atomic_set(&vol->promised, now);
+	/* Whoever reads the sum and then what is this one's sees others' part too large, never too small. */
+	if (wanted < vd_atomic_read(&vol->wanted))
+		vd_atomic_set(&vol->wanted, wanted);
+	if (change)
+		vd_space_promise(vol->pool, change);
+	vd_atomic_set(&vol->promised, (int64_t)all);
+	vd_atomic_set(&vol->wanted, wanted);
 }
 
 void vd_reserve_freed(struct vd_volume *vol, const struct vd_owned *own)
@@ -88,12 +99,31 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 
 uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol)
 {
-	return pool->reserve_blocks + vd_meta_need(pool) + vd_space_others(pool, vol ? &vol->promised : NULL);
+	return pool->reserve_blocks + vd_meta_need(pool) + vd_space_others(pool, vol ? &vol->wanted : NULL);
+}
+
+/* Half the reserve is for changes in a full pool while nothing is promised; else what R5
+ * keeps from writers is. */
+static bool room_for_change(struct vd_pool *pool)
+{
+	uint64_t promised = vd_space_promised(pool), kept = promised ? pool->reserve_blocks + promised : pool->reserve_blocks / 2;
+
+	return vd_space_free(pool) >= vd_meta_need(pool) + kept;
+}
+
+int vd_reserve_admit(struct vd_pool *pool)
+{
+	int r;
+
+	if (vd_likely(room_for_change(pool)))
+		return 0;
+	r = vd_space_settle(pool);
+	return r || room_for_change(pool) ? r : -ENOSPC;
 }
 
 uint64_t vd_reserve_most(struct vd_pool *pool)
 {
-	uint64_t kept = pool->reserve_blocks + vd_meta_need(pool) + vd_space_promised(pool) + 64, free = vd_space_free(pool);
+	uint64_t kept = pool->reserve_blocks + pool->reserve_blocks / 2 + vd_meta_need(pool) + vd_space_promised(pool) + 64, free = vd_space_free(pool);
 
 	return free > kept ? (free - kept) - ((free - kept) + 32) / 33 : 0;
 }

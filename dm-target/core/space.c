@@ -846,7 +846,7 @@ int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
 	int64_t room;
 
 	vd_spin_lock(&s->lock);
-	room = s->free - (int64_t)(pool->reserve_blocks + kept) - vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
+	room = s->free - (int64_t)(pool->reserve_blocks + pool->reserve_blocks / 2 + kept) - vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
 	if (room >= (int64_t)n)
 		vd_atomic_add(&s->held, (int64_t)n);
 	vd_spin_unlock(&s->lock);

@@ -224,7 +224,7 @@ int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 		vol->last_snapshot = le64_to_cpu(d->last_snapshot);
 		vd_atomic_set(&vol->settled, (int64_t)vol->last_snapshot);
 		vol->reserved = le64_to_cpu(d->reserved_blocks);
-		vd_atomic_set(&vol->promised, (int64_t)vd_reserve_promise(vol->reserved, vd_reserve_own(vol), vol->mapped)); /* it is in the sum (R2) */
+		vd_reserve_init(vol); /* it is in the sum (R2) */
 		vol->disk_root = root;
 		vol->disk_page = slot.ptr;
 		vd_volume_insert(vs, vol);
@@ -402,6 +402,9 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		return -EINVAL;
 	if (spec->attrs && strlen(spec->attrs) > VD_ATTRS_MAX)
 		return -E2BIG;
+	r = vd_reserve_admit(pool);
+	if (r)
+		return r;
 	for (;;) {
 		rec = vd_record_new(pool, NULL);
 		if (!rec)

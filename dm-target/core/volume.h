@@ -103,6 +103,7 @@ struct vd_volume {
 	uint64_t own;             /* of these, born after last_snapshot, unless that is 0; map */
 	uint64_t reserved;        /* map */
 	vd_atomic_t promised;     /* to it, of what the space layer has in sum; map to change (R2) */
+	vd_atomic_t wanted;       /* the same, or 0 when it has all that was reserved for it */
 	uint64_t size;            /* blocks; map */
 	bool readonly, has_base;  /* map */
 
@@ -198,7 +199,9 @@ void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
 int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) __must_check;
 void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
-/* Class B: frees what can be freed. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
+/* Class B: frees what can be freed now. */
+int vd_space_settle(struct vd_pool *pool) __must_check;
+/* The same, again and again and by growth. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
 int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol) __must_check;
 
 /* ---- reserve.c ---- */
@@ -220,6 +223,10 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 /* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
  * what is promised to others.  vol NULL: one without a reservation. Class N. */
 uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
+/* Before a change that needs metadata and no data: unmapping, a snapshot, a new volume.  It may
+ * be made in a full pool.  -ENOSPC: not any more, though all that was given back is free now. Class B. */
+int vd_reserve_admit(struct vd_pool *pool) __must_check;
+void vd_reserve_init(struct vd_volume *vol); /* of a record just read */
 uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped); /* blocks kept for it */
 uint64_t vd_reserve_own(const struct vd_volume *vol); /* map, or seal for writing */
 uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have reserved */

@@ -154,8 +154,8 @@ class Check:
         promised = 0
         for rec in vols.values():
             own = min(rec.own, rec.mapped) if rec.last_snapshot else rec.mapped
-            n = rec.reserved - own
-            promised += n + n // 32 + 64 + 2 * min(n, (rec.mapped - own + 63) // 64) if n > 0 else 0
+            n = rec.reserved
+            promised += max(n - own, 0) + n // 32 + 64 + 2 * min(n, (rec.mapped - own + 63) // 64) if n else 0
         if promised != self.s.promised_blocks:
             self.fault("promised_blocks: %d, the volumes say %d" % (self.s.promised_blocks, promised))
         return vols
