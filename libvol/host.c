@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -76,7 +77,7 @@ static int host_read(void *ctx, unsigned member, uint64_t block, void *buf, unsi
 	return 0;
 }
 
-static int host_write(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+static int put(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks, int flags)
 {
 	struct vol_host *h = ctx;
 	int fd = vol_host_fd(h, member);
@@ -87,7 +88,8 @@ static int host_write(void *ctx, unsigned member, uint64_t block, const void *bu
 	if (fd < 0)
 		return -ENODEV;
 	while (left) {
-		ssize_t n = pwrite(fd, p, left, off);
+		struct iovec iov = { (void *)p, left };
+		ssize_t n = pwritev2(fd, &iov, 1, off, flags);
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n < 0)
@@ -101,6 +103,11 @@ static int host_write(void *ctx, unsigned member, uint64_t block, const void *bu
 	return 0;
 }
 
+static int host_write(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+{
+	return put(ctx, member, block, buf, nblocks, 0);
+}
+
 static int host_flush(void *ctx, unsigned member)
 {
 	int fd = vol_host_fd(ctx, member);
@@ -108,6 +115,13 @@ static int host_flush(void *ctx, unsigned member)
 	if (fd < 0)
 		return -ENODEV;
 	return fdatasync(fd) ? -errno : 0;
+}
+
+static int host_commit(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+{
+	int r = host_flush(ctx, member);
+
+	return r ? r : put(ctx, member, block, buf, nblocks, RWF_DSYNC); /* FUA, where the device has it */
 }
 
 static int host_discard(void *ctx, unsigned member, uint64_t block, uint64_t nblocks)
@@ -628,7 +642,8 @@ int vol_host_new(struct vol_host **out)
 	for (unsigned m = 0; m < VD_MEMBERS_MAX; m++)
 		atomic_init(&h->member[m].fd, -1);
 	h->vd = (struct vd_host){
-		.ctx = h, .read = host_read, .write = host_write, .flush = host_flush, .discard = host_discard,
+		.ctx = h, .read = host_read, .write = host_write, .flush = host_flush, .commit = host_commit,
+		.discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
 		.tail = host_tail, .size = host_size, .grow = host_grow,
 	};

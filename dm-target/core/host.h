@@ -22,6 +22,9 @@ struct vd_host {
 	int (*read)(void *ctx, unsigned member, uint64_t block, void *buf, unsigned nblocks);
 	int (*write)(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks);
 	int (*flush)(void *ctx, unsigned member);
+	/* A flush, then a write that is durable on return: one command with PREFLUSH and FUA
+	 * where there is such a thing (I5).  May be NULL. */
+	int (*commit)(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks);
 	/* Space never to be read again until written; a hint, errors are ignored. May be NULL. */
 	int (*discard)(void *ctx, unsigned member, uint64_t block, uint64_t nblocks);
 	void *(*alloc)(void *ctx, size_t size, int how); /* NULL: no memory */

@@ -353,7 +353,36 @@ int vd_journal_write_blocks(struct vd_pool *pool, unsigned member, uint64_t n, c
 	return r;
 }
 
-/* The records of a commit to every copy, durable on return. */
+/* One write serves, with a flush of the same member before it: no other is dirty. */
+static bool one_write_serves(const struct vd_pool *pool, const struct commit *c)
+{
+	const struct vd_journal *j = pool->journal;
+	unsigned m;
+
+	if (!pool->host.commit || j->ncopies != 1 || vd_journal_place(j, j->head) + c->nblocks > j->blocks)
+		return false;
+	for (m = 0; m < VD_MEMBERS_MAX; m++)
+		if (m != j->copy[0] && vd_atomic_read(&j->dirty[m]))
+			return false;
+	return true;
+}
+
+static int commit_in_one(struct vd_pool *pool, const struct commit *c)
+{
+	struct vd_journal *j = pool->journal;
+	unsigned m = j->copy[0];
+	int r;
+
+	vd_atomic_set(&j->dirty[m], 0); /* J5 */
+	r = pool->host.commit(pool->host.ctx, m, j->start + vd_journal_place(j, j->head), j->buf, c->nblocks);
+	if (r)
+		vd_atomic_set(&j->dirty[m], 1);
+	else
+		vd_atomic_add(&j->written, c->nblocks);
+	return r;
+}
+
+/* What is dirty, then the records of a commit to every copy: durable on return. */
 int vd_journal_commit_write(struct vd_pool *pool, struct commit *c)
 {
 	struct vd_journal *j = pool->journal;
@@ -365,6 +394,11 @@ int vd_journal_commit_write(struct vd_pool *pool, struct commit *c)
 		return r;
 	if (c->nblocks > j->blocks - (uint64_t)vd_atomic_read(&j->used))
 		return -EUCLEAN; /* J1 says no */
+	if (one_write_serves(pool, c))
+		return commit_in_one(pool, c);
+	r = flush_dirty(pool);
+	if (r)
+		return r;
 	for (i = 0; i < j->ncopies; i++) {
 		r = vd_journal_write_blocks(pool, j->copy[i], j->head, j->buf, c->nblocks);
 		if (r)
@@ -431,9 +465,7 @@ static void run_round(struct vd_pool *pool)
 	seal(j, &c);
 	vd_mutex_unlock(&j->lock);
 
-	r = flush_dirty(pool);
-	if (!r && c.end != c.first)
-		r = vd_journal_commit_write(pool, &c);
+	r = c.end != c.first ? vd_journal_commit_write(pool, &c) : flush_dirty(pool);
 	if (r) {
 		vd_log(pool, VD_LOG_ERROR, "journal block %a: commit failed, error %b", j->head, (uint64_t)-r);
 		vd_pool_set_mode(pool, VD_MODE_FAILED); /* before anyone is answered (I9) */

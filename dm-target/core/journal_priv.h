@@ -124,7 +124,7 @@ uint32_t vd_journal_block_crc(const struct vd_disk_journal *b);
 int vd_journal_flush_member(struct vd_pool *pool, unsigned m) __must_check;
 /* Blocks n... to one member, in one write, or two where the ring wraps; not flushed. */
 int vd_journal_write_blocks(struct vd_pool *pool, unsigned member, uint64_t n, const uint8_t *buf, unsigned count) __must_check;
-/* The records of a commit to every copy, durable on return. */
+/* What is dirty, then the records of a commit to every copy: durable on return. */
 int vd_journal_commit_write(struct vd_pool *pool, struct commit *c) __must_check;
 /* The commit has become durable: moves head and durable, trims the tail.  j->lock. */
 void vd_journal_commit_done(struct vd_journal *j, const struct commit *c);

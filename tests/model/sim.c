@@ -402,6 +402,22 @@ static int host_flush(void *ctx, unsigned member)
 	return r;
 }
 
+static int host_commit(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
+{
+	struct sim *sim = ctx;
+	int r = host_flush(ctx, member);
+
+	if (!r)
+		r = host_write(ctx, member, block, buf, nblocks);
+	if (r)
+		return r;
+	pthread_mutex_lock(&sim->lock);
+	for (unsigned i = 0; i < nblocks * VD_SECTORS_PER_BLOCK; i++)
+		sector_set(sim->member[member]->durable, block * VD_SECTORS_PER_BLOCK + i, (const uint8_t *)buf + i * SECTOR);
+	pthread_mutex_unlock(&sim->lock);
+	return 0;
+}
+
 static int host_discard(void *ctx, unsigned member, uint64_t block, uint64_t nblocks)
 {
 	struct sim *sim = ctx;
@@ -515,6 +531,7 @@ void sim_host(struct sim *sim, struct vd_host *host)
 	host->read = host_read;
 	host->write = host_write;
 	host->flush = host_flush;
+	host->commit = sim->one_write ? host_commit : NULL;
 	host->discard = host_discard;
 	host->alloc = host_alloc;
 	host->free = host_free;
@@ -547,6 +564,7 @@ struct sim *sim_new(uint64_t seed, unsigned nmembers, const uint64_t *blocks, un
 	pthread_mutex_init(&sim->lock, NULL);
 	sim->rng = rng_seeded(seed);
 	sim->tear = tear;
+	sim->one_write = seed >> 7 & 1;
 	for (m = 0; m < nmembers; m++)
 		sim_add(sim, blocks[m]);
 	return sim;
@@ -615,6 +633,7 @@ struct sim *sim_copy(const struct sim *sim)
 	to->rng.s ^= 0x5555;
 	to->tear = sim->tear;
 	to->no_tail = sim->no_tail;
+	to->one_write = sim->one_write;
 	to->clock = sim->clock;
 	to->verbose = sim->verbose;
 	to->nmembers = sim->nmembers;

@@ -64,6 +64,7 @@ struct sim {
 	void *tail;           /* memory of this boot that outlives the process */
 	size_t tail_size;
 	bool no_tail;         /* the host offers none */
+	bool one_write;       /* the host has `commit` */
 	uint64_t calls[SIM_CALLS];
 	uint64_t ncalls;      /* reads, writes, flushes together */
 	int64_t live;         /* allocations not freed */
