@@ -431,6 +431,7 @@ static int unmark(struct vd_pool *pool, struct vd_disk_super *super, void *arg)
 {
 	(void)pool, (void)arg;
 	super->ro_compat &= ~cpu_to_le64(VD_FEATURE_DAMAGED);
+	memset(&super->suspect, 0, sizeof(super->suspect));
 	return 0;
 }
 

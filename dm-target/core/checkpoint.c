@@ -22,7 +22,9 @@
  * C4  A node of a volume's mapping that is lost in every copy costs what is below it
  *     and no more: the fold leaves it as it is.  A lost node of the pool's own trees
  *     ends the checkpoint and with it all writing; the superblock then only gets the
- *     flag, and all that was acknowledged is in the journal.
+ *     flag, and all that was acknowledged is in the journal.  So does any node whose
+ *     copies are not bad but cannot be read; the flag names it, and an opening that can
+ *     read it takes the flag away.
  */
 #include "record.h"
 
@@ -468,10 +470,12 @@ static bool unmarked(struct vd_pool *pool)
 }
 
 /* The last superblock again, with the flag: trees, tail and sequence stay. */
-static void mark(struct vd_pool *pool, struct vd_disk_super *super)
+static void mark(struct vd_pool *pool, struct vd_disk_super *super, const struct vd_ptr *suspect)
 {
 	memcpy(super, pool->super, sizeof(*super));
 	super->ro_compat |= cpu_to_le64(VD_FEATURE_DAMAGED);
+	if (suspect)
+		super->suspect = (struct vd_disk_suspect){ cpu_to_le64(suspect->a), cpu_to_le64(suspect->b), cpu_to_le64(suspect->gen) };
 	super->generation = cpu_to_le64(pool->ckpt_gen);
 	if (vd_super_write(pool, super))
 		vd_log(pool, VD_LOG_ERROR, "that metadata is damaged could not be recorded", 0, 0);
@@ -496,6 +500,7 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 {
 	struct ckpt c = { .pool = pool };
 	struct vd_disk_super *super;
+	bool unread;
 	int r;
 
 	if (!vd_pool_writable(pool))
@@ -513,6 +518,7 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	vd_atomic_set(&pool->volumes->want, 0);
 	r = vd_journal_commit_for_checkpoint(pool, c.seq);
 	vd_memory_open(pool, true);
+	vd_atomic_set(&pool->unreadable, 0);
 	if (!r && edit)
 		r = edit(pool, super, arg);
 	if (!r)
@@ -525,8 +531,12 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 		vd_log(pool, VD_LOG_ERROR, "checkpoint %a failed, error %b: the pool stops; open it again", pool->ckpt_gen, (uint64_t)-r);
 		vd_pool_set_mode(pool, VD_MODE_FAILED);
 		end(&c, false);
-		if (vd_is_damage(r) && unmarked(pool)) /* C4 */
-			mark(pool, super);
+		unread = r == -EIO && vd_atomic_read(&pool->unreadable) == 1;
+		if (vd_is_damage(r) || unread) { /* C4 */
+			vd_atomic_set(&pool->damage, 1);
+			if (unmarked(pool))
+				mark(pool, super, unread ? &pool->suspect : NULL);
+		}
 		vd_free(pool, super);
 		return r;
 	}

@@ -318,26 +318,42 @@ static uint32_t node_crc(const void *data)
 	return vd_port_crc32c(crc, d + at + 4, VD_BLOCK - at - 4);
 }
 
-/* Reads one copy into n->data and checks that it is the node n->ptr means. */
-static int read_copy(struct vd_pool *pool, struct vd_node *n, vd_pblk_t at)
+/* Reads one copy into `data` and checks that it is the node ptr means. */
+static int read_at(struct vd_pool *pool, const struct vd_ptr *ptr, vd_pblk_t at, void *data)
 {
-	const struct vd_disk_node *h = n->data;
+	const struct vd_disk_node *h = data;
 	int r;
 
 	if (!vd_pblk_valid(pool, at, 1))
 		return -EUCLEAN;
 	if (pool->member[VD_PBLK_MEMBER(at)].missing)
 		return -ENODEV;
-	r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at), VD_PBLK_BLOCK(at), n->data, 1);
+	r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at), VD_PBLK_BLOCK(at), data, 1);
 	if (r)
 		return r;
-	if (le32_to_cpu(h->magic) != VD_NODE_MAGIC || le32_to_cpu(h->crc) != node_crc(n->data))
+	if (le32_to_cpu(h->magic) != VD_NODE_MAGIC || le32_to_cpu(h->crc) != node_crc(data))
 		return -EBADMSG;
-	if (le64_to_cpu(h->pool) != pool->id || le64_to_cpu(h->a) != n->ptr.a ||
-	    le64_to_cpu(h->b) != n->ptr.b || le64_to_cpu(h->gen) != n->ptr.gen ||
-	    h->kind != n->kind || h->level != n->level)
-		return -EUCLEAN;
-	return vd_node_verify(n);
+	return le64_to_cpu(h->pool) != pool->id || le64_to_cpu(h->a) != ptr->a || le64_to_cpu(h->b) != ptr->b ||
+	       le64_to_cpu(h->gen) != ptr->gen ? -EUCLEAN : 0;
+}
+
+static int read_copy(struct vd_pool *pool, struct vd_node *n, vd_pblk_t at)
+{
+	const struct vd_disk_node *h = n->data;
+	int r = read_at(pool, &n->ptr, at, n->data);
+
+	if (!r && (h->kind != n->kind || h->level != n->level))
+		r = -EUCLEAN;
+	return r ? r : vd_node_verify(n);
+}
+
+bool vd_node_is_there(struct vd_pool *pool, const struct vd_ptr *ptr)
+{
+	void *data = vd_alloc(pool, VD_BLOCK);
+	bool there = data && (!read_at(pool, ptr, ptr->a, data) || !read_at(pool, ptr, ptr->b, data));
+
+	vd_free(pool, data);
+	return there;
 }
 
 /* The copy at `bad` is overwritten with n's contents, if n is still what it was (5). */
@@ -497,6 +513,16 @@ int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kin
 {
 	int r = node_get(pool, ptr, kind, level, flags, out);
 
+	if (vd_unlikely(r == -EIO)) {
+		/* It may pass, so while the pool is whole nothing is given up for it; but what
+		 * a damaged pool, or one that is only looked at, cannot read is as good as lost. */
+		if (vd_atomic_swap_if(&pool->unreadable, 0, 2)) {
+			pool->suspect = *ptr;
+			vd_atomic_set(&pool->unreadable, 1);
+		}
+		if (pool->flags & VD_OPEN_READONLY || pool->known_damage)
+			r = -EBADMSG;
+	}
 	if (vd_unlikely(vd_is_damage(r)))
 		vd_pool_damage(pool);
 	return r;

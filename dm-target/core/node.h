@@ -42,6 +42,8 @@ enum { VD_NODE_NOWAIT = 1 /* -EWOULDBLOCK instead of reading */ };
 /* A reference on the node at ptr.  -EBADMSG both copies bad; -EUCLEAN not the
  * node that ptr means; -EIO/-ENODEV.  Without NOWAIT: class B. */
 int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level, unsigned flags, struct vd_node **out) __must_check;
+/* A copy of the node at ptr can be read, and is it. Class B. */
+bool vd_node_is_there(struct vd_pool *pool, const struct vd_ptr *ptr);
 void vd_node_put(struct vd_pool *pool, struct vd_node *n);
 /* A new zeroed dirty node of the running checkpoint at freshly allocated blocks
  * (count 1 each), head filled in but for count and key range. -ENOSPC; -EIO: when

@@ -606,6 +606,20 @@ static int check_rolled_back(struct vd_pool *pool, bool only)
 	return 0;
 }
 
+/* The pool was called damaged because one node could not be read, and now it can. */
+static bool readable_again(struct vd_pool *pool)
+{
+	const struct vd_disk_suspect s = pool->super->suspect;
+	const struct vd_ptr ptr = { le64_to_cpu(s.a), le64_to_cpu(s.b), le64_to_cpu(s.gen) };
+
+	if (!ptr.gen || !vd_node_is_there(pool, &ptr))
+		return false;
+	vd_log(pool, VD_LOG_WARN, "metadata block %a can be read again", ptr.a, 0);
+	memset(&pool->super->suspect, 0, sizeof(s));
+	pool->super->ro_compat &= ~cpu_to_le64(VD_FEATURE_DAMAGED);
+	return true;
+}
+
 int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_disk_holder *self, struct vd_pool **out)
 {
 	struct vd_pool *pool = pool_new(host, flags);
@@ -626,8 +640,9 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 		if (mark_missing(pool, found))
 			pool->flags |= VD_OPEN_READONLY;
 		find_newer(pool, found, &only);
-		if (le64_to_cpu(pool->super->ro_compat) & VD_FEATURE_DAMAGED) {
+		if (le64_to_cpu(pool->super->ro_compat) & VD_FEATURE_DAMAGED && !readable_again(pool)) {
 			vd_atomic_set(&pool->damage, 1);
+			pool->known_damage = true;
 			if (!(flags & VD_OPEN_REPAIR))
 				pool->flags |= VD_OPEN_READONLY;
 		}

@@ -39,6 +39,9 @@ struct vd_pool {
 	unsigned flags;               /* enum vd_open_flags */
 	vd_atomic_t mode;             /* enum vd_pool_mode; only ever set by vd_pool_set_mode() */
 	vd_atomic_t damage;           /* metadata was met that is lost in every copy; goes into the next superblock */
+	vd_atomic_t unreadable;       /* since the running fold began: 1 no copy of `suspect` could be read, 2 it is being set */
+	struct vd_ptr suspect;
+	bool known_damage;            /* fixed after open: the superblock tells of damage */
 	bool rolled_back;             /* fixed after open: an older superblock had to be taken (P3) */
 	uint64_t id;                  /* first eight bytes of the uuid, as in every node */
 	struct vd_disk_super *super;  /* last durable superblock; ckpt_lock */

@@ -365,6 +365,14 @@ static int sectors_io(struct sim *sim, enum sim_call call, unsigned member, uint
 		put(m, sector, n, wbuf, done);
 		free(done);
 	}
+	for (unsigned i = 0; i < 4 && !r; i++) {
+		if (!m->bad[i] || m->bad[i] < sector / VD_SECTORS_PER_BLOCK || m->bad[i] > (sector + n - 1) / VD_SECTORS_PER_BLOCK)
+			continue;
+		if (rbuf)
+			r = -EIO;
+		else
+			m->bad[i] = 0;
+	}
 	if (r)
 		goto out;
 	if (rbuf)

@@ -53,6 +53,7 @@ struct sim_member {
 	uint64_t unflushed;
 	bool missing;       /* all calls answer -ENODEV */
 	bool write_through; /* no volatile cache */
+	uint64_t bad[4];    /* blocks that cannot be read until they are written; 0: none */
 };
 
 struct sim {
