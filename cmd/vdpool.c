@@ -11,7 +11,7 @@ static struct json_object *attrs;
 static bool attrs_given;
 
 #define FORCE { "force", 'f', POPT_ARG_NONE, &force, 0, "also over what is on a member; it is wiped", NULL }
-#define FILE_SIZE { "size", 'L', POPT_ARG_STRING, &size_text, 0, "files that do not exist are made, sparse, of this size", "SIZE" }
+#define FILE_SIZE { "size", 'L', POPT_ARG_STRING, &size_text, 0, "files that do not exist or are empty get this size, sparse", "SIZE" }
 #define GROWTH \
 	{ "grow-by", 0, POPT_ARG_STRING, &grow_by, 0, "extend a file by so much when space is short; 0: do not", "SIZE" }, \
 	{ "grow-to", 0, POPT_ARG_STRING, &grow_to, 0, "but not to a pool of more; 0: no limit", "SIZE" }

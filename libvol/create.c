@@ -34,18 +34,32 @@ static char *absolute(const char *path)
 	return out;
 }
 
-static int create_file(struct vol_new_member *m, uint64_t size, struct vol_errbuf *err)
+/* Empty; it gets its size when it is locked. */
+static int create_file(struct vol_new_member *m, struct vol_errbuf *err)
 {
-	int fd = open(m->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600), r = 0;
+	int fd = open(m->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
+	if (fd < 0 && errno == EEXIST)
+		return 0;
 	if (fd < 0)
 		return vol_failbuf(err, vol_errno(), "%s cannot be created: %s", m->path, strerror(errno));
 	m->created = true;
-	if (ftruncate(fd, (off_t)size))
-		r = vol_failbuf(err, vol_errno(), "%s cannot be made %llu bytes long: %s", m->path,
-				(unsigned long long)size, strerror(errno));
 	close(fd);
-	return r;
+	return 0;
+}
+
+/* Nothing can be lost in an empty file: it may well be what an interrupted
+ * command has created and not come to make any longer. */
+static int size_file(struct vol_new_member *m, uint64_t size, bool test, struct vol_errbuf *err)
+{
+	if (!test) {
+		m->was_empty = true;
+		if (ftruncate(m->fd, (off_t)size))
+			return vol_failbuf(err, vol_errno(), "%s cannot be made %llu bytes long: %s", m->path,
+					   (unsigned long long)size, strerror(errno));
+	}
+	m->geo.bytes = size;
+	return 0;
 }
 
 int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_size, bool force, bool test,
@@ -65,13 +79,15 @@ int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_siz
 	if (file_size && stat(m->path, &st) && errno == ENOENT) {
 		m->geo = (struct vol_geometry){ .bytes = file_size, .sector = 512, .is_file = true };
 		if (!test) {
-			r = create_file(m, file_size, err);
+			r = create_file(m, err);
 			if (r)
 				goto err;
 		}
 	}
 	if (!(test && m->geo.bytes)) {
 		r = vol_member_open(m->path, VOL_LOCK_EXCLUSIVE, &m->fd, &m->geo, why);
+		if (r == -EBUSY)
+			m->created = false; /* who was quicker has it now */
 		if (r == -ENOENT) {
 			vol_failbuf(err, r, "%s %s; --size SIZE would make a sparse file of it", m->path, why);
 			goto err;
@@ -79,6 +95,11 @@ int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_siz
 		if (r) {
 			vol_failbuf(err, r, "%s %s; it cannot become a member of a pool", m->path, why);
 			goto err;
+		}
+		if (file_size && m->geo.is_file && !m->geo.bytes) {
+			r = size_file(m, file_size, test, err);
+			if (r)
+				goto err;
 		}
 		r = vol_probe_fd(m->fd, false, &m->found);
 		if (r) {
@@ -117,12 +138,32 @@ int vol_new_member_wipe(struct vol_new_member *m, struct vol_errbuf *err)
 	return 0;
 }
 
+int vol_new_member_give(const struct vol_new_member *m, struct vol_host *h, unsigned index)
+{
+	int fd = fcntl(m->fd, F_DUPFD_CLOEXEC, 0), r;
+
+	if (fd < 0)
+		return vol_errno();
+	r = vol_host_set_member(h, index, fd, m->path, m->geo.is_file);
+	if (r)
+		close(fd);
+	return r;
+}
+
+void vol_new_member_keep(struct vol_new_member *m)
+{
+	m->created = m->was_empty = false;
+}
+
 void vol_new_member_undo(struct vol_new_member *m)
 {
-	if (m->fd >= 0)
-		close(m->fd);
+	/* While it is locked: nobody else has put anything there. */
 	if (m->created)
 		unlink(m->path);
+	else if (m->was_empty && ftruncate(m->fd, 0))
+		vol_log(VOL_LOG_WARN, "%s was empty and is not any more: %s", m->path, strerror(errno));
+	if (m->fd >= 0)
+		close(m->fd);
 	free(m->path);
 	free(m->found);
 	*m = (struct vol_new_member){ .fd = -1 };
@@ -219,13 +260,12 @@ static int format(const struct vol_pool_spec *spec, struct vol_new_member *m, st
 		vol_uuid_new(ids[i]);
 		r = vol_new_member_wipe(&m[i], err);
 		if (!r) {
-			r = vol_host_set_member(h, i, m[i].fd, m[i].path, m[i].geo.is_file);
+			r = vol_new_member_give(&m[i], h, i);
 			if (r)
 				vol_failbuf(err, r, "out of memory");
 		}
 		if (r)
 			goto out;
-		m[i].fd = -1; /* the host's now */
 	}
 	fs.blocks = blocks;
 	fs.member_uuid = (const uint8_t(*)[16])ids;
@@ -298,7 +338,7 @@ int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16])
 		if (r && !spec->test)
 			(void)vol_devices_forget(paths, n);
 		for (unsigned i = 0; !r && i < n; i++)
-			m[i].created = spec->test && m[i].created;
+			vol_new_member_keep(&m[i]);
 	}
 	if (r)
 		vol_fail(NULL, r, "%s", err.text);

@@ -95,20 +95,24 @@ void vol_host_stop_worker(struct vol_host *h);
 /* ---- devices file ------------------------------------------------------ */
 
 /* What pool create and pool add do with each new member: opens it exclusively
- * (creating it, sparse, when `file_size` says how large and it does not exist),
- * refuses what is on it without `force`, checks its size. */
+ * (creating it, sparse, when `file_size` says how large and it does not exist or is
+ * an empty file), refuses what is on it without `force`, checks its size. */
 struct vol_new_member {
 	char *path; /* absolute */
-	int fd;     /* -1: not opened (a file that `test` would create) */
+	int fd;     /* its lock too; -1: not opened (a file that `test` would create) */
 	struct vol_geometry geo;
 	char *found;/* what was on it, or NULL */
-	bool created;
+	bool created, was_empty;
 };
 int vol_new_member(struct vol_new_member *m, const char *path, uint64_t file_size, bool force, bool test,
 		   struct vol_errbuf *err) __must_check;
 /* Takes foreign signatures off it; the last step before it becomes a member. */
 int vol_new_member_wipe(struct vol_new_member *m, struct vol_errbuf *err) __must_check;
-/* Closes it and removes what was created, unless its fd was taken (set to -1 and created to false). */
+/* It is member `index` of this host as well, with the lock. */
+int vol_new_member_give(const struct vol_new_member *m, struct vol_host *h, unsigned index) __must_check;
+/* It is a member: there is nothing to undo. */
+void vol_new_member_keep(struct vol_new_member *m);
+/* Closes it; unless it was kept, removes what was created and empties what was empty. */
 void vol_new_member_undo(struct vol_new_member *m);
 
 int vol_devices_remember(const char *const *path, unsigned n) __must_check;

@@ -633,10 +633,9 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 		return 0;
 	r = vol_new_member_wipe(m, &rq->err);
 	if (!r)
-		r = vol_host_set_member(p->host, index, m->fd, m->path, m->geo.is_file);
+		r = vol_new_member_give(m, p->host, index);
 	if (r)
 		return r;
-	m->fd = -1;
 	/* First: a member that is in the pool but not known here would be a missing one. */
 	r = vol_devices_remember(&path, 1);
 	if (r) {
@@ -652,7 +651,7 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 			op_warn(rq, "%s stays in the devices file: %s", m->path, vol_error(NULL));
 		return r;
 	}
-	m->created = false;
+	vol_new_member_keep(m);
 	return 0;
 }
 

@@ -133,7 +133,7 @@ struct vol_pool_spec {
 	const char *name;
 	const char *const *path;  /* members: block devices or regular files */
 	unsigned npaths;          /* 1..256 */
-	uint64_t file_size;       /* not 0: files that do not exist are created, sparse, of this size */
+	uint64_t file_size;       /* not 0: files that do not exist or are empty get this size, sparse */
 	uint32_t sector_size;     /* 512, 4096, or 0: 512 unless a member takes only 4096 */
 	uint64_t journal_size;    /* 0: chosen */
 	bool error_if_full;       /* writes to a full pool fail at once instead of waiting */
@@ -142,7 +142,8 @@ struct vol_pool_spec {
 };
 /* Makes a pool and puts its members into the devices file.  -ENOTEMPTY something is
  * on a member (the text names it); -EEXIST a pool of that name exists; -EBUSY a member is
- * in use; -ENOSPC too small.  A file it created is removed again on failure. */
+ * in use; -ENOSPC too small.  On failure a file it created is removed again,
+ * and one that was empty is empty again. */
 int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16]);
 
 /* Takes paths out of the devices file (absolute, as they stand there). */

@@ -13,6 +13,34 @@ load helper
 	ok vdpool create p m0
 }
 
+@test "an empty file becomes as long as was said, and one with a length keeps it" {
+	: >e
+	truncate -s 32m longer
+	ok vdpool create p -L 64m e longer
+	[ "$(stat -c %s e)" = 67108864 ]
+	[ "$(stat -c %s longer)" = 33554432 ]
+	: >e2
+	ok vdpool add p -L 16m e2
+	[ "$(stat -c %s e2)" = 16777216 ]
+	ok vdpool check p
+}
+
+@test "an empty file is refused without a size, and stays empty when nothing comes of it" {
+	: >e
+	must 5 vdpool create p e
+	says "0 bytes"
+	ok vdpool create -t p -L 64m e
+	[ -f e ] && [ ! -s e ]
+	must 5 vdpool create p -L 1m e
+	[ -f e ] && [ ! -s e ]
+	must 2 vdpool create p -L 64m --journal 1g e new # it fails late
+	[ -f e ] && [ ! -s e ]
+	[ ! -e new ]
+	make_pool 1
+	must 5 vdpool add p -L 1m e
+	[ -f e ] && [ ! -s e ]
+}
+
 @test "a file that does not exist is refused without a size" {
 	must 3 vdpool create p m0
 	says "m0 does not exist" "--size"
