@@ -2,7 +2,8 @@
 /*
  * A pool is made, opened, changed as a whole and closed here.
  *
- *   format: space tree ► superblock ► labels      a pool exists when its labels do
+ *   format: labels ► space tree ► superblock      a pool exists when one member has that:
+ *                                                 the others are behind (P1), not missing
  *   open:   labels, best superblock ► trees ► replay ► journal begins anew ►
  *           superblock with a new incarnation ► owner record ► deletions go on
  *
@@ -248,11 +249,13 @@ static int format_trees(struct vd_pool *pool)
 		r = vd_space_fold(pool);
 	if (!r)
 		r = vd_cache_write(pool);
+	for (m = 0; m < pool->nmembers && !r; m++)
+		r = pool->host.flush(pool->host.ctx, m);
 	if (!r) {
 		pool->super->used_blocks = cpu_to_le64(vd_space_used(pool));
 		pool->super->meta_blocks = cpu_to_le64(vd_space_meta(pool));
 		vd_root_put(&pool->super->space, &pool->space_root);
-		r = vd_super_write(pool, pool->super); /* flushes the nodes with it: no label tells of it yet */
+		r = vd_super_write(pool, pool->super);
 	}
 	vd_mutex_unlock(&pool->ckpt_lock);
 	return r;
@@ -273,12 +276,12 @@ int vd_pool_format(const struct vd_host *host, const struct vd_format_spec *spec
 		for (m = 0; m < pool->nmembers && !r; m++)
 			r = wipe(pool, m);
 	}
+	for (m = 0; m < pool->nmembers && !r; m++)
+		r = label_write(pool, m);
 	if (!r)
 		r = vd_volumes_init(pool);
 	if (!r)
 		r = format_trees(pool);
-	for (m = 0; m < pool->nmembers && !r; m++)
-		r = label_write(pool, m);
 	pool_free(pool);
 	return r;
 }

@@ -37,7 +37,8 @@ struct vd_format_spec {
 	uint32_t policy;             /* VD_POLICY_* */
 };
 /* Writes labels, superblocks, an empty journal to all members.  Crash effect:
- * a pool exists only once every label is written, which is last. Class B.
+ * a pool, with all its members, exists once one of them has a superblock, which is
+ * last; labels alone are no pool (-ENODATA when it is opened). Class B.
  * -EINVAL spec out of range; -ENOSPC a member is too small. */
 int vd_pool_format(const struct vd_host *host, const struct vd_format_spec *spec) __must_check;
 

@@ -47,6 +47,62 @@ static void cut_everywhere(struct world *base, void (*before)(struct world *w), 
 		}
 }
 
+/* ---- crashes while a pool is made -------------------------------------- */
+
+/* The same each time; whether it was made to the end. */
+static bool format_until(struct sim *sim, unsigned nmembers, const uint64_t *blocks, uint64_t after)
+{
+	uint8_t ids[3][16];
+	struct vd_format_spec spec = { .name = "p0", .uuid = { 1, 2, 3 }, .nmembers = nmembers, .blocks = blocks,
+				       .member_uuid = (const uint8_t(*)[16])ids, .sector_size = 512, .journal_blocks = 64 };
+	struct vd_host host;
+	unsigned m;
+
+	for (m = 0; m < nmembers; m++)
+		memset(ids[m], (int)m + 1, 16);
+	sim_host(sim, &host);
+	sim_cut(sim, after);
+	return !vd_pool_format(&host, &spec);
+}
+
+static void a_pool_is_made_with_all_its_members_or_not_at_all(void **state)
+{
+	const uint64_t blocks[3] = { 3000, 2500, 4000 };
+	unsigned n, again, some = 0, none = 0;
+	bool whole = false;
+	uint64_t after;
+
+	(void)state;
+	for (n = 1; n <= 3; n++)
+		for (after = 0, whole = false; !whole; after++)
+			for (again = 0; again < 6; again++) {
+				struct sim *sim = sim_new(cli.seed + after * 10 + again, n, blocks, 1);
+				struct vd_pool *pool;
+				struct vd_pool_info info;
+				struct vd_host host;
+				uint64_t faults = 0;
+				int r;
+
+				whole = format_until(sim, n, blocks, after);
+				sim_crash(sim, again ? SIM_POWER_CUT : SIM_KILL);
+				sim_host(sim, &host);
+				r = vd_pool_open(&host, 0, NULL, &pool);
+				assert_true(!r || (r == -ENODATA && !whole));
+				none += r != 0;
+				some += !r;
+				if (!r) {
+					vd_pool_info(pool, &info);
+					assert_int_equal(info.mode, VD_MODE_RW);
+					assert_int_equal(info.nmissing, 0);
+					assert_int_equal(vd_check(pool, 0, NULL, NULL, NULL, &faults), 0);
+					assert_int_equal(faults, 0);
+					assert_int_equal(vd_pool_close(pool), 0);
+				}
+				sim_free(sim);
+			}
+	assert_true(some > 18 && none > 18); /* cut before and after it was there */
+}
+
 /* ---- crashes in a short story ----------------------------------------- */
 
 static void torn_before(struct world *w)
@@ -585,6 +641,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(a_block_is_not_reused_before_the_record_that_freed_it_is_durable),
+		T(a_pool_is_made_with_all_its_members_or_not_at_all),
 		T(a_torn_journal_followed_by_a_second_crash),
 		T(copies_of_the_journal_are_levelled_after_a_crash),
 		T(a_group_snapshot_is_there_as_a_whole_or_not),
