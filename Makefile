@@ -86,7 +86,7 @@ help:
 DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uuid-dev \
 	libudev-dev libdevmapper-dev libisal-dev nbdkit-plugin-dev libnbd-dev
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
-DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils clang libclang-rt-14-dev llvm mandoc binutils
+DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
 DEPS_STAMP := build/.deps-$(shell echo $(DEB_ALL) | cksum | cut -d' ' -f1)
 

@@ -108,7 +108,7 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	sleep 0.3
 	kill -TERM $SERVER
 	local i
-	for ((i = 0; i < 500; i++)); do kill -0 $SERVER 2>/dev/null || break; sleep 0.02; done
+	for ((i = 0; i < 3000; i++)); do kill -0 $SERVER 2>/dev/null || break; sleep 0.02; done
 	kill $copy 2>/dev/null || true
 	wait $copy || true
 	! kill -0 $SERVER 2>/dev/null || return 1

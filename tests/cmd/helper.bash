@@ -61,7 +61,7 @@ end_servers()
 	local p i
 	for p in $(server_pids); do
 		kill "-$1" "$p" 2>/dev/null
-		for ((i = 0; i < 500; i++)); do
+		for ((i = 0; i < 3000; i++)); do
 			[ -d "/proc/$p" ] && [[ $(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null) != [ZX] ]] || break
 			sleep 0.02
 		done
@@ -117,7 +117,7 @@ serve()
 	nbdkit -f --threads "${THREADS:-16}" -U "$S" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=p "$@" 2>"$T/run/serve.log" 3>&- &
 	SERVER=$!
 	local i
-	for ((i = 0; i < 500; i++)); do
+	for ((i = 0; i < 3000; i++)); do
 		[ -e "$T/run/p.ctl" ] && [ -S "$S" ] && return 0
 		kill -0 $SERVER 2>/dev/null || break
 		sleep 0.02
@@ -136,5 +136,6 @@ io()
 }
 uri() { echo "nbd+unix:///$1?socket=$S"; }
 field() { vdls --noheadings --nosuffix --units b -o "$2" "$1" | tr -d ' '; }
-wait_for() { local i; for ((i = 0; i < 500; i++)); do "$@" >/dev/null 2>&1 && return 0; sleep 0.02; done; echo "never: $*"; return 1; }
+# a minute: what takes long on a slow machine is no fault
+wait_for() { local i; for ((i = 0; i < 3000; i++)); do "$@" >/dev/null 2>&1 && return 0; sleep 0.02; done; echo "never: $*"; return 1; }
 random() { head -c "$1" /dev/urandom; }

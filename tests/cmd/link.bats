@@ -121,8 +121,8 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	ok vdlink p/v
 	mkfs.ext4 -q "$(D v)"
 	mount "$(D v)" mnt
-	( cd mnt && exec sleep 60 3>&- ) &
-	wait_for eval "readlink /proc/$!/cwd | grep mnt"
+	( cd mnt && exec sleep 600 3>&- ) &
+	wait_for eval "readlink /proc/$!/cwd | grep mnt && grep sleep /proc/$!/comm"
 	must 4 vdunlink p/v
 	says "in use by sleep ($!)"
 	mountpoint mnt
@@ -135,8 +135,8 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 @test "a device that is open is not taken away, and says by whom" {
 	linkable
 	ok vdlink p/v
-	sleep 60 <"$(D v)" 3>&- &
-	wait_for eval "readlink /proc/$!/fd/0 | grep loop"
+	sleep 600 <"$(D v)" 3>&- &
+	wait_for eval "readlink /proc/$!/fd/0 | grep loop && grep sleep /proc/$!/comm"
 	must 4 vdunlink p/v
 	says "sleep ($!)"
 	kill $!
@@ -341,7 +341,7 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	truncate -s 32m plain
 	printf '2048,20480\n' | sfdisk -q plain
 	local l
-	l=$(losetup -fP --show plain)
+	l=$(losetup -fP --show plain) || skip "no loop device"
 	sleep 0.2
 	[ -b "${l}p1" ] || { losetup -d "$l"; skip "this kernel shows no partitions of loop devices"; }
 	losetup -d "$l"
