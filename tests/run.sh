@@ -38,7 +38,7 @@ run_one()
 	case $suite in
 	cmd)
 		# bats keeps file descriptor 3: nothing a test leaves behind may hold it
-		timeout -k 10 "${TEST_TIMEOUT:-600}" bats --tap "$test" >"$log" 2>&1 3>&- ;;
+		timeout -k 10 "${TEST_TIMEOUT:-1800}" bats --tap "$test" >"$log" 2>&1 3>&- ;;
 	fuzz)
 		local corpus=tests/fuzz/corpus/${name#fuzz_} work=build/fuzz/work/${name#fuzz_}
 		mkdir -p "$work"
@@ -47,7 +47,7 @@ run_one()
 	soak)
 		CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 10 $((VD_SOAK_SECONDS + 600)) "$test" >"$log" 2>&1 ;;
 	*)
-		CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 10 "${TEST_TIMEOUT:-900}" "$test" >"$log" 2>&1 ;;
+		CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 10 "${TEST_TIMEOUT:-1800}" "$test" >"$log" 2>&1 ;;
 	esac
 	rc=$?
 	t1=$(date +%s.%N)

@@ -36,7 +36,7 @@ static bool job_start(struct job *j)
 {
 	unsigned i;
 
-	alarm(60);
+	alarm(300);
 	pthread_create(&j->t, NULL, job_main, j);
 	for (i = 0; i < 60 && !__atomic_load_n(&j->done, __ATOMIC_ACQUIRE); i++)
 		usleep(500);

@@ -130,7 +130,7 @@ static void two_snapshots_at_once_both_wait_for_a_write_in_place(void **state)
 	struct vd_io io;
 
 	(void)state;
-	alarm(30);
+	alarm(300);
 	one.origin = two.origin = id;
 	put(w, vol, 0, 8, 1);
 	begin(vol, 0, 8, &io, VD_RUN_DATA);
@@ -160,7 +160,7 @@ static void a_part_of_a_block_is_written_while_another_part_is_in_flight_over_a_
 	struct vd_io io;
 
 	(void)state;
-	alarm(30);
+	alarm(300);
 	snap.origin = id;
 	part.vol = vol;
 	put(w, vol, 0, 8, 1);
@@ -193,7 +193,7 @@ static void a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owne
 	int r;
 
 	(void)state;
-	alarm(30);
+	alarm(300);
 	put(w, vol, 0, 16, 1);
 	s.origin = id;
 	assert_int_equal(vd_snapshot(w->pool, &s, 1), 0);

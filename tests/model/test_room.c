@@ -727,6 +727,6 @@ int main(int argc, char **argv)
 
 	cli_start(&cli, argc, argv);
 	signal(SIGALRM, story_too_long);
-	alarm(500);
+	alarm(1500);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

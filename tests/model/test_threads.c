@@ -545,7 +545,7 @@ int main(int argc, char **argv)
 	cli_start(&cli, argc, argv);
 	signal(SIGALRM, too_long);
 	while (cli_more(&cli, 0)) {
-		alarm(240);
+		alarm(900);
 		run(cli_run_seed(&cli), vd_min(2.5, vd_max(0.5, (double)cli.seconds / 4)), &total);
 	}
 	printf("# %llu runs, %llu writes, %llu group snapshots, %llu checks beside I/O, %.1f s\n1..1\nok 1 - test_threads\n",

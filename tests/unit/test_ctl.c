@@ -102,11 +102,21 @@ static int64_t error_of(int fd)
 
 static void server_still_answers(void)
 {
-	struct vol_pool *client = rig_open("t", 0);
+	struct vol_pool *client;
 	struct json_object *a;
+	int r = -EAGAIN;
 
-	assert_true(vol_pool_is_remote(client));
-	assert_int_equal(rig_call(client, &a, "{'op':'ping'}"), 0);
+	/* Connections that ended count until that is noticed. */
+	for (unsigned i = 0; r == -EAGAIN && i < 6000; i++) {
+		if (i) {
+			rig_close(client);
+			usleep(10000);
+		}
+		client = rig_open("t", 0);
+		assert_true(vol_pool_is_remote(client));
+		r = rig_call(client, &a, "{'op':'ping'}");
+	}
+	assert_int_equal(r, 0);
 	assert_string_equal(json_str(a, "name"), "t");
 	assert_string_equal(json_str(a, "nbd"), "/somewhere");
 	json_object_put(a);
@@ -233,7 +243,6 @@ static void more_connections_than_there_may_be_get_an_error(void **state)
 	assert_int_equal(refused, N(fd) - 64);
 	for (unsigned i = 0; i < N(fd); i++)
 		close(fd[i]);
-	sleep(1); /* those that ended are noticed */
 	server_still_answers();
 }
 

@@ -213,7 +213,7 @@ static void a_kill_at_any_instant_loses_nothing_appended(void **state) /* I10, J
 		assert_true(pid >= 0);
 		if (!pid)
 			work_until_killed(g);
-		alarm(60);
+		alarm(300);
 		while (!run && !vd_atomic_read(&g->progress)) /* on a slow machine not even one would be appended */
 			usleep(100);
 		alarm(0);
