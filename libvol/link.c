@@ -469,7 +469,7 @@ static int drop_device(const struct link_info *l)
 			unlink(file);
 	}
 	/* It ends on its own: its connections must be gone before the server counts them. */
-	for (unsigned ms = 0; !r && front_runs(l->front) && ms < 3000; ms += 5)
+	for (unsigned ms = 0; !r && front_runs(l->front) && ms < 10000; ms += 5)
 		nap(5);
 	return r;
 }
@@ -710,16 +710,18 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 static void stop_if_unused(struct vol_pool *p)
 {
 	struct json_object *a;
-	bool stopped;
+	bool stopped, linked = false;
 	char socket[VOL_NAME_SIZE];
 
 	if (!vol_pool_is_remote(p))
 		return;
-	/* The front's connections end a moment after the front. */
-	for (unsigned i = 0; i < 20; i++) {
+	/* The front's connections end a moment after the front, a long one where many
+	 * processes want to run; with another link there is nothing to wait for. */
+	for (unsigned i = 0; i < (linked ? 20 : 150); i++) {
 		if (call(p, request("stop-if-unused", NULL), &a))
 			return;
 		stopped = json_flag(a, "stopped");
+		linked = json_flag(a, "linked");
 		json_object_put(a);
 		if (stopped) {
 			snprintf(socket, sizeof(socket), "%s", vol_pool_name(p));

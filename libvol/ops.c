@@ -14,7 +14,7 @@
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
  *   flush  checkpoint
- *   stop-if-unused  → stopped: true, or false and reason
+ *   stop-if-unused  → stopped: true, or false and reason, linked
  *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
  *   create          volume size|base [readonly] [attrs] [locked] [reserve] → id uuid size
  *   remove          volume → id
@@ -875,12 +875,14 @@ static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 
 	if (!hooks || !hooks->stop)
 		return op_fail(rq, -EOPNOTSUPP, "pool %s has no server that could be stopped", rq->pool->name);
-	n = hooks->connections ? hooks->connections(hooks->arg) : 0;
-	if (n)
-		snprintf(reason, sizeof(reason), "%u NBD connection%s open", n, n == 1 ? " is" : "s are");
-	r = n ? 1 : local_pointer(rq, reason, sizeof(reason));
+	r = local_pointer(rq, reason, sizeof(reason));
 	if (r < 0)
 		return op_fail(rq, r, "pool %s: whether it is used cannot be found out: %s", rq->pool->name, vol_strerror(r));
+	json_set_bool(result, "linked", r);
+	n = hooks->connections ? hooks->connections(hooks->arg) : 0;
+	if (!r && n)
+		snprintf(reason, sizeof(reason), "%u NBD connection%s open", n, n == 1 ? " is" : "s are");
+	r = r || n;
 	json_set_bool(result, "stopped", !r);
 	if (r)
 		json_set_str(result, "reason", reason);

@@ -113,7 +113,7 @@ make_volume() { ok vdcreate p/"${1:-v}" -L "${2:-64m}"; }
 serve()
 {
 	S=$T/run/s.nbd
-	rm -f "$S"
+	rm -f "$S" "$T"/run/*.ctl # a killed one's: what is there must be the new one's
 	nbdkit -f --threads "${THREADS:-16}" -U "$S" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=p "$@" 2>"$T/run/serve.log" 3>&- &
 	SERVER=$!
 	local i
