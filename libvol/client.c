@@ -201,7 +201,7 @@ int vol_client_call(struct vol_client *c, struct json_object *request, vol_part_
 	bool may_end = may_be_ended(request), again = true;
 	const char *text;
 	size_t len;
-	int r;
+	int r, sent;
 
 	text = json_object_to_json_string_length(request, JSON_C_TO_STRING_PLAIN, &len);
 	if (!text)
@@ -217,20 +217,21 @@ retry:
 		r = send_all(c->fd, text, len);
 	if (!r)
 		r = send_all(c->fd, "\n", 1);
-	if (r == -EPIPE && again) { /* it closed an idle connection before it read anything */
-		disconnect(c);
-		goto retry;
-	}
-	if (r) {
-		disconnect(c);
-		snprintf(err->text, sizeof(err->text), "the pool's server cannot be reached: %s", vol_strerror(r));
-		return r;
-	}
+	sent = r;
 	for (;;) {
 		struct json_object *o, *v;
 		char *line = NULL;
 		size_t used = 0;
-		r = recv_line(c, may_end, &line, &used);
+		/* One that will not have us says so and closes, before it has read anything. */
+		if (!sent || sent == -EPIPE || sent == -ECONNRESET)
+			r = recv_line(c, may_end, &line, &used);
+		if (r && sent) {
+			disconnect(c);
+			if (again) /* an idle connection that it closed */
+				goto retry;
+			snprintf(err->text, sizeof(err->text), "the pool's server cannot be reached: %s", vol_strerror(sent));
+			return sent;
+		}
 		if (r) {
 			snprintf(err->text, sizeof(err->text), r == -EINTR ? "interrupted" :
 				 "the pool's server ended the connection without an answer (%s); whether \"%s\" was done is not known",

@@ -233,6 +233,7 @@ static void half_a_line_and_a_lost_client_harm_nobody(void **state)
 
 static void more_connections_than_there_may_be_get_an_error(void **state)
 {
+	struct vol_pool *client;
 	int fd[70], refused = 0;
 
 	(void)state;
@@ -241,6 +242,10 @@ static void more_connections_than_there_may_be_get_an_error(void **state)
 	for (unsigned i = 64; i < N(fd); i++)
 		refused += error_of(fd[i]) == -EAGAIN;
 	assert_int_equal(refused, N(fd) - 64);
+	client = rig_open("t", 0);
+	usleep(50000); /* so that it is refused before it has asked */
+	assert_int_equal(rig_call(client, NULL, "{'op':'ping'}"), -EAGAIN);
+	rig_close(client);
 	for (unsigned i = 0; i < N(fd); i++)
 		close(fd[i]);
 	server_still_answers();
