@@ -59,7 +59,7 @@
 #define CLIENT_PURPOSE "nbd client"
 #define EXPORTS_SHOWN 9999 /* nbdkit refuses to list more */
 #define REQUEST_MAX (32u << 20)
-#define DYING_MS 5000u /* for the last requests of a client that has died */
+#define DYING_MS 20000u /* for the last requests of a client that has died */
 
 static const char *pool_name;
 static const char *nbd_socket;

@@ -42,7 +42,7 @@ run_one()
 	fuzz)
 		local corpus=tests/fuzz/corpus/${name#fuzz_} work=build/fuzz/work/${name#fuzz_}
 		mkdir -p "$work"
-		timeout -k 10 $((FUZZ_SECONDS + 120)) "$test" -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=2048 \
+		timeout -k 10 $((FUZZ_SECONDS + 900)) "$test" -max_total_time="$FUZZ_SECONDS" -timeout=60 -rss_limit_mb=2048 \
 			-seed="${FUZZ_SEED:-1}" -print_final_stats=1 -artifact_prefix="$work/" "$work" $([ -d "$corpus" ] && echo "$corpus") >"$log" 2>&1 ;;
 	soak)
 		CMOCKA_MESSAGE_OUTPUT=TAP timeout -k 10 $((VD_SOAK_SECONDS + 600)) "$test" >"$log" 2>&1 ;;

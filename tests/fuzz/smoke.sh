@@ -20,7 +20,7 @@ if [ "${1:-}" = --merge ]; then
 	target=$2 corpus=tests/fuzz/corpus/$2
 	shift 2
 	mkdir -p "$corpus"
-	exec build/fuzz/fuzz_"$target" -merge=1 -timeout=10 -rss_limit_mb=2048 "$corpus" "$@"
+	exec build/fuzz/fuzz_"$target" -merge=1 -timeout=60 -rss_limit_mb=2048 "$corpus" "$@"
 fi
 
 seconds=${1:-20}
@@ -31,12 +31,12 @@ failed=0
 for target in ${*:-$all}; do
 	corpus=tests/fuzz/corpus/$target found=build/fuzz/found/$target fresh=build/fuzz/work/$target log=build/fuzz/$target.log
 	mkdir -p "$found" "$fresh"
-	options="-timeout=10 -rss_limit_mb=2048 -artifact_prefix=$found/"
+	options="-timeout=60 -rss_limit_mb=2048 -artifact_prefix=$found/"
 	# The corpus by itself first: it must not fail, whatever the time.
 	# shellcheck disable=SC2086
-	if ! timeout -k 10 600 build/fuzz/fuzz_"$target" $options "$corpus"/* >"$log" 2>&1; then
+	if ! timeout -k 10 1800 build/fuzz/fuzz_"$target" $options "$corpus"/* >"$log" 2>&1; then
 		how="an input of the corpus fails"
-	elif ! timeout -k 10 $((seconds + 300)) build/fuzz/fuzz_"$target" $options -max_total_time="$seconds" -print_final_stats=1 \
+	elif ! timeout -k 10 $((seconds + 900)) build/fuzz/fuzz_"$target" $options -max_total_time="$seconds" -print_final_stats=1 \
 		"$fresh" "$corpus" >"$log" 2>&1; then
 		how="a fresh input fails"
 	else
