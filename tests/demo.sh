@@ -172,7 +172,7 @@ kill_server()
 		done
 		p=$(server_pid)
 		[ -n "$p" ] && kill -9 "$p" && n=$((n + 1))
-		for ((q = 0; q < 500; q++)); do
+		for ((q = 0; q < 3000; q++)); do
 			[ -n "$(server_pid)" ] && [ "$(server_pid)" != "$p" ] && break
 			sleep 0.01
 		done
@@ -196,7 +196,7 @@ verify_flushed()
 unlink_all()
 {
 	vdunlink $POOL/data@monday $POOL/data || return 1
-	for ((q = 0; q < 200; q++)); do [ -z "$(server_pid)" ] && break; sleep 0.02; done
+	for ((q = 0; q < 3000; q++)); do [ -z "$(server_pid)" ] && break; sleep 0.02; done
 	[ -z "$(server_pid)" ] || { echo "the server still runs"; return 1; }
 	NOTE="mounts, devices and the server are gone"
 }

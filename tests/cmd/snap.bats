@@ -191,7 +191,8 @@ load helper
 	make_pool 2 512m
 	make_volume v 64m
 	serve
-	fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=4k --iodepth=4 --size=64m --time_based --runtime=6 \
+	# at a rate that does not fill the pool, however fast the machine is
+	fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=4k --iodepth=4 --size=64m --time_based --runtime=6 --rate_iops=10000 \
 		--output=fio.out 3>&- &
 	local i
 	for i in $(seq 200); do vdsnap -q p/v -n s"$i" || return 1; done
