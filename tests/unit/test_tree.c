@@ -691,7 +691,8 @@ static void *reader(void *arg)
 {
 	uint64_t x = (uintptr_t)arg * 7919 + 1, n = 0;
 
-	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+	/* One at least: it may come to run when all is over. */
+	do {
 		struct vd_ext e;
 		int r;
 
@@ -700,7 +701,7 @@ static void *reader(void *arg)
 		if (r || (e.kind == VD_DATA) != (e.v % 10 == 0))
 			return (void *)(intptr_t)-1;
 		n++;
-	}
+	} while (!__atomic_load_n(&stop, __ATOMIC_RELAXED));
 	return (void *)(intptr_t)n;
 }
 
