@@ -54,17 +54,29 @@ static bool cut_dying(const struct vd_volume *vol)
 
 /* ---- cut --------------------------------------------------------------- */
 
+/* For what replace_root() may want. */
+static int make_blank(struct vd_volume *vol)
+{
+	if (!vol->blank)
+		vol->blank = vd_layer_bottom(vol->pool, &vol->disk_root);
+	return vol->blank ? 0 : -ENOMEM;
+}
+
 static int make_spares(struct vd_pool *pool)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_list *pos;
 	int r = vd_layer_spare(&vs->index);
 
+	if (!r)
+		r = make_blank(&vs->index);
 	vd_list_for_each(pos, &vs->all) {
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
 		if (!r && (vol->opens || vd_volume_is_dirty(vol)))
 			r = vd_layer_spare(vol);
+		if (!r && vd_record_flags(vol) & VD_VOL_DELETING)
+			r = make_blank(vol);
 	}
 	return r;
 }
@@ -173,6 +185,15 @@ static int count_consumers(struct ckpt *c)
 	return r;
 }
 
+static struct vd_layer *fill(struct vd_layer **blank, const struct vd_root *root)
+{
+	struct vd_layer *l = *blank;
+
+	*blank = NULL;
+	l->root = *root;
+	return l;
+}
+
 static int fold_layer(struct vd_pool *pool, struct vd_layer *l)
 {
 	struct vd_layer *parent = l->parent;
@@ -189,8 +210,8 @@ static int fold_layer(struct vd_pool *pool, struct vd_layer *l)
 		r = vd_tree_hold(pool, &root);
 	if (r)
 		return r;
-	l->folded = vd_layer_bottom(pool, &root);
-	return l->folded ? 0 : -ENOMEM;
+	l->folded = fill(&l->blank, &root);
+	return 0;
 }
 
 /* The tree a volume has now; the record's reference on it is ours. */
@@ -200,13 +221,11 @@ static const struct vd_root *folded_root(const struct vd_volume *vol)
 }
 
 /* What the checkpoint leaves the volume with, when folding its layers is not all. */
-static int replace_root(struct vd_volume *vol, const struct vd_root *root)
+static void replace_root(struct vd_volume *vol, const struct vd_root *root)
 {
 	vol->cut_root = *root;
-	if (vd_root_same(root, folded_root(vol)))
-		return 0;
-	vol->cut_new = vd_layer_bottom(vol->pool, root);
-	return vol->cut_new ? 0 : -ENOMEM;
+	if (!vd_root_same(root, folded_root(vol)))
+		vol->cut_new = fill(&vol->blank, root);
 }
 
 static int drop_page(struct vd_pool *pool, struct vd_volume *vol)
@@ -258,10 +277,9 @@ static int fold_dying(struct ckpt *c, struct vd_volume *vol, struct vd_root *ind
 
 	if (root.ptr.gen)
 		r = vd_tree_trim(pool, &root, vol->id, TRIM_PAGES, &left);
-	if (!r)
-		r = replace_root(vol, &root);
 	if (r)
 		return r;
+	replace_root(vol, &root);
 	if (root.ptr.gen) {
 		c->dying++;
 		return write_record(c, vol);
@@ -300,7 +318,7 @@ static int fold(struct ckpt *c)
 		r = cut_dying(vol) ? fold_dying(c, vol, &root) : write_record(c, vol);
 	}
 	if (!r && index->cut_base)
-		r = replace_root(index, &root);
+		replace_root(index, &root);
 	if (!r)
 		r = vd_space_fold(pool);
 	return r;

@@ -126,7 +126,7 @@ void vd_volume_settle(struct vd_volume *vol)
 
 struct vd_layer *vd_layer_bottom(struct vd_pool *pool, const struct vd_root *root)
 {
-	struct vd_layer *l = vd_zalloc(pool, sizeof(*l)); /* and no overlay: made in a checkpoint (I7) */
+	struct vd_layer *l = vd_zalloc(pool, sizeof(*l)); /* and no overlay */
 
 	if (l) {
 		l->refs = 1;
@@ -143,6 +143,7 @@ void vd_layer_put(struct vd_pool *pool, struct vd_layer *l)
 
 		vd_atomic_add(&pool->volumes->overlay, -(int64_t)l->ov.count);
 		vd_ov_fini(&l->ov);
+		vd_free(pool, l->blank);
 		vd_free(pool, l);
 		l = parent;
 	}
@@ -157,7 +158,9 @@ int vd_layer_spare(struct vd_volume *vol)
 	l = vd_zalloc(vol->pool, sizeof(*l));
 	if (!l)
 		return -ENOMEM;
-	if (vd_ov_init(&l->ov, &vol->pool->host)) {
+	l->blank = vd_layer_bottom(vol->pool, &(struct vd_root){ .height = 0 });
+	if (!l->blank || vd_ov_init(&l->ov, &vol->pool->host)) {
+		vd_free(vol->pool, l->blank);
 		vd_free(vol->pool, l);
 		return -ENOMEM;
 	}
@@ -212,6 +215,7 @@ void vd_volume_teardown(struct vd_volume *vol)
 
 	if (vol->spare)
 		vd_layer_put(pool, vol->spare);
+	vd_free(pool, vol->blank);
 	vd_atomic_add(&pool->volumes->overlay, -(int64_t)vol->active.count);
 	vd_ov_fini(&vol->active);
 	vd_rwlock_fini(&vol->map);

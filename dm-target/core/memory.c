@@ -76,6 +76,19 @@ void vd_memory_open(struct vd_pool *pool, bool open)
 	vd_spin_unlock(&pool->memory->lock);
 }
 
+bool vd_memory_is_open(struct vd_pool *pool)
+{
+	struct vd_memory *m = pool->memory;
+	bool open = false;
+
+	if (m) {
+		vd_spin_lock(&m->lock);
+		open = m->open;
+		vd_spin_unlock(&m->lock);
+	}
+	return open;
+}
+
 bool vd_memory_low(struct vd_pool *pool, size_t size)
 {
 	struct vd_memory *m = pool->memory;

@@ -118,13 +118,13 @@ static void node_unhash(struct vd_cache *c, struct vd_node *n)
 	vd_atomic_add(&c->nodes, -1);
 }
 
-static struct vd_node *node_alloc(struct vd_pool *pool)
+static struct vd_node *node_try(struct vd_pool *pool)
 {
-	struct vd_node *n = vd_zalloc(pool, sizeof(*n));
+	struct vd_node *n = vd_zalloc_must(pool, sizeof(*n));
 
 	if (!n)
 		return NULL;
-	n->data = vd_alloc(pool, VD_BLOCK);
+	n->data = vd_alloc_must(pool, VD_BLOCK);
 	if (!n->data) {
 		vd_free(pool, n);
 		return NULL;
@@ -203,6 +203,19 @@ static void shrink(struct vd_pool *pool)
 	}
 }
 
+static uint64_t drop_from(struct vd_pool *pool, uint64_t gen, bool idle);
+
+/* A fold goes before what readers have put into the cache since it began (I7). */
+static struct vd_node *node_alloc(struct vd_pool *pool)
+{
+	struct vd_node *n = node_try(pool);
+
+	if (vd_likely(n) || !vd_memory_is_open(pool))
+		return n;
+	drop_from(pool, 0, true);
+	return node_try(pool);
+}
+
 int vd_cache_init(struct vd_pool *pool, uint64_t max_bytes)
 {
 	struct vd_cache *c = vd_zalloc(pool, sizeof(*c));
@@ -253,7 +266,7 @@ static uint64_t drop_from(struct vd_pool *pool, uint64_t gen, bool idle)
 
 		vd_list_init(&gone);
 		vd_spin_lock(&s->lock);
-		s->forgets++;
+		s->forgets += !idle; /* those dropped as idle are good, and may come back */
 		vd_list_for_each_safe(pos, tmp, &s->ring) {
 			struct vd_node *n = vd_container(pos, struct vd_node, lru);
 

@@ -69,6 +69,7 @@ void vd_memory_fini(struct vd_pool *pool);
 /* Between true and false what the host has no memory for comes from the place kept for
  * checkpoints. ckpt_lock. */
 void vd_memory_open(struct vd_pool *pool, bool open);
+bool vd_memory_is_open(struct vd_pool *pool); /* Class N. */
 bool vd_memory_low(struct vd_pool *pool, size_t size); /* half of the pieces for such sizes are taken. Class N. */
 void *vd_memory_last(struct vd_pool *pool, size_t size); /* NULL: no. Class N. */
 bool vd_memory_back(struct vd_pool *pool, void *p);      /* false: not from there. Class N. */
@@ -76,9 +77,21 @@ bool vd_memory_back(struct vd_pool *pool, void *p);      /* false: not from ther
 /* Class B. */
 static inline void *vd_alloc(struct vd_pool *pool, size_t size)
 {
-	void *p = pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
+	return pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
+}
+/* What a fold may want: nodes, groups.  Nobody else takes from the place that is kept for it. */
+static inline void *vd_alloc_must(struct vd_pool *pool, size_t size)
+{
+	void *p = vd_alloc(pool, size);
 
 	return vd_likely(p) ? p : vd_memory_last(pool, size);
+}
+static inline void *vd_zalloc_must(struct vd_pool *pool, size_t size)
+{
+	void *p = vd_alloc_must(pool, size);
+	if (p)
+		memset(p, 0, size);
+	return p;
 }
 static inline void *vd_zalloc(struct vd_pool *pool, size_t size)
 {

@@ -198,7 +198,7 @@ static int page_read(struct vd_pool *pool, struct space_group *g, const struct v
 		goto out;
 	if (part == 0) {
 		g->csize = width > 7 ? 4 : 1;
-		g->counts = vd_zalloc(pool, VD_GROUP_BLOCKS * g->csize);
+		g->counts = vd_zalloc_must(pool, VD_GROUP_BLOCKS * g->csize);
 		if (!g->counts) {
 			r = -ENOMEM;
 			goto out;
@@ -349,7 +349,7 @@ static void group_derive(const struct vd_space *s, struct space_group *g)
 static struct space_group *group_new(struct vd_pool *pool, uint64_t nr)
 {
 	struct vd_space *s = pool->space;
-	struct space_group *g = vd_zalloc(pool, sizeof(*g));
+	struct space_group *g = vd_zalloc_must(pool, sizeof(*g));
 	uint64_t first = nr << VD_GROUP_SHIFT, left;
 
 	if (!g)
@@ -447,7 +447,7 @@ static int group_widen(struct vd_pool *pool, struct space_group *g, unsigned csi
 
 	if (g->csize >= csize)
 		return 0;
-	counts = vd_zalloc(pool, VD_GROUP_BLOCKS * csize);
+	counts = vd_zalloc_must(pool, VD_GROUP_BLOCKS * csize);
 	if (!counts)
 		return -ENOMEM;
 	for (unsigned i = 0; i < g->exist; i++) {

@@ -20,7 +20,7 @@
 
 int space_member_add(struct vd_pool *pool, struct vd_space *s)
 {
-	struct space_member *m = vd_zalloc(pool, sizeof(*m));
+	struct space_member *m = vd_zalloc_must(pool, sizeof(*m));
 	uint64_t blocks = pool->member[s->nmembers].blocks;
 
 	if (!m)

@@ -26,6 +26,8 @@ int space_stage_ready(struct vd_pool *pool, struct space_group *g, enum space_st
 	if (g->stage[st])
 		return 0;
 	g->stage[st] = pool->host.alloc(pool->host.ctx, SPACE_WORDS * 8, how);
+	if (!g->stage[st]) /* or the group, which is from there perhaps, would stay in memory for good */
+		g->stage[st] = vd_memory_last(pool, SPACE_WORDS * 8);
 	if (!g->stage[st]) {
 		if (!s->warned_leak)
 			vd_log(pool, VD_LOG_WARN, "no memory: freed blocks of member %a are not used again before the next opening", g->m->index, 0);

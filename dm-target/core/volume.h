@@ -26,6 +26,7 @@ struct vd_layer {
 	/* the running checkpoint's, ckpt_lock */
 	struct vd_layer *next, *fold_next;
 	struct vd_layer *folded;  /* the bottom layer that will replace this one */
+	struct vd_layer *blank;   /* which is made along with it: a fold of many must not want for memory (I7) */
 	unsigned needed;
 	bool marked;
 };
@@ -126,6 +127,7 @@ struct vd_volume {
 	uint64_t cut_mapped, cut_snapshot, cut_own;
 	struct vd_root cut_root;  /* what the fold made of it; of the index always the newest */
 	struct vd_layer *cut_new; /* bottom layer for cut_root when it is not cut_base's own */
+	struct vd_layer *blank;   /* for that; meta */
 	struct vd_list cut;
 	bool gone;                /* deletion has ended */
 };
