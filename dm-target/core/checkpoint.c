@@ -670,14 +670,21 @@ static int settle(struct vd_pool *pool)
 	return r;
 }
 
-int vd_space_settle(struct vd_pool *pool)
+int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough)
 {
+	struct vd_volumes *vs = pool->volumes;
+	bool room;
 	int r;
 
-	vd_mutex_lock(&pool->volumes->work_lock);
-	r = settle(pool);
-	vd_mutex_unlock(&pool->volumes->work_lock);
-	return r;
+	vd_mutex_lock(&vs->work_lock);
+	do {
+		r = settle(pool);
+		room = enough(pool, vol);
+	} while (!r && !room && vd_atomic_read(&vs->dying));
+	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
+		room = enough(pool, vol);
+	vd_mutex_unlock(&vs->work_lock);
+	return r || room ? r : -ENOSPC;
 }
 
 int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)

@@ -977,7 +977,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 		return -EROFS;
 	if (v >= end)
 		return 0;
-	r = vd_reserve_admit(vol->pool); /* pages are copied under a snapshot */
+	r = vd_reserve_admit(vol->pool, vol); /* pages are copied under a snapshot */
 	if (r)
 		return r;
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);

@@ -22,7 +22,8 @@
  * R5  Unmapping, snapshots and new volumes go on in a pool that is full for data, and cost
  *     metadata.  So that this is not missing when a promise is kept, half as much again as
  *     the reserve is there when a promise is made, and those to whom nothing is promised
- *     leave it; unmapping is refused when it is used up.
+ *     leave it.  When it is used up they are refused, but for unmapping by those who pay for
+ *     it with their promise or with what they give back.
  *
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
@@ -103,22 +104,27 @@ uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol)
 }
 
 /* Half the reserve is for changes in a full pool while nothing is promised; else what R5
- * keeps from writers is. */
-static bool room_for_change(struct vd_pool *pool)
+ * keeps from writers is.  To vol, which unmaps, its own promise is no hindrance: metadata is
+ * a part of it.  Nor is any, if each of its blocks is free again when it is unmapped: that
+ * is more than the pages that are split by it. */
+static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
 {
-	uint64_t promised = vd_space_promised(pool), kept = promised ? pool->reserve_blocks + promised : pool->reserve_blocks / 2;
+	uint64_t promised = vd_space_promised(pool), own = 0;
+	bool frees = false;
 
-	return vd_space_free(pool) >= vd_meta_need(pool) + kept;
+	if (vol) {
+		vd_read_lock(&vol->map);
+		own = (uint64_t)vd_atomic_read(&vol->promised);
+		frees = !vol->last_snapshot && !vol->has_base;
+		vd_read_unlock(&vol->map);
+	}
+	return vd_space_free(pool) >= vd_meta_need(pool) + vd_space_held(pool) +
+	       (promised && !frees ? pool->reserve_blocks + promised - vd_min(promised, own) : pool->reserve_blocks / 2);
 }
 
-int vd_reserve_admit(struct vd_pool *pool)
+int vd_reserve_admit(struct vd_pool *pool, struct vd_volume *vol)
 {
-	int r;
-
-	if (vd_likely(room_for_change(pool)))
-		return 0;
-	r = vd_space_settle(pool);
-	return r || room_for_change(pool) ? r : -ENOSPC;
+	return vd_likely(room_for_change(pool, vol)) ? 0 : vd_space_settle(pool, vol, room_for_change);
 }
 
 uint64_t vd_reserve_most(struct vd_pool *pool)

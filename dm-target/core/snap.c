@@ -352,7 +352,7 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 			return -EINVAL;
 	if (!vd_pool_writable(pool))
 		return -EROFS;
-	r = vd_reserve_admit(pool);
+	r = vd_reserve_admit(pool, NULL);
 	if (r)
 		return r;
 	for (;;) {

@@ -853,6 +853,11 @@ int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
 	return room >= (int64_t)n ? 0 : -ENOSPC;
 }
 
+uint64_t vd_space_held(struct vd_pool *pool)
+{
+	return (uint64_t)vd_atomic_read(&pool->space->held);
+}
+
 void vd_space_unhold(struct vd_pool *pool, uint64_t n)
 {
 	struct vd_space *s = pool->space;

@@ -104,6 +104,7 @@ uint64_t vd_space_promised(struct vd_pool *pool); /* in all */
  * promised, the reserve and `kept`. -ENOSPC. Class N. */
 int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept) __must_check;
 void vd_space_unhold(struct vd_pool *pool, uint64_t n);
+uint64_t vd_space_held(struct vd_pool *pool);
 /* Promised to, or held for, others than `mine`, and R5's part; a guess that the next reserve verifies. Class N. */
 uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what

@@ -402,7 +402,7 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		return -EINVAL;
 	if (spec->attrs && strlen(spec->attrs) > VD_ATTRS_MAX)
 		return -E2BIG;
-	r = vd_reserve_admit(pool);
+	r = vd_reserve_admit(pool, NULL);
 	if (r)
 		return r;
 	for (;;) {

@@ -201,9 +201,11 @@ void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
 int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how) __must_check;
 void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2]);
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
-/* Class B: frees what can be freed now. */
-int vd_space_settle(struct vd_pool *pool) __must_check;
-/* The same, again and again and by growth. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
+typedef bool (*vd_room_fn)(struct vd_pool *pool, struct vd_volume *vol);
+/* Class B: frees what can be freed and grows, until it is enough. -ENOSPC: it is not.  It waits for
+ * the requests that are under way. */
+int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough) __must_check;
+/* The same for data, and sets the mode. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
 int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol) __must_check;
 
 /* ---- reserve.c ---- */
@@ -225,9 +227,10 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 /* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
  * what is promised to others.  vol NULL: one without a reservation. Class N. */
 uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
-/* Before a change that needs metadata and no data: unmapping, a snapshot, a new volume.  It may
- * be made in a full pool.  -ENOSPC: not any more, though all that was given back is free now. Class B. */
-int vd_reserve_admit(struct vd_pool *pool) __must_check;
+/* Before a change that needs metadata and no data: unmapping of vol, or (NULL) a snapshot, a new
+ * volume.  It may be made in a full pool.  -ENOSPC: not any more, though all that was given back is
+ * free now. Class B. */
+int vd_reserve_admit(struct vd_pool *pool, struct vd_volume *vol) __must_check;
 void vd_reserve_init(struct vd_volume *vol); /* of a record just read */
 uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped); /* blocks kept for it */
 uint64_t vd_reserve_own(const struct vd_volume *vol); /* map, or seal for writing */

@@ -461,6 +461,47 @@ static void discards_do_not_take_what_is_promised(void **state)
 	end(w, vol, 2);
 }
 
+/* When they are refused, those are not that cost others nothing. */
+static void discards_that_are_paid_for_are_not_refused(void **state)
+{
+	struct shape shape = {
+		.nmembers = 1, .blocks = { 16384 }, .sector_size = 512, .journal_blocks = 256, .max_volumes = 20,
+	};
+	struct world *w = world_new(&cli, cli.seed, &shape);
+	struct vd_volume *vol[3];
+	uint64_t v, n;
+	uint32_t id, kept, free;
+	unsigned round;
+	int r = 0;
+
+	(void)state;
+	vol[0] = make(w, "v", 1 << 20, 0, &id);
+	vol[2] = make(w, "free", 1 << 20, 0, &free);
+	assert_int_equal(put(w, vol[0], 0, 6000, 2, 1), 0);
+	assert_int_equal(put(w, vol[2], 0, 500, 2, 1), 0);
+	assert_int_equal(vd_space_make(w->pool, NULL), 0); /* windows go */
+	n = info_of(w).reservable_blocks;
+	vol[1] = make(w, "kept", 1 << 20, n, &kept);
+	assert_int_equal(put(w, vol[1], 0, n, 2, 1), 0);
+	for (round = 0; round < 150 && !r; round++) {
+		char name[] = { 's', (char)('A' + round / 10), (char)('0' + round % 10), 0 };
+		struct vd_snap s = { .name = name, .origin = id };
+
+		r = vd_snapshot(w->pool, &s, 1);
+		for (v = round * 2; v < 12000 && !r; v += 240)
+			r = vd_unmap(vol[0], v * B, B);
+		assert_int_equal(vd_checkpoint(w->pool), 0);
+	}
+	assert_int_equal(r, -ENOSPC);
+	assert_int_equal(vd_unmap(vol[0], 0, 12000 * B), -ENOSPC);
+	for (v = 0; v < n; v += 2)
+		assert_int_equal(vd_unmap(vol[1], v * B, B), 0);
+	for (v = 0; v < 500; v += 2)
+		assert_int_equal(vd_unmap(vol[2], v * B, B), 0);
+	assert_int_equal(put(w, vol[1], 0, n / 2, 2, 1), 0);
+	end(w, vol, 3);
+}
+
 /* But they go on in a pool that is full, whatever is promised to others, and also to who
  * has just been promised more, having discarded. */
 static void discards_go_on_in_a_full_pool(void **state)
@@ -680,6 +721,33 @@ static void the_host_is_asked_for_space_before_writers_are_told(void **state)
 	end(w, &vol, 1);
 }
 
+/* Also for what needs no data, and when what is being deleted is not enough. */
+static void the_host_is_asked_for_space_before_a_change_is_refused(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol;
+	uint32_t id;
+	int r = 0;
+
+	(void)state;
+	vol = make(w, "kept", 1 << 20, info_of(w).reservable_blocks, &id);
+	for (uint64_t i = 0; i < 2000 && !r; i++) {
+		char name[] = { 'v', (char)('A' + i / 100), (char)('0' + i / 10 % 10), (char)('0' + i % 10), 0 };
+		struct vd_volume_spec spec = { .name = name, .size = B };
+
+		r = vd_volume_create(w->pool, &spec, &id);
+	}
+	assert_int_equal(r, -ENOSPC);
+	vd_volume_close(vol);
+	world_close(w);
+	moment = (struct moment){ .w = w };
+	w->host.grow = grow_on_demand;
+	world_open(w, 0);
+	vd_volume_close(make(w, "more", 1, 0, &id));
+	assert_true(w->sim->member[0]->blocks > 5000);
+	end(w, NULL, 0);
+}
+
 static void a_member_that_became_shorter_is_missing(void **state)
 {
 	struct world *w = story_begin(&cli, 2);
@@ -715,6 +783,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_volume_alone_again_is_promised_less),
 		cmocka_unit_test(a_closed_volume_alone_again_is_promised_less),
 		cmocka_unit_test(discards_do_not_take_what_is_promised),
+		cmocka_unit_test(discards_that_are_paid_for_are_not_refused),
 		cmocka_unit_test(discards_go_on_in_a_full_pool),
 		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
 		cmocka_unit_test(a_full_pool_takes_writes_when_a_member_has_grown),
@@ -722,6 +791,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(space_of_a_grown_member_is_given_out_when_it_is_durable),
 		cmocka_unit_test(space_of_a_new_member_is_given_out_when_it_is_durable),
 		cmocka_unit_test(the_host_is_asked_for_space_before_writers_are_told),
+		cmocka_unit_test(the_host_is_asked_for_space_before_a_change_is_refused),
 		cmocka_unit_test(a_member_that_became_shorter_is_missing),
 	};
 
