@@ -118,7 +118,7 @@ static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
 		frees = !vol->last_snapshot && !vol->has_base;
 		vd_read_unlock(&vol->map);
 	}
-	return vd_space_free(pool) >= vd_meta_need(pool) + vd_space_held(pool) +
+	return vd_space_free(pool) >= vd_meta_need(pool) +
 	       (promised && !frees ? pool->reserve_blocks + promised - vd_min(promised, own) : pool->reserve_blocks / 2);
 }
 

@@ -24,7 +24,8 @@
  * S5. free == sum over all groups of blocks not busy, plus the metadata windows:
  *     a group not in memory has as many as its count-0 blocks (it is dropped only
  *     when busy says just that).  used == blocks with count > 0.  At opening used
- *     is the superblock's and free is total - used.
+ *     is the superblock's and free is total - used.  A member that joins live is in
+ *     the sum when it has joined.
  */
 #include "space_priv.h"
 
@@ -704,7 +705,7 @@ int vd_space_init(struct vd_pool *pool)
 	s->root = pool->space_root;
 	journal_place(pool);
 	while (!r && s->nmembers < pool->nmembers)
-		r = space_member_add(pool, s);
+		r = space_member_add(pool, s, false);
 	if (!r && pool->super) {
 		s->used = le64_to_cpu(pool->super->used_blocks);
 		vd_atomic_set(&s->meta, (int64_t)le64_to_cpu(pool->super->meta_blocks));
@@ -745,12 +746,8 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 	struct vd_space *s = pool->space;
 	int r = 0;
 
-	while (!r && s->nmembers <= member) {
-		vd_spin_lock(&s->lock);
-		vd_atomic_add(&s->held, (int64_t)pool->member[s->nmembers].blocks);
-		vd_spin_unlock(&s->lock);
-		r = space_member_add(pool, s);
-	}
+	while (!r && s->nmembers <= member)
+		r = space_member_add(pool, s, true);
 	if (r)
 		return r;
 	vd_spin_lock(&s->lock);
@@ -768,7 +765,11 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 
 void vd_space_joined(struct vd_pool *pool, unsigned member)
 {
-	vd_space_unhold(pool, pool->member[member].blocks);
+	struct vd_space *s = pool->space;
+
+	vd_spin_lock(&s->lock);
+	s->free += (int64_t)pool->member[member].blocks;
+	vd_spin_unlock(&s->lock);
 }
 
 int vd_space_stretch(struct vd_pool *pool, unsigned member, uint64_t blocks)
@@ -851,11 +852,6 @@ int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
 		vd_atomic_add(&s->held, (int64_t)n);
 	vd_spin_unlock(&s->lock);
 	return room >= (int64_t)n ? 0 : -ENOSPC;
-}
-
-uint64_t vd_space_held(struct vd_pool *pool)
-{
-	return (uint64_t)vd_atomic_read(&pool->space->held);
 }
 
 void vd_space_unhold(struct vd_pool *pool, uint64_t n)

@@ -104,7 +104,6 @@ uint64_t vd_space_promised(struct vd_pool *pool); /* in all */
  * promised, the reserve and `kept`. -ENOSPC. Class N. */
 int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept) __must_check;
 void vd_space_unhold(struct vd_pool *pool, uint64_t n);
-uint64_t vd_space_held(struct vd_pool *pool);
 /* Promised to, or held for, others than `mine`, and R5's part; a guess that the next reserve verifies. Class N. */
 uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what
@@ -112,7 +111,7 @@ uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
 uint64_t vd_space_used(struct vd_pool *pool);
 uint64_t vd_space_meta(struct vd_pool *pool); /* of those, nodes (all copies), system blocks and journal */
 /* Formatting: system blocks and journal of a member, count 1. Also for a member added live,
- * whose blocks are held until vd_space_joined(). ckpt_lock. */
+ * whose blocks are not free before vd_space_joined(). ckpt_lock. */
 int vd_space_format(struct vd_pool *pool, unsigned member) __must_check;
 void vd_space_joined(struct vd_pool *pool, unsigned member); /* the superblock that tells of it is durable. ckpt_lock. */
 /* A member is to have so many blocks: its last group is written anew by the next checkpoint,

@@ -18,7 +18,7 @@
  */
 #include "space_priv.h"
 
-int space_member_add(struct vd_pool *pool, struct vd_space *s)
+int space_member_add(struct vd_pool *pool, struct vd_space *s, bool live)
 {
 	struct space_member *m = vd_zalloc_must(pool, sizeof(*m));
 	uint64_t blocks = pool->member[s->nmembers].blocks;
@@ -32,7 +32,7 @@ int space_member_add(struct vd_pool *pool, struct vd_space *s)
 	vd_spin_lock(&s->lock);
 	s->member[s->nmembers++] = m;
 	s->total += blocks;
-	s->free += (int64_t)blocks;
+	s->free += live ? 0 : (int64_t)blocks;
 	while ((1u << s->floor_shift) < s->nmembers)
 		s->floor_shift++;
 	vd_spin_unlock(&s->lock);

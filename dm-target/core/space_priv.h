@@ -221,7 +221,8 @@ uint64_t space_key(const struct space_group *g, unsigned parts, unsigned part); 
 
 /* ---- space_alloc.c ------------------------------------------------------ */
 
-int space_member_add(struct vd_pool *pool, struct vd_space *s) __must_check; /* the next one */
+/* The next one.  `live`: its blocks are not in s->free yet. */
+int space_member_add(struct vd_pool *pool, struct vd_space *s, bool live) __must_check;
 void space_windows_release(struct vd_pool *pool);
 
 /* ---- space_stage.c ------------------------------------------------------ */

@@ -689,6 +689,46 @@ static void new_space(bool add)
 static void space_of_a_grown_member_is_given_out_when_it_is_durable(void **state) { (void)state; new_space(false); }
 static void space_of_a_new_member_is_given_out_when_it_is_durable(void **state) { (void)state; new_space(true); }
 
+static int room_write(void *ctx, unsigned m, uint64_t at, const void *buf, unsigned n)
+{
+	struct vd_pool *pool = moment.w->pool;
+
+	if (moment.armed) {
+		moment.began = true;
+		assert_true(vd_space_free(pool) > vd_reserve_kept(pool, NULL));
+	}
+	return moment.write(ctx, m, at, buf, n);
+}
+
+/* The space of a member that joins is not there yet; but what there is stays there. */
+static void a_pool_is_not_full_while_a_member_joins(void **state)
+{
+	const uint8_t uuid[16] = { 1, 2, 3 };
+	struct world *w = story_begin(&cli, 2);
+	struct vd_volume *vol;
+	vd_pblk_t p;
+	unsigned got;
+	uint32_t id;
+
+	(void)state;
+	world_close(w);
+	moment = (struct moment){ .w = w, .write = w->host.write };
+	w->host.write = room_write;
+	world_open(w, 0);
+	vol = make(w, "v", 1 << 20, 0, &id);
+	assert_int_equal(put(w, vol, 0, 100, 1, 3), 0);
+	assert_int_equal(vd_space_make(w->pool, NULL), 0);
+	while (vd_space_free(w->pool) > vd_reserve_kept(w->pool, NULL) + info_of(w).reserve_blocks / 4)
+		assert_int_equal(vd_space_reserve_for(w->pool, NULL, VD_PBLK_NONE, 1, &p, &got), 0);
+	moment.armed = true;
+	sim_add(w->sim, 4096);
+	assert_int_equal(vd_pool_add(w->pool, uuid, 4096, 512), 0);
+	assert_true(moment.began);
+	moment.armed = false;
+	assert_true(vd_space_free(w->pool) > vd_reserve_kept(w->pool, NULL) + 3000);
+	end(w, &vol, 1);
+}
+
 static bool grow_on_demand(void *ctx)
 {
 	struct world *w = moment.w;
@@ -790,6 +830,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_member_has_grown_or_not_after_a_crash),
 		cmocka_unit_test(space_of_a_grown_member_is_given_out_when_it_is_durable),
 		cmocka_unit_test(space_of_a_new_member_is_given_out_when_it_is_durable),
+		cmocka_unit_test(a_pool_is_not_full_while_a_member_joins),
 		cmocka_unit_test(the_host_is_asked_for_space_before_writers_are_told),
 		cmocka_unit_test(the_host_is_asked_for_space_before_a_change_is_refused),
 		cmocka_unit_test(a_member_that_became_shorter_is_missing),
