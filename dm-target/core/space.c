@@ -24,8 +24,7 @@
  * S5. free == sum over all groups of blocks not busy, plus the metadata windows:
  *     a group not in memory has as many as its count-0 blocks (it is dropped only
  *     when busy says just that).  used == blocks with count > 0.  At opening used
- *     is the superblock's and free is total - used.  A member that joins live is in
- *     the sum when it has joined.
+ *     is the superblock's and free is total - used.
  */
 #include "space_priv.h"
 
@@ -705,7 +704,7 @@ int vd_space_init(struct vd_pool *pool)
 	s->root = pool->space_root;
 	journal_place(pool);
 	while (!r && s->nmembers < pool->nmembers)
-		r = space_member_add(pool, s, false);
+		r = space_member_add(pool, s);
 	if (!r && pool->super) {
 		s->used = le64_to_cpu(pool->super->used_blocks);
 		vd_atomic_set(&s->meta, (int64_t)le64_to_cpu(pool->super->meta_blocks));
@@ -746,8 +745,12 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 	struct vd_space *s = pool->space;
 	int r = 0;
 
-	while (!r && s->nmembers <= member)
-		r = space_member_add(pool, s, true);
+	while (!r && s->nmembers <= member) {
+		vd_spin_lock(&s->lock);
+		s->joining += (int64_t)pool->member[s->nmembers].blocks;
+		vd_spin_unlock(&s->lock);
+		r = space_member_add(pool, s);
+	}
 	if (r)
 		return r;
 	vd_spin_lock(&s->lock);
@@ -768,7 +771,7 @@ void vd_space_joined(struct vd_pool *pool, unsigned member)
 	struct vd_space *s = pool->space;
 
 	vd_spin_lock(&s->lock);
-	s->free += (int64_t)pool->member[member].blocks;
+	s->joining -= (int64_t)pool->member[member].blocks;
 	vd_spin_unlock(&s->lock);
 }
 
@@ -822,7 +825,7 @@ uint64_t vd_space_free(struct vd_pool *pool)
 	int64_t n;
 
 	vd_spin_lock(&s->lock);
-	n = s->free;
+	n = s->free - s->joining;
 	vd_spin_unlock(&s->lock);
 	return n > 0 ? (uint64_t)n : 0;
 }
@@ -847,7 +850,7 @@ int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
 	int64_t room;
 
 	vd_spin_lock(&s->lock);
-	room = s->free - (int64_t)(pool->reserve_blocks + pool->reserve_blocks / 2 + kept) - vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
+	room = s->free - s->joining - (int64_t)(pool->reserve_blocks + pool->reserve_blocks / 2 + kept) - vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
 	if (room >= (int64_t)n)
 		vd_atomic_add(&s->held, (int64_t)n);
 	vd_spin_unlock(&s->lock);

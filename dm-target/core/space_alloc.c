@@ -18,7 +18,7 @@
  */
 #include "space_priv.h"
 
-int space_member_add(struct vd_pool *pool, struct vd_space *s, bool live)
+int space_member_add(struct vd_pool *pool, struct vd_space *s)
 {
 	struct space_member *m = vd_zalloc_must(pool, sizeof(*m));
 	uint64_t blocks = pool->member[s->nmembers].blocks;
@@ -32,7 +32,7 @@ int space_member_add(struct vd_pool *pool, struct vd_space *s, bool live)
 	vd_spin_lock(&s->lock);
 	s->member[s->nmembers++] = m;
 	s->total += blocks;
-	s->free += live ? 0 : (int64_t)blocks;
+	s->free += (int64_t)blocks;
 	while ((1u << s->floor_shift) < s->nmembers)
 		s->floor_shift++;
 	vd_spin_unlock(&s->lock);
@@ -254,7 +254,7 @@ int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_
 	if (!want || want > 1024)
 		return -EINVAL;
 	vd_spin_lock(&s->lock);
-	room = s->free - (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine));
+	room = s->free - s->joining - (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine));
 	if (room > 0) {
 		want = room < want ? (unsigned)room : want;
 		if (goal != VD_PBLK_NONE && VD_PBLK_MEMBER(goal) < s->nmembers) {
@@ -286,7 +286,7 @@ int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
-	if (g && in + n <= VD_GROUP_BLOCKS && s->free >= (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine) + n) &&
+	if (g && in + n <= VD_GROUP_BLOCKS && s->free - s->joining >= (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine) + n) &&
 	    member_room(pool, g->m, n) == n)
 		for (i = 0; i < n; i++)
 			if (!space_bit(g->busy, in + i)) {

@@ -112,6 +112,7 @@ struct vd_space {
 	uint64_t used;             /* blocks with count > 0 */
 	vd_atomic_t meta;          /* of those, metadata's; told only */
 	int64_t free;              /* not busy, in memory or not, windows included */
+	int64_t joining;           /* of free, of a member that no superblock tells of yet: nobody's */
 	vd_atomic_t promised, held; /* of free, to volumes with reservations; written under the lock */
 	uint64_t loaded;           /* free blocks in memory, windows included */
 	uint64_t staged[STAGES];
@@ -221,8 +222,7 @@ uint64_t space_key(const struct space_group *g, unsigned parts, unsigned part); 
 
 /* ---- space_alloc.c ------------------------------------------------------ */
 
-/* The next one.  `live`: its blocks are not in s->free yet. */
-int space_member_add(struct vd_pool *pool, struct vd_space *s, bool live) __must_check;
+int space_member_add(struct vd_pool *pool, struct vd_space *s) __must_check; /* the next one */
 void space_windows_release(struct vd_pool *pool);
 
 /* ---- space_stage.c ------------------------------------------------------ */
