@@ -4,10 +4,13 @@
  *
  * A checkpoint makes memory free: overlay entries, and a place in the journal for
  * those who wait.  So it must get through when nobody else does.  What it allocates
- * is nodes, which can be written early and dropped (node.c), and groups of counts,
- * which stay until it is durable (S1).  Both have a place here that is taken when
- * the pool is opened, used only while a checkpoint folds and the host says no, and
+ * is nodes, which can be written early and dropped (node.c), however many; and groups
+ * of counts, which stay until it is durable (S1).  Both have a place here that is taken
+ * when the pool is opened, used only while a checkpoint folds and the host says no, and
  * comes back by vd_free().
+ *
+ * It is bounded in the groups alone: 68 that were not in memory, a little over 2 GiB.
+ * For more the host must have something, if only what the node cache gives back for it.
  */
 #include "pool.h"
 

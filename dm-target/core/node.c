@@ -118,7 +118,23 @@ static void node_unhash(struct vd_cache *c, struct vd_node *n)
 	vd_atomic_add(&c->nodes, -1);
 }
 
-static struct vd_node *node_try(struct vd_pool *pool)
+static uint64_t drop_from(struct vd_pool *pool, uint64_t gen, bool idle);
+
+void *vd_alloc_must(struct vd_pool *pool, size_t size)
+{
+	void *p = vd_alloc(pool, size);
+
+	if (vd_likely(p) || !vd_memory_is_open(pool))
+		return p;
+	p = vd_memory_last(pool, size);
+	if (p)
+		return p;
+	drop_from(pool, 0, true); /* a fold goes before what is only kept to be fast */
+	p = vd_alloc(pool, size);
+	return p ? p : vd_memory_last(pool, size);
+}
+
+static struct vd_node *node_alloc(struct vd_pool *pool)
 {
 	struct vd_node *n = vd_zalloc_must(pool, sizeof(*n));
 
@@ -201,19 +217,6 @@ static void shrink(struct vd_pool *pool)
 		vd_spin_unlock(&s->lock);
 		vd_node_put(pool, victim);
 	}
-}
-
-static uint64_t drop_from(struct vd_pool *pool, uint64_t gen, bool idle);
-
-/* A fold goes before what readers have put into the cache since it began (I7). */
-static struct vd_node *node_alloc(struct vd_pool *pool)
-{
-	struct vd_node *n = node_try(pool);
-
-	if (vd_likely(n) || !vd_memory_is_open(pool))
-		return n;
-	drop_from(pool, 0, true);
-	return node_try(pool);
 }
 
 int vd_cache_init(struct vd_pool *pool, uint64_t max_bytes)

@@ -79,13 +79,9 @@ static inline void *vd_alloc(struct vd_pool *pool, size_t size)
 {
 	return pool->host.alloc(pool->host.ctx, size, VD_ALLOC_WAIT);
 }
-/* What a fold may want: nodes, groups.  Nobody else takes from the place that is kept for it. */
-static inline void *vd_alloc_must(struct vd_pool *pool, size_t size)
-{
-	void *p = vd_alloc(pool, size);
-
-	return vd_likely(p) ? p : vd_memory_last(pool, size);
-}
+/* What a fold may want, nodes and groups: nobody else takes from the place that is kept for
+ * it, and for it the cache gives up what nobody holds. Not under a short lock. */
+void *vd_alloc_must(struct vd_pool *pool, size_t size); /* node.c */
 static inline void *vd_zalloc_must(struct vd_pool *pool, size_t size)
 {
 	void *p = vd_alloc_must(pool, size);

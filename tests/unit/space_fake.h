@@ -93,6 +93,8 @@ static struct fake_node **node_slot(vd_pblk_t a)
 	return &nodes[i];
 }
 
+void *vd_alloc_must(struct vd_pool *pool, size_t size) { return vd_alloc(pool, size); }
+
 int vd_node_get(struct vd_pool *pool, const struct vd_ptr *ptr, enum vd_node_kind kind, unsigned level, unsigned flags, struct vd_node **out)
 {
 	struct fake_node *f;
