@@ -251,7 +251,8 @@ int vd_io_wait(struct vd_io *io) __must_check;
 
 /* Class B; need not be aligned: only whole blocks are freed, the edges are
  * zeroed by the caller first for write-zeroes (vd_unmap leaves edges alone).
- * After it the blocks read as zeros, also over a base image (I13). */
+ * After it the blocks read as zeros, also over a base image (I13).  When the pool is full this,
+ * a snapshot and a new volume wait for all requests in flight: none of them may be the caller's. */
 int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len) __must_check;
 
 struct vd_extent_info { uint64_t off, len; enum vd_ext_kind kind; }; /* bytes */
