@@ -112,7 +112,7 @@ static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
 	uint64_t promised = vd_space_promised(pool), own = 0;
 	bool frees = false;
 
-	if (vol) {
+	if (vol && promised) {
 		vd_read_lock(&vol->map);
 		own = (uint64_t)vd_atomic_read(&vol->promised);
 		frees = !vol->last_snapshot && !vol->has_base;
