@@ -31,13 +31,13 @@ enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_GROUP, WAIT_ROOM, WAIT_OVERLA
 void vd_gate_init(struct vd_gate *g)
 {
 	memset(g, 0, sizeof(*g));
-	vd_mutex_init(&g->lock);
+	vd_spin_init(&g->lock);
 	vd_cond_init(&g->cond);
 }
 
 void vd_gate_fini(struct vd_gate *g)
 {
-	vd_mutex_fini(&g->lock);
+	vd_spin_fini(&g->lock);
 	vd_cond_fini(&g->cond);
 }
 
@@ -61,9 +61,9 @@ void vd_gate_exit(struct vd_gate *g, uint16_t token)
 	int64_t left = vd_atomic_add(&g->stripe[token >> 1].n[token & 1], -1);
 
 	if (vd_unlikely(!left && vd_atomic_read(&g->draining))) {
-		vd_mutex_lock(&g->lock);
+		vd_spin_lock(&g->lock);
 		vd_cond_wake_all(&g->cond);
-		vd_mutex_unlock(&g->lock);
+		vd_spin_unlock(&g->lock);
 	}
 }
 
@@ -85,22 +85,22 @@ bool vd_gate_drained(struct vd_gate *g)
 
 static void await(struct vd_gate *g, bool flip)
 {
-	vd_mutex_lock(&g->lock);
+	vd_spin_lock(&g->lock);
 	vd_atomic_add(&g->draining, 1);
 	while (flip && g->flipped) /* the lock is let go while it drains */
-		vd_cond_wait(&g->cond, &g->lock);
+		vd_cond_wait_spin(&g->cond, &g->lock);
 	if (flip) {
 		g->flipped = true;
 		vd_gate_flip(g);
 	}
 	while (!vd_gate_drained(g))
-		vd_cond_wait(&g->cond, &g->lock);
+		vd_cond_wait_spin(&g->cond, &g->lock);
 	if (flip) {
 		g->flipped = false;
 		vd_cond_wake_all(&g->cond);
 	}
 	vd_atomic_add(&g->draining, -1);
-	vd_mutex_unlock(&g->lock);
+	vd_spin_unlock(&g->lock);
 }
 
 void vd_gate_drain(struct vd_gate *g) { await(g, true); }

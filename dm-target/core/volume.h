@@ -38,7 +38,7 @@ struct vd_gate {
 	struct { vd_atomic_t n[2]; char pad[48]; } stripe[VD_GATE_STRIPES];
 	vd_atomic_t phase;
 	vd_atomic_t draining;
-	struct vd_mutex lock;
+	struct vd_spin lock;      /* a request that ends takes it where it may not sleep */
 	bool flipped;             /* lock: a drain is under way, and others wait for it */
 	struct vd_cond cond;
 };
