@@ -137,14 +137,14 @@ static void take_super(struct vd_pool *pool)
 	vd_root_get(&pool->volumes_root, &s->volumes);
 }
 
-static uint64_t clamp(uint64_t v, uint64_t lo, uint64_t hi)
+static uint64_t bounded(uint64_t v, uint64_t lo, uint64_t hi)
 {
 	return v < lo ? lo : v > hi ? hi : v;
 }
 
 static uint64_t reserve_for(uint64_t total)
 {
-	return clamp(total / 32, 128, 65536);
+	return bounded(total / 32, 128, 65536);
 }
 
 /* ---- format ---------------------------------------------------------------- */
@@ -212,7 +212,7 @@ static int spec_to_super(const struct vd_host *host, const struct vd_format_spec
 		memcpy(s->member[m].uuid, spec->member_uuid[m], 16);
 		s->member[m].blocks = cpu_to_le64(spec->blocks[m]);
 	}
-	journal = spec->journal_blocks ? spec->journal_blocks : clamp(least / 64, 128, 16384);
+	journal = spec->journal_blocks ? spec->journal_blocks : bounded(least / 64, 128, 16384);
 	if (journal < 64 || journal > least / 4 || journal > JOURNAL_MAX)
 		return -EINVAL;
 	memcpy(s->magic, VD_SUPER_MAGIC, sizeof(s->magic));

@@ -51,9 +51,9 @@ static bool same(const struct vd_ext *x, const struct vd_ext *y)
 	return x->kind == y->kind && (x->kind != VD_DATA || x->p == y->p);
 }
 
-struct range { uint64_t v, len; vd_range_fn fn; void *arg; };
+struct joined { uint64_t v, len; vd_range_fn fn; void *arg; };
 
-static int range_flush(struct range *g)
+static int range_flush(struct joined *g)
 {
 	uint64_t len = g->len;
 
@@ -61,7 +61,7 @@ static int range_flush(struct range *g)
 	return len ? g->fn(g->arg, g->v << VD_BLOCK_SHIFT, len << VD_BLOCK_SHIFT) : 0;
 }
 
-static int range_add(struct range *g, uint64_t v, uint64_t len)
+static int range_add(struct joined *g, uint64_t v, uint64_t len)
 {
 	int r = 0;
 
@@ -73,7 +73,7 @@ static int range_add(struct range *g, uint64_t v, uint64_t len)
 	return r;
 }
 
-static int compare(struct vd_pool *pool, struct vd_volume *a, struct vd_volume *b, struct range *g)
+static int compare(struct vd_pool *pool, struct vd_volume *a, struct vd_volume *b, struct joined *g)
 {
 	uint64_t end = vd_max(vd_volume_size(a), vd_volume_size(b)) >> VD_BLOCK_SHIFT, v = 0, n;
 	struct vd_ext x, y;
@@ -102,7 +102,7 @@ static int compare(struct vd_pool *pool, struct vd_volume *a, struct vd_volume *
 
 int vd_diff(struct vd_pool *pool, uint32_t a, uint32_t b, vd_range_fn fn, void *arg)
 {
-	struct range g = { .fn = fn, .arg = arg };
+	struct joined g = { .fn = fn, .arg = arg };
 	struct vd_volume *va, *vb;
 	int r = open_pair(pool, a, b, &va, &vb);
 
