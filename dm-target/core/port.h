@@ -5,13 +5,15 @@
  * engine that tests __KERNEL__; every other one is the same on both sides.
  *
  * Locks are thin names for the host's own.  A vd_mutex may sleep and may be
- * held across host I/O; a vd_rwlock and a vd_spin never are.
+ * held across host I/O; a vd_rwlock and a vd_spin never are, nor is memory asked
+ * for with VD_ALLOC_WAIT below one: in the kernel they keep interrupts out, since
+ * what ends a request takes some of them.
  */
 #ifndef VD_PORT_H
 #define VD_PORT_H
 
 #ifdef __KERNEL__
-#error "the kernel's half of this header arrives with the dm-vd module"
+#include "../port_kernel.h"
 #else
 
 #include <endian.h>

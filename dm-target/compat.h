@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What differs between the kernels that dm-vd is built for, 6.1 and later.  The
+ * only file that tests a kernel's version.
+ */
+#ifndef VD_COMPAT_H
+#define VD_COMPAT_H
+
+#include <linux/blkdev.h>
+#include <linux/device-mapper.h>
+#include <linux/version.h>
+
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 1, 0)
+#error "dm-vd needs Linux 6.1 or later"
+#endif
+
+static inline bool compat_table_writable(struct dm_table *t)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	return dm_table_get_mode(t) & BLK_OPEN_WRITE;
+#else
+	return dm_table_get_mode(t) & FMODE_WRITE;
+#endif
+}
+
+#endif
