@@ -80,6 +80,8 @@ help:
 	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
 	@echo 'make install DESTDIR= PREFIX=/usr'
+	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
+	@echo 'make modules_install      and where that kernel finds it (root)'
 
 # ---- what must be installed ----------------------------------------------
 
@@ -247,6 +249,25 @@ check-static: $(if $(FLAVOUR),,$(ENGINE_OBJ))
 	for m in $(sort $(wildcard man/*.[1-8])); do t "$$m has no faults" "$$(mandoc -T lint -W warning $$m 2>&1 | grep -E 'WARNING|ERROR|FATAL|UNSUPP' | grep -v 'referenced manual not found')"; done; \
 	for c in $(CMDS); do t "$$c has a man page" "$$([ -e man/$$c.8 ] || echo "man/$$c.8 is missing")"; done; \
 	echo "1..$$n"; [ -z "$$bad" ]
+
+# ---- the kernel module ------------------------------------------------------
+# Built in build/modules/$(KVER)/, where every source is a link: nothing is left in the
+# tree, and each kernel has its own objects.
+
+KVER ?= $(shell for k in "$$(uname -r)" $$(ls -r /lib/modules 2>/dev/null); do \
+	[ -e /lib/modules/$$k/build/Makefile ] && echo $$k && break; done)
+KDIR ?= /lib/modules/$(KVER)/build
+KARCH ?=
+MB := build/modules/$(KVER)
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(MB) $(if $(KARCH),ARCH=$(KARCH)) $(if $(V),V=1) W=1 $(KBUILD_ARGS)
+.PHONY: modules modules_install module-tree
+module-tree:
+	@if [ ! -e $(KDIR)/Makefile ]; then echo 'no headers of a kernel: install linux-headers-amd64, or say KVER= or KDIR=' >&2; exit 1; fi
+	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/dm-target/. $(MB)/
+modules: module-tree
+	+$(Q)$(kbuild) modules
+modules_install: module-tree
+	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
 	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi

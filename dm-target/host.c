@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What the engine asks of its host (core/host.h), done with block devices.
+ *
+ * Reads, writes and flushes are class B: made one after the other, each waited
+ * for.  Their bios come from a set of our own: a file system above us may hold the
+ * common one's reserve while it waits for us.
+ *
+ * Small memory is always from kmalloc, so that it can be freed with interrupts off.
+ */
+#include <linux/ktime.h>
+#include <linux/mm.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "dm-vd.h"
+
+#define SMALL_MAX (32u << 10)
+
+/* ---- member I/O -------------------------------------------------------- */
+
+static unsigned int add_buffer(struct bio *bio, const char *buf, size_t len)
+{
+	unsigned int done = 0;
+
+	while (len) {
+		struct page *page = is_vmalloc_addr(buf) ? vmalloc_to_page(buf) : virt_to_page(buf);
+		unsigned int in = offset_in_page(buf), n = min_t(size_t, len, PAGE_SIZE - in);
+
+		if (bio_add_page(bio, page, n, in) != n)
+			break;
+		buf += n;
+		len -= n;
+		done += n;
+	}
+	return done & ~(VD_BLOCK - 1);
+}
+
+static int member_io(struct vdk_pool *p, unsigned int member, blk_opf_t opf, uint64_t block, char *buf, unsigned int nblocks)
+{
+	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
+	size_t left = (size_t)nblocks << VD_BLOCK_SHIFT;
+	sector_t sector = (sector_t)block * VD_SECTORS_PER_BLOCK;
+	int r = 0;
+
+	if (!bdev)
+		return -ENODEV;
+	if (block + nblocks > bdev_nr_sectors(bdev) / VD_SECTORS_PER_BLOCK)
+		return -EIO; /* shorter than its label says */
+	if (is_vmalloc_addr(buf) && op_is_write(opf))
+		flush_kernel_vmap_range(buf, (int)left);
+	while (left && !r) {
+		struct bio *bio = bio_alloc_bioset(bdev, min_t(size_t, left / VD_BLOCK + 1, BIO_MAX_VECS), opf, GFP_NOIO, &p->bios);
+		unsigned int n;
+
+		bio->bi_iter.bi_sector = sector;
+		n = add_buffer(bio, buf, left);
+		bio->bi_iter.bi_size = n;
+		r = n ? submit_bio_wait(bio) : -EIO;
+		bio_put(bio);
+		if (is_vmalloc_addr(buf) && !op_is_write(opf))
+			invalidate_kernel_vmap_range(buf, (int)n);
+		buf += n;
+		left -= n;
+		sector += n >> SECTOR_SHIFT;
+	}
+	return r;
+}
+
+static int host_read(void *ctx, unsigned int member, uint64_t block, void *buf, unsigned int nblocks)
+{
+	return member_io(ctx, member, REQ_OP_READ | REQ_META, block, buf, nblocks);
+}
+
+static int host_write(void *ctx, unsigned int member, uint64_t block, const void *buf, unsigned int nblocks)
+{
+	return member_io(ctx, member, REQ_OP_WRITE | REQ_META, block, (char *)buf, nblocks);
+}
+
+static int host_flush(void *ctx, unsigned int member)
+{
+	struct vdk_pool *p = ctx;
+	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
+
+	return bdev ? blkdev_issue_flush(bdev) : -ENODEV;
+}
+
+static int host_discard(void *ctx, unsigned int member, uint64_t block, uint64_t nblocks)
+{
+	struct vdk_pool *p = ctx;
+	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
+
+	if (!bdev)
+		return -ENODEV;
+	if (!bdev_max_discard_sectors(bdev))
+		return -EOPNOTSUPP;
+	return blkdev_issue_discard(bdev, (sector_t)block * VD_SECTORS_PER_BLOCK, (sector_t)nblocks * VD_SECTORS_PER_BLOCK,
+				    GFP_NOIO);
+}
+
+static uint64_t host_size(void *ctx, unsigned int member)
+{
+	struct vdk_pool *p = ctx;
+	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
+
+	return bdev ? bdev_nr_sectors(bdev) / VD_SECTORS_PER_BLOCK : 0;
+}
+
+int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, sector_t sector, struct page *page,
+		unsigned int in, unsigned int len)
+{
+	struct bio *bio;
+	int r = -EIO;
+
+	if (!bdev)
+		return -ENODEV;
+	bio = bio_alloc_bioset(bdev, 1, opf, GFP_NOIO, &p->bios);
+	bio->bi_iter.bi_sector = sector;
+	if (bio_add_page(bio, page, len, in) == len)
+		r = submit_bio_wait(bio);
+	bio_put(bio);
+	return r;
+}
+
+/* ---- memory, clock, remarks -------------------------------------------- */
+
+static void *host_alloc(void *ctx, size_t size, int how)
+{
+	unsigned int noio;
+	void *mem;
+
+	if (how == VD_ALLOC_NOWAIT)
+		return kmalloc(size, GFP_NOWAIT | __GFP_NOWARN);
+	if (size <= SMALL_MAX)
+		return kmalloc(size, GFP_NOIO);
+	noio = memalloc_noio_save();
+	mem = kvmalloc(size, GFP_KERNEL);
+	memalloc_noio_restore(noio);
+	return mem;
+}
+
+static void host_free(void *ctx, void *mem)
+{
+	kvfree(mem);
+}
+
+static uint64_t host_now(void *ctx)
+{
+	return ktime_get_real_ns();
+}
+
+/* The engine formats nothing: %a and %b stand for the two numbers. */
+static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t b)
+{
+	struct vdk_pool *p = ctx;
+	char text[256];
+	size_t n = 0;
+
+	for (; *msg && n < sizeof(text) - 24; msg++) {
+		if (msg[0] == '%' && (msg[1] == 'a' || msg[1] == 'b'))
+			n += scnprintf(text + n, sizeof(text) - n, "%llu", *++msg == 'a' ? a : b);
+		else
+			text[n++] = *msg;
+	}
+	text[n] = 0;
+	if (level == VD_LOG_ERROR)
+		DMERR_LIMIT("pool %s: %s", p->name, text);
+	else if (level == VD_LOG_WARN)
+		DMWARN_LIMIT("pool %s: %s", p->name, text);
+	else
+		DMINFO("pool %s: %s", p->name, text);
+}
+
+/* ---- the engine's work ------------------------------------------------- */
+
+static void host_kick(void *ctx)
+{
+	struct vdk_pool *p = ctx;
+
+	if (READ_ONCE(p->working))
+		mod_delayed_work(p->commit_wq, &p->work, 0);
+}
+
+/* When kicked, and once a second. */
+static void background_work(struct work_struct *work)
+{
+	struct vdk_pool *p = container_of(to_delayed_work(work), struct vdk_pool, work);
+	unsigned int noio = memalloc_noio_save();
+	int r = vd_pool_work(p->engine);
+
+	memalloc_noio_restore(noio);
+	if (READ_ONCE(p->working))
+		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);
+}
+
+void vdk_host_start(struct vdk_pool *p)
+{
+	if (p->readonly)
+		return;
+	WRITE_ONCE(p->working, true);
+	mod_delayed_work(p->commit_wq, &p->work, 0);
+}
+
+void vdk_host_stop(struct vdk_pool *p)
+{
+	WRITE_ONCE(p->working, false);
+	cancel_delayed_work_sync(&p->work);
+}
+
+/* ---- life -------------------------------------------------------------- */
+
+void vdk_host_init(struct vdk_pool *p)
+{
+	p->host = (struct vd_host){
+		.ctx = p, .read = host_read, .write = host_write, .flush = host_flush, .discard = host_discard,
+		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
+		.size = host_size,
+	};
+}
+
+int vdk_host_setup(struct vdk_pool *p)
+{
+	int r;
+
+	INIT_DELAYED_WORK(&p->work, background_work);
+	INIT_WORK(&p->commit, vdk_commit_work);
+	spin_lock_init(&p->commit_lock);
+	bio_list_init(&p->committing);
+	r = bioset_init(&p->bios, 16, 0, BIOSET_NEED_BVECS);
+	if (r)
+		return r;
+	r = mempool_init_page_pool(&p->pages, 4, 0);
+	if (r)
+		goto err_bios;
+	r = -ENOMEM;
+	p->io_wq = alloc_workqueue("vd_io", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!p->io_wq)
+		goto err_pages;
+	p->commit_wq = alloc_workqueue("vd_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!p->commit_wq)
+		goto err_io;
+	return 0;
+
+err_io:
+	destroy_workqueue(p->io_wq);
+err_pages:
+	mempool_exit(&p->pages);
+err_bios:
+	bioset_exit(&p->bios);
+	return r;
+}
+
+void vdk_host_teardown(struct vdk_pool *p)
+{
+	destroy_workqueue(p->commit_wq);
+	destroy_workqueue(p->io_wq);
+	mempool_exit(&p->pages);
+	bioset_exit(&p->bios);
+}

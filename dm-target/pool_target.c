@@ -1,0 +1,538 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Target vd-pool: README.md has its table line, messages and status.
+ *
+ * A pool is opened by the first table that names its members, and shared by later
+ * tables of the same device.  Its device does no I/O of its own: it reads as zeros, so
+ * that nobody takes a label for its contents.
+ */
+#include <linux/kernel.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/uuid.h>
+#include <linux/utsname.h>
+
+#include "dm-vd.h"
+
+/* One table of a vd-pool device. */
+struct pool_table {
+	struct vdk_pool *pool;
+	unsigned int ndevs;
+	struct dm_dev *dev[VD_MEMBERS_MAX];
+};
+
+struct features {
+	bool readonly;
+	struct vd_disk_holder self;
+};
+
+/* ---- opening ----------------------------------------------------------- */
+
+/* Puts each device where its label says. */
+static int place_members(struct dm_target *ti, struct vdk_pool *p, struct pool_table *t)
+{
+	struct vd_disk_label *label = kmalloc(sizeof(*label), GFP_KERNEL);
+	struct block_device **place = kcalloc(VD_MEMBERS_MAX, sizeof(*place), GFP_KERNEL);
+	uint8_t uuid[16];
+	unsigned int i, m;
+	int r = -ENOMEM;
+
+	if (!label || !place)
+		goto out;
+	for (i = 0; i < t->ndevs; i++) {
+		p->member[0] = t->dev[i]->bdev;
+		r = vd_label_read(&p->host, 0, label);
+		p->member[0] = NULL;
+		if (r) {
+			DMERR("%s: %s", t->dev[i]->name, r == -ENODATA ? "no label of a vd pool" :
+			      r == -EPROTONOSUPPORT ? "of a later version of vd" : "its label cannot be read");
+			ti->error = "A device is no member of a vd pool";
+			goto out;
+		}
+		m = le32_to_cpu(label->index);
+		r = -EINVAL;
+		if (m >= VD_MEMBERS_MAX || (i && memcmp(uuid, label->pool, sizeof(uuid)))) {
+			ti->error = "The devices are not members of one pool";
+			goto out;
+		}
+		if (place[m]) {
+			ti->error = "Two devices say that they are the same member";
+			goto out;
+		}
+		memcpy(uuid, label->pool, sizeof(uuid));
+		strscpy(p->name, label->pool_name, sizeof(p->name));
+		place[m] = t->dev[i]->bdev;
+	}
+	memcpy(p->member, place, sizeof(p->member));
+	r = 0;
+out:
+	kfree(place);
+	kfree(label);
+	return r;
+}
+
+/* What the engine leaves out, being old, is not to be read by data I/O either. */
+static int take_info(struct vdk_pool *p)
+{
+	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int m;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(p->engine, info);
+	strscpy(p->name, info->name, sizeof(p->name));
+	p->sector_size = info->sector_size;
+	p->nmembers = info->nmembers;
+	for (m = 0; m < VD_MEMBERS_MAX; m++)
+		if (m >= info->nmembers || ((info->missing[m / 8] & ~info->too_short[m / 8]) >> (m % 8) & 1))
+			p->member[m] = NULL;
+	if (info->mode >= VD_MODE_READONLY)
+		p->readonly = true;
+	if (info->nmissing)
+		DMWARN("pool %s: %u of %u members are missing: it is read-only", p->name, info->nmissing, info->nmembers);
+	kfree(info);
+	return 0;
+}
+
+static void engine_error(struct dm_target *ti, int r)
+{
+	ti->error = r == -ENODATA ? "The members carry labels but no usable superblock" :
+		    r == -EPROTONOSUPPORT ? "The pool was written by a later version of vd" :
+		    r == -EROFS ? "The pool has features that this version can only read" :
+		    r == -EBADMSG || r == -EUCLEAN ? "The superblock or the journal is damaged" : "The pool cannot be opened";
+}
+
+static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct features *f, int *err)
+{
+	struct vdk_pool *p = kvzalloc(sizeof(*p), GFP_KERNEL);
+	int r = -ENOMEM;
+
+	if (!p)
+		goto err;
+	p->refs = 1;
+	p->readonly = f->readonly;
+	vdk_host_init(p);
+	r = vdk_host_setup(p);
+	if (r)
+		goto err_free;
+	r = place_members(ti, p, t);
+	if (r)
+		goto err_host;
+	r = vd_pool_open(&p->host, f->readonly ? VD_OPEN_READONLY : 0, &f->self, &p->engine);
+	if (r) {
+		engine_error(ti, r);
+		goto err_host;
+	}
+	r = take_info(p);
+	if (r)
+		goto err_engine;
+	vdk_host_start(p);
+	return p;
+
+err_engine:
+	vd_pool_abandon(p->engine);
+err_host:
+	vdk_host_teardown(p);
+err_free:
+	kvfree(p);
+err:
+	*err = r;
+	return NULL;
+}
+
+static void pool_close(struct vdk_pool *p)
+{
+	unsigned int noio = memalloc_noio_save();
+	int r;
+
+	vdk_host_stop(p);
+	r = vd_pool_close(p->engine);
+	if (r == -EBUSY) {
+		DMERR("pool %s: a volume is still open", p->name);
+		vd_pool_abandon(p->engine);
+	} else if (r) {
+		DMWARN("pool %s: its last checkpoint failed, error %d: the next opening replays the journal", p->name, r);
+	}
+	vdk_host_teardown(p);
+	kvfree(p);
+	memalloc_noio_restore(noio);
+}
+
+void vdk_pool_put(struct vdk_pool *p)
+{
+	mutex_lock(&vdk_pools_lock);
+	if (!--p->refs) {
+		list_del(&p->list);
+		pool_close(p); /* under the lock: a table that is loaded meanwhile opens it again only then */
+	}
+	mutex_unlock(&vdk_pools_lock);
+}
+
+static bool same_members(const struct vdk_pool *p, const struct pool_table *t)
+{
+	unsigned int i, m, have = 0;
+
+	for (m = 0; m < VD_MEMBERS_MAX; m++) {
+		if (!p->member[m])
+			continue;
+		have++;
+		for (i = 0; i < t->ndevs && t->dev[i]->bdev != p->member[m]; i++)
+			;
+		if (i == t->ndevs)
+			return false;
+	}
+	return have == t->ndevs;
+}
+
+/* vdk_pools_lock. */
+static int pool_get(struct dm_target *ti, struct pool_table *t, const struct features *f)
+{
+	struct mapped_device *md = dm_table_get_md(ti->table);
+	struct vdk_pool *p;
+	int r = 0;
+
+	list_for_each_entry(p, &vdk_pools, list) {
+		if (p->md != md)
+			continue;
+		if (!same_members(p, t)) {
+			ti->error = "The members are not those of the table before";
+			return -EINVAL;
+		}
+		if (p->readonly != f->readonly && !f->readonly) {
+			ti->error = "The pool is open for reading only; remove its device first";
+			return -EROFS;
+		}
+		p->refs++;
+		t->pool = p;
+		return 0;
+	}
+	p = pool_open(ti, t, f, &r);
+	if (!p)
+		return r;
+	p->md = md;
+	list_add(&p->list, &vdk_pools);
+	t->pool = p;
+	return 0;
+}
+
+/* ---- table ------------------------------------------------------------- */
+
+static int parse_id(const char *text, uint8_t id[16])
+{
+	unsigned int n = 0;
+
+	for (; *text && n < 32; text++) {
+		int v = hex_to_bin(*text);
+
+		if (*text == '-')
+			continue;
+		if (v < 0)
+			return -EINVAL;
+		id[n / 2] = n & 1 ? id[n / 2] | v : v << 4;
+		n++;
+	}
+	return n == 32 && !*text ? 0 : -EINVAL;
+}
+
+static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f)
+{
+	static const struct dm_arg nfeatures[] = { { 0, 5, "Invalid number of feature arguments" } };
+	unsigned int n;
+	int r;
+
+	f->readonly = !compat_table_writable(ti->table);
+	strscpy(f->self.hostname, utsname()->nodename, sizeof(f->self.hostname));
+	strscpy(f->self.purpose, "dm-vd", sizeof(f->self.purpose));
+	f->self.since = cpu_to_le64(ktime_get_real_ns());
+	if (!as->argc)
+		return 0;
+	r = dm_read_arg_group(nfeatures, as, &n, &ti->error);
+	while (!r && n--) {
+		const char *arg = dm_shift_arg(as);
+
+		if (!strcasecmp(arg, "read_only")) {
+			f->readonly = true;
+		} else if (!strcasecmp(arg, "host") && n) {
+			n--;
+			r = parse_id(dm_shift_arg(as), f->self.host);
+		} else if (!strcasecmp(arg, "boot") && n) {
+			n--;
+			r = parse_id(dm_shift_arg(as), f->self.boot);
+		} else {
+			r = -EINVAL;
+		}
+		if (r)
+			ti->error = "Invalid feature argument";
+	}
+	return r;
+}
+
+static void put_devices(struct dm_target *ti, struct pool_table *t)
+{
+	while (t->ndevs)
+		dm_put_device(ti, t->dev[--t->ndevs]);
+}
+
+static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+{
+	static const struct dm_arg nmembers[] = { { 1, VD_MEMBERS_MAX, "Invalid number of members" } };
+	struct dm_arg_set as = { .argc = argc, .argv = argv };
+	struct features *f = kzalloc(sizeof(*f), GFP_KERNEL);
+	struct pool_table *t = kzalloc(sizeof(*t), GFP_KERNEL);
+	unsigned int n, noio;
+	int r = -ENOMEM;
+
+	ti->error = "Out of memory";
+	if (!t || !f)
+		goto err;
+	ti->error = "The number of members, or one of them, is missing";
+	r = dm_read_arg_group(nmembers, &as, &n, &ti->error);
+	if (r)
+		goto err;
+	while (t->ndevs < n) {
+		r = dm_get_device(ti, dm_shift_arg(&as), dm_table_get_mode(ti->table), &t->dev[t->ndevs]);
+		if (r) {
+			ti->error = "A member cannot be opened";
+			goto err_devices;
+		}
+		t->ndevs++;
+	}
+	ti->error = "Invalid argument";
+	r = parse_features(ti, &as, f);
+	if (r)
+		goto err_devices;
+	ti->error = "The pool cannot be opened";
+	noio = memalloc_noio_save();
+	mutex_lock(&vdk_pools_lock);
+	r = pool_get(ti, t, f);
+	mutex_unlock(&vdk_pools_lock);
+	memalloc_noio_restore(noio);
+	if (r)
+		goto err_devices;
+	kfree(f);
+	ti->private = t;
+	ti->num_flush_bios = 1;
+	ti->flush_supported = true;
+	return 0;
+
+err_devices:
+	put_devices(ti, t);
+err:
+	kfree(f);
+	kfree(t);
+	return r;
+}
+
+static void pool_dtr(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+	struct vdk_pool *p = t->pool;
+
+	vdk_pool_put(p);
+	put_devices(ti, t);
+	kfree(t);
+}
+
+/* ---- I/O, of the pool's device itself ---------------------------------- */
+
+static int pool_map(struct dm_target *ti, struct bio *bio)
+{
+	if (bio_op(bio) == REQ_OP_READ)
+		zero_fill_bio(bio);
+	else if (!(bio->bi_opf & REQ_PREFLUSH))
+		return DM_MAPIO_KILL;
+	bio_endio(bio);
+	return DM_MAPIO_SUBMITTED;
+}
+
+static void pool_postsuspend(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+	unsigned int noio = memalloc_noio_save();
+	int r;
+
+	vdk_host_stop(t->pool);
+	r = vd_flush(t->pool->engine);
+	if (r)
+		DMERR("pool %s: not all is durable, error %d", t->pool->name, r);
+	memalloc_noio_restore(noio);
+}
+
+static void pool_resume(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+
+	vdk_host_start(t->pool);
+}
+
+static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
+{
+	struct pool_table *t = ti->private;
+	unsigned int i;
+	int r = 0;
+
+	for (i = 0; i < t->ndevs && !r; i++)
+		r = fn(ti, t->dev[i], 0, bdev_nr_sectors(t->dev[i]->bdev), data);
+	return r;
+}
+
+/* ---- messages ---------------------------------------------------------- */
+
+static int find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
+{
+	int r = vd_volume_find(p->engine, name, id);
+
+	if (r == -ENOENT)
+		DMWARN("pool %s has no volume %s", p->name, name);
+	return r;
+}
+
+/* create_thin NAME [SECTORS] */
+static int message_create(struct vdk_pool *p, unsigned int argc, char **argv)
+{
+	struct vd_volume_spec *spec;
+	u64 sectors = VD_SECTORS_PER_BLOCK;
+	uint32_t id;
+	int r;
+
+	if (argc > 2 && kstrtou64(argv[2], 10, &sectors))
+		return -EINVAL;
+	if (sectors >> (63 - SECTOR_SHIFT) || sectors % VD_SECTORS_PER_BLOCK)
+		return -EINVAL;
+	spec = kzalloc(sizeof(*spec), GFP_KERNEL);
+	if (!spec)
+		return -ENOMEM;
+	spec->name = argv[1];
+	spec->size = sectors << SECTOR_SHIFT;
+	generate_random_uuid(spec->uuid);
+	r = vd_volume_create(p->engine, spec, &id);
+	kfree(spec);
+	return r;
+}
+
+/* create_snap NAME ORIGIN */
+static int message_snap(struct vdk_pool *p, char **argv)
+{
+	struct vd_snap *snap;
+	uint32_t origin;
+	int r;
+
+	r = find_volume(p, argv[2], &origin);
+	if (r)
+		return r;
+	snap = kzalloc(sizeof(*snap), GFP_KERNEL);
+	if (!snap)
+		return -ENOMEM;
+	snap->origin = origin;
+	snap->name = argv[1];
+	generate_random_uuid(snap->uuid);
+	r = vd_snapshot(p->engine, snap, 1);
+	kfree(snap);
+	return r;
+}
+
+static int message_delete(struct vdk_pool *p, char **argv)
+{
+	uint32_t id;
+	int r = find_volume(p, argv[1], &id);
+
+	return r ? r : vd_volume_delete(p->engine, id);
+}
+
+static int message_rename(struct vdk_pool *p, char **argv)
+{
+	uint32_t id;
+	int r = find_volume(p, argv[1], &id);
+
+	return r ? r : vd_volume_rename(p->engine, id, argv[2]);
+}
+
+static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct pool_table *t = ti->private;
+	struct vdk_pool *p = t->pool;
+	unsigned int noio = memalloc_noio_save();
+	int r = -EINVAL;
+
+	if (argc >= 2 && argc <= 3 && !strcasecmp(argv[0], "create_thin"))
+		r = message_create(p, argc, argv);
+	else if (argc == 3 && !strcasecmp(argv[0], "create_snap"))
+		r = message_snap(p, argv);
+	else if (argc == 2 && !strcasecmp(argv[0], "delete"))
+		r = message_delete(p, argv);
+	else if (argc == 3 && !strcasecmp(argv[0], "rename"))
+		r = message_rename(p, argv);
+	else if (argc == 1 && !strcasecmp(argv[0], "checkpoint"))
+		r = vd_checkpoint(p->engine);
+	else
+		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
+	memalloc_noio_restore(noio);
+	if (r)
+		DMWARN("pool %s: message %s failed, error %d", p->name, argv[0], r);
+	return r;
+}
+
+/* ---- status ------------------------------------------------------------ */
+
+static const char *mode_text(const struct vd_pool_info *info)
+{
+	return info->mode == VD_MODE_RW ? "rw" : info->mode == VD_MODE_OUT_OF_SPACE ? "out_of_data_space" : "ro";
+}
+
+static void pool_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result, unsigned int maxlen)
+{
+	struct pool_table *t = ti->private;
+	struct vd_pool_info *info;
+	unsigned int i, sz = 0;
+	u64 data;
+
+	switch (type) {
+	case STATUSTYPE_INFO:
+		info = kmalloc(sizeof(*info), GFP_NOIO);
+		if (!info) {
+			DMEMIT("Error");
+			break;
+		}
+		vd_pool_info(t->pool->engine, info);
+		if (info->mode == VD_MODE_FAILED) {
+			DMEMIT("Fail");
+		} else {
+			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
+			DMEMIT("0 %llu/%llu %llu/%llu - %s discard_passdown error_if_no_space %s %llu",
+			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
+			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
+			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
+			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu", info->name,
+			       info->journal_used, info->journal_blocks, info->overlay_extents,
+			       info->durable_seq, info->seq, info->generation);
+		}
+		kfree(info);
+		break;
+	case STATUSTYPE_TABLE:
+		DMEMIT("%u", t->ndevs);
+		for (i = 0; i < t->ndevs; i++)
+			DMEMIT(" %s", t->dev[i]->name);
+		if (t->pool->readonly && compat_table_writable(ti->table))
+			DMEMIT(" 1 read_only");
+		break;
+	case STATUSTYPE_IMA:
+		DMEMIT_TARGET_NAME_VERSION(ti->type);
+		DMEMIT(",pool=%s;", t->pool->name);
+		break;
+	}
+}
+
+struct target_type vdk_pool_target = {
+	.name = "vd-pool",
+	.features = DM_TARGET_SINGLETON | DM_TARGET_IMMUTABLE,
+	.version = { 0, 1, 0 },
+	.module = THIS_MODULE,
+	.ctr = pool_ctr,
+	.dtr = pool_dtr,
+	.map = pool_map,
+	.postsuspend = pool_postsuspend,
+	.resume = pool_resume,
+	.iterate_devices = pool_iterate_devices,
+	.message = pool_message,
+	.status = pool_status,
+};
