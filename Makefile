@@ -81,6 +81,7 @@ help:
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
 	@echo 'make install DESTDIR= PREFIX=/usr'
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
+	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
 	@echo 'make modules_install      and where that kernel finds it (root)'
 
 # ---- what must be installed ----------------------------------------------
@@ -268,6 +269,20 @@ modules: module-tree
 	+$(Q)$(kbuild) modules
 modules_install: module-tree
 	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+
+# ---- the lab: real kernels (tests/lab/README.md) ------------------------------
+
+DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make linux-image-amd64 linux-headers-amd64 \
+	linux-image-6.12-amd64 linux-headers-6.12-amd64
+DEB_UML := linux-source-6.1 flex bison bc
+LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
+.PHONY: lab lab-deps check-lab check-lab-san
+lab-deps: deps
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEB_LAB) $(DEB_UML)
+lab: all
+	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
+check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats
+check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
 	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi

@@ -36,7 +36,7 @@ run_one()
 	log=$logs/$suite-$name.log
 	t0=$(date +%s.%N)
 	case $suite in
-	cmd)
+	cmd|lab)
 		# bats keeps file descriptor 3: nothing a test leaves behind may hold it
 		timeout -k 10 "${TEST_TIMEOUT:-1800}" bats --tap "$test" >"$log" 2>&1 3>&- ;;
 	fuzz)

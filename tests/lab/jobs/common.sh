@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# What the jobs in a guest share.  The pool's members are all disks of the guest.
+set -eu -o pipefail
+
+pool_up()
+{
+	lsmod | grep -q '^dm_vd ' || insmod "$VD_MODULE"
+	# shellcheck disable=SC2086 # one word a disk
+	dmsetup create pool --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
+}
+
+# volume_up NAME SECTORS
+volume_up() { dmsetup create "$1" --table "0 $2 vd-volume /dev/mapper/pool $1"; }
+message() { dmsetup message pool 0 "$1"; }
+
+# all_down VOLUME...: closes all, and nothing may be left
+all_down()
+{
+	local v
+	for v; do dmsetup remove --retry "$v"; done
+	dmsetup remove --retry pool
+	if [ -e /sys/kernel/debug/kmemleak ]; then
+		sleep 6 # what was allocated lately is passed over
+		echo scan >/sys/kernel/debug/kmemleak
+		echo scan >/sys/kernel/debug/kmemleak # only what two scans agree on is told
+		if grep -B 12 'dm_vd' /sys/kernel/debug/kmemleak; then return 1; fi
+	fi
+	rmmod dm-vd
+	quiet
+}
+
+# Nothing was complained of: warnings, lock order, sleeping in atomic context, bad memory.
+quiet()
+{
+	! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function|device-mapper: vd: pool .*error'
+}
+
+# Contents of devices, for who reads the same with another engine
+sums() { local v; for v; do sha256sum <"/dev/mapper/$v" >"/job/sum.$v"; done; }
+
+# fio_on DEVICE FIO-ARGUMENT...
+fio_on()
+{
+	local dev=$1 log
+	log=$(mktemp /tmp/fio.XXXXXX)
+	shift
+	fio --name=job --filename="/dev/mapper/$dev" --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 "$@" \
+		>"$log" 2>&1 || { echo "fio $dev $* failed"; tail -5 "$log"; return 1; }
+}

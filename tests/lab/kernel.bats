@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# The module in real kernels, and its pools in the userspace engine.
+load helper
+
+files()
+{
+	pool_of 2 512M
+	vdcreate -q -L 32M pool/old
+	yes "what userspace wrote" | head -c 32M >job/old.img || true
+	nbdkit -U - "$VD/build/nbdkit-vd-plugin.so" pool=pool --run 'nbdcopy job/old.img "nbd+unix:///old?socket=$unixsocket"' 3>&-
+	guest "$1" files
+	same_here
+	cmp job/old.img <(read_volume old)
+}
+
+@test "6.1: a file system, its snapshot, and what userspace wrote: the same in both engines" {
+	files 6.1
+}
+
+@test "6.12: a file system, its snapshot, and what userspace wrote: the same in both engines" {
+	files 6.12
+}
+
+@test "6.1, four CPUs: what fio wrote verifies, under snapshots, and reads the same in userspace" {
+	pool_of 2 1G
+	guest 6.1 verify -c 4
+	same_here
+}
+
+@test "6.1: a guest killed under load leaves a clean pool, and all that was flushed" {
+	local i pid
+	pool_of 2 512M
+	guest 6.1 writer -p "$T/pid" -t 120 >"$T/said" 2>&1 3>&- &
+	for ((i = 0; i < 900; i++)); do
+		[ "$(wc -l 2>/dev/null <job/acked || echo 0)" -lt $((30 + RANDOM % 60)) ] || break
+		sleep 0.1
+	done
+	pid=$(cat "$T/pid")
+	kill -KILL "$pid"
+	wait $! || true
+	cat "$T/said"
+	[ "$(wc -l <job/acked)" -ge 30 ]
+	vdpool check --takeover pool
+	read_volume log >log.img
+	while read -r i; do
+		cmp -n 4096 -i $((i * 4096)):0 log.img <(yes "block $i" | head -c 4096)
+	done <job/acked
+}
