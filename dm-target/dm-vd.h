@@ -38,7 +38,8 @@ struct vdk_pool {
 	struct list_head list;       /* vdk_pools_lock */
 	unsigned int refs;           /* vdk_pools_lock: tables */
 	struct mapped_device *md;    /* of the vd-pool device; vdk_pools_lock; NULL: its table is gone */
-	struct dm_target *ti;        /* of its table that was resumed last, for events */
+	struct dm_target *ti;        /* of its live table, for events; changed while no work is done */
+	enum vd_pool_mode told;      /* the mode that an event told of; the worker's */
 	bool readonly;
 	struct vd_pool *engine;
 	struct vd_host host;

@@ -181,6 +181,26 @@ static void host_kick(void *ctx)
 		mod_delayed_work(p->commit_wq, &p->work, 0);
 }
 
+/* Who waits for an event of the pool's device looks at its status then.  In a full pool,
+ * what was freed is free again only after a checkpoint: the next writer would take one, but
+ * who waits until there is space does not write. */
+static int look_at_mode(struct vdk_pool *p)
+{
+	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_NOIO);
+	int r = 0;
+
+	if (!info)
+		return 0;
+	vd_pool_info(p->engine, info);
+	if (info->mode != p->told && p->ti)
+		dm_table_event(p->ti->table);
+	p->told = info->mode;
+	if (info->mode == VD_MODE_OUT_OF_SPACE && info->overlay_extents)
+		r = vd_checkpoint(p->engine) ? 0 : 1;
+	kfree(info);
+	return r;
+}
+
 /* When kicked, and once a second. */
 static void background_work(struct work_struct *work)
 {
@@ -188,6 +208,8 @@ static void background_work(struct work_struct *work)
 	unsigned int noio = memalloc_noio_save();
 	int r = vd_pool_work(p->engine);
 
+	if (r <= 0)
+		r = look_at_mode(p);
 	memalloc_noio_restore(noio);
 	if (READ_ONCE(p->working))
 		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);

@@ -352,6 +352,7 @@ static void pool_postsuspend(struct dm_target *ti)
 	int r;
 
 	vdk_host_stop(t->pool);
+	t->pool->ti = NULL;
 	r = vd_flush(t->pool->engine);
 	if (r)
 		DMERR("pool %s: not all is durable, error %d", t->pool->name, r);
@@ -362,6 +363,8 @@ static void pool_resume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
 
+	vdk_host_stop(t->pool); /* it may have begun when the table was loaded */
+	t->pool->ti = ti;
 	vdk_host_start(t->pool);
 }
 

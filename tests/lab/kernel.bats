@@ -46,3 +46,33 @@ files()
 		cmp -n 4096 -i $((i * 4096)):0 log.img <(yes "block $i" | head -c 4096)
 	done <job/acked
 }
+
+@test "6.1: a full pool, a failed member, growth and reloads under I/O" {
+	pool_of 2 64M
+	guest 6.1 edges
+	same_here
+}
+
+@test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
+	local i n at=0 acked cuts mark
+	pool_of 1 64M
+	cp --sparse=always m0 image
+	truncate -s 1G m1
+	guest 6.1 logged
+	mv m1 log
+	"$VD/tests/lab/replay.py" log >list
+	n=$(wc -l <list)
+	cuts=$( (grep -nE ' mark ' list | awk -F: 'NR % 6 == 0 {print $1}'; grep -nE 'flush' list | cut -d: -f1 | shuf -n 12; shuf -i 1-"$n" -n 12) | sort -nu)
+	echo "$n entries, cut after" $cuts
+	for i in $cuts; do
+		"$VD/tests/lab/replay.py" log image $at "$i"
+		at=$i
+		cp --sparse=always image m0
+		rm -f run/*
+		vdpool check -q --takeover pool || { echo "cut after entry $i: not clean"; return 1; }
+		acked=$(head -n "$i" list | awk '$2 == "mark" {m = $3} END {print m + 0}')
+		mark=$(head -n "$i" list | grep -c ' mark ' || true)
+		[ "$mark" = 0 ] || read_volume log 2>/dev/null | cmp -n $((4096 * (acked + 1))) - <(for ((b = 0; b <= acked; b++)); do yes "block $b" | head -c 4096; done) ||
+			{ echo "cut after entry $i: not all of $acked blocks"; return 1; }
+	done
+}

@@ -17,3 +17,9 @@ load helper
 	guest san verify -t 560
 	same_here
 }
+
+@test "sanitised: a full pool, a failed member, growth and reloads under I/O" {
+	pool_of 2 64M
+	guest san edges -t 560
+	same_here
+}
