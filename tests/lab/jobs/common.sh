@@ -47,5 +47,5 @@ fio_on()
 	log=$(mktemp /tmp/fio.XXXXXX)
 	shift
 	fio --name=job --filename="/dev/mapper/$dev" --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 "$@" \
-		>"$log" 2>&1 || { echo "fio $dev $* failed"; tail -5 "$log"; return 1; }
+		>"$log" 2>&1 || { echo "fio $dev $* failed"; grep -vE "^  |^\$|Jobs:|Run status" "$log" | head -8; return 1; }
 }

@@ -20,7 +20,7 @@ snapshots()
 
 pool_up
 for v in a b c; do message "create_thin $v $S"; volume_up $v $S; done
-bg fio_on a --rw=randwrite --bsrange=512-64k --blockalign=512 --size=$B --io_size=32M
+bg fio_on a --rw=randwrite --bsrange=512-64k --size=$B --io_size=32M
 bg fio_on b --rw=randwrite --bs=4k --fsync=32 --size=$B --io_size=16M
 bg fio_on c --rw=write --bs=64k --size=$B
 bg snapshots
