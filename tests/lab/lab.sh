@@ -59,7 +59,7 @@ uml|san)
 	make_args=(KVER="$kver") ;;
 esac
 if [ -n "$build" ]; then
-	make -C "$tree" --no-print-directory modules "${make_args[@]}" >"$lab/modules-$kver.log" 2>&1 ||
+	flock "$lab/lock" make -C "$tree" --no-print-directory modules "${make_args[@]}" >"$lab/modules-$kver.log" 2>&1 ||
 		{ tail -20 "$lab/modules-$kver.log" >&2; die "the module cannot be built for $kver"; }
 fi
 
