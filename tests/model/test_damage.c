@@ -6,7 +6,9 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <signal.h>
 #include <stdint.h>
+#include <unistd.h>
 /* cmocka wants them first */
 #include <cmocka.h>
 
@@ -501,6 +503,84 @@ static void a_missing_member_is_one_fault(void **state)
 	world_free(w);
 }
 
+/* Anything at all is bad.  What is asked for may fail; it ends, and so does the work after it. */
+static void whatever_is_lost_all_that_is_begun_ends(void **state)
+{
+	uint32_t id[5];
+	struct world *base = begin(2, &id[0], &id[1]);
+	struct vd_snap snap[2] = { { .origin = id[0], .name = "s" }, { .origin = id[1], .name = "t" } };
+	static struct nodes l;
+	unsigned round, i, k, opened = 0, rounds = 300;
+
+	(void)state;
+	story_ok(base, "snapshot", vd_snapshot(base->pool, snap, 2));
+	for (i = 0; i < 2; i++)
+		id[2 + i] = snap[i].id;
+	for (i = 0; i < 2 * EXTENTS; i += 6)
+		story_ok(base, "write", write_block(base, id[i / 6 % 2], i, i));
+	story_checkpoint(base);
+	for (i = 0; i < 2 * EXTENTS; i += 20)
+		story_ok(base, "write", write_block(base, id[i / 20 % 2], i, i));
+	story_ok(base, "delete", vd_volume_delete(base->pool, id[3]));
+	l.count = 0;
+	story_ok(base, "dump", vd_dump(base->pool, note, &l));
+	for (round = 0; round < rounds; round++) {
+		struct world *w = world_fork(base);
+		struct rng rng = rng_seeded(cli.seed + round);
+		struct vd_volume *vol;
+		unsigned flags = round & 1 ? VD_OPEN_REPAIR : 0, turns = 0;
+		int r;
+
+		for (k = (unsigned)rng_between(&rng, 1, 8); k; k--) {
+			struct node n = l.n[rng_below(&rng, l.count)];
+
+			if (rng_one_in(&rng, 3))
+				n.b = VD_PBLK_NONE;
+			if (rng_one_in(&rng, 8))
+				n.a = n.b = rng_below(&rng, 60);
+			if (rng_one_in(&rng, 4))
+				ruin(w, &n, k % 4);
+			else
+				spoil(w, &n);
+		}
+		if (vd_pool_open(&w->host, flags, NULL, &w->pool)) {
+			world_free(w);
+			continue;
+		}
+		opened++;
+		for (i = 0; i < 4; i++) {
+			struct vd_snap s = { .origin = id[i], .name = (char[]){ 'n', (char)('a' + i), 0 } };
+			uint8_t buf[B];
+
+			if (vd_volume_open(w->pool, id[i], &vol))
+				continue;
+			for (k = 0; k < 2 * EXTENTS; k += 50) {
+				(void)!io_read(w->sim, vol, 0, k * B, buf, B, NULL);
+				(void)!io_stamp(w->sim, vol, 0, (k + i) * B, B, 1, NULL);
+			}
+			(void)!vd_snapshot(w->pool, &s, 1);
+			(void)!vd_unmap(vol, 0, 300 * B);
+			vd_volume_close(vol);
+		}
+		(void)!vd_volume_delete(w->pool, id[round % 3]);
+		(void)!vd_rollback(w->pool, id[1], snap[0].id);
+		(void)!vd_flush(w->pool);
+		do
+			r = vd_pool_work(w->pool);
+		while (r > 0 && ++turns < 1000);
+		if (r > 0)
+			world_fail(w, "round %u: there is work without end", round);
+		if (vd_pool_close(w->pool))
+			vd_pool_abandon(w->pool);
+		w->pool = NULL;
+		world_free(w);
+	}
+	printf("# %u of %u were opened\n", opened, rounds);
+	assert_true(opened > rounds / 4);
+	world_close(base);
+	world_free(base);
+}
+
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -512,9 +592,12 @@ int main(int argc, char **argv)
 		T(a_lost_record_is_given_by_its_number_and_the_list_goes_on),
 		T(an_older_superblock_is_not_written_over_when_a_newer_one_is_lost),
 		T(an_older_superblock_that_is_lost_does_not_matter),
+		T(whatever_is_lost_all_that_is_begun_ends),
 		T(a_missing_member_is_one_fault),
 	};
 
 	cli_start(&cli, argc, argv);
+	signal(SIGALRM, story_too_long);
+	alarm(500);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
