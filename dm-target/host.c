@@ -85,6 +85,12 @@ static int host_flush(void *ctx, unsigned int member)
 	return bdev ? blkdev_issue_flush(bdev) : -ENODEV;
 }
 
+/* Where it takes several bios, each of them is FUA. */
+static int host_commit(void *ctx, unsigned int member, uint64_t block, const void *buf, unsigned int nblocks)
+{
+	return member_io(ctx, member, REQ_OP_WRITE | REQ_META | REQ_PREFLUSH | REQ_FUA, block, (char *)buf, nblocks);
+}
+
 static int host_discard(void *ctx, unsigned int member, uint64_t block, uint64_t nblocks)
 {
 	struct vdk_pool *p = ctx;
@@ -234,7 +240,8 @@ void vdk_host_stop(struct vdk_pool *p)
 void vdk_host_init(struct vdk_pool *p)
 {
 	p->host = (struct vd_host){
-		.ctx = p, .read = host_read, .write = host_write, .flush = host_flush, .discard = host_discard,
+		.ctx = p, .read = host_read, .write = host_write, .flush = host_flush, .commit = host_commit,
+		.discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
 		.size = host_size,
 	};
