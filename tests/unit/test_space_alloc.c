@@ -133,7 +133,12 @@ static void what_is_promised_goes_to_whom_it_is_promised(void **state)
 	while (!vd_space_reserve(P, VD_PBLK_NONE, 37, &p, &got))
 		;
 	assert_int_equal(vd_space_free(P), 850); /* and half the reserve: R5 */
-	assert_int_equal(vd_space_hold(P, 1, 0), -ENOSPC); /* and stays */
+	assert_int_equal(vd_space_hold(P, 1, 0), -ENOSPC); /* which a promise leaves as well */
+	vd_space_promise(P, -50);
+	assert_int_equal(vd_space_hold(P, 51, 0), -ENOSPC);
+	OK(vd_space_hold(P, 50, 0));
+	vd_space_unhold(P, 50);
+	vd_space_promise(P, 50);
 	while (!vd_space_reserve_for(P, &mine, VD_PBLK_NONE, 37, &p, &got))
 		;
 	assert_int_equal(vd_space_free(P), 300); /* others' 200 and the reserve */
