@@ -212,12 +212,13 @@ void vd_journal_wrote(struct vd_pool *pool, unsigned member)
 	vd_atomic_set(&j->dirty[member], 1);
 }
 
-static bool any_dirty(const struct vd_journal *j)
+/* But for member `but`; VD_MEMBERS_MAX: any at all. */
+static bool any_dirty(const struct vd_journal *j, unsigned but)
 {
 	unsigned m;
 
 	for (m = 0; m < VD_MEMBERS_MAX; m++)
-		if (vd_atomic_read(&j->dirty[m]))
+		if (m != but && vd_atomic_read(&j->dirty[m]))
 			return true;
 	return false;
 }
@@ -357,14 +358,9 @@ int vd_journal_write_blocks(struct vd_pool *pool, unsigned member, uint64_t n, c
 static bool one_write_serves(const struct vd_pool *pool, const struct commit *c)
 {
 	const struct vd_journal *j = pool->journal;
-	unsigned m;
 
-	if (!pool->host.commit || j->ncopies != 1 || vd_journal_place(j, j->head) + c->nblocks > j->blocks)
-		return false;
-	for (m = 0; m < VD_MEMBERS_MAX; m++)
-		if (m != j->copy[0] && vd_atomic_read(&j->dirty[m]))
-			return false;
-	return true;
+	return pool->host.commit && j->ncopies == 1 && vd_journal_place(j, j->head) + c->nblocks <= j->blocks &&
+	       !any_dirty(j, j->copy[0]);
 }
 
 static int commit_in_one(struct vd_pool *pool, const struct commit *c)
@@ -508,7 +504,7 @@ static int commit(struct vd_pool *pool, uint64_t seq, bool ckpt)
 			continue;
 		}
 		if (seq <= vd_journal_durable(pool)) {
-			if (!any_dirty(j))
+			if (!any_dirty(j, VD_MEMBERS_MAX))
 				break; /* nothing new (I5) */
 		} else if (!j->began) {
 			r = -EROFS;
