@@ -326,7 +326,7 @@ static int fold(struct ckpt *c)
 
 /* ---- durable ------------------------------------------------------------ */
 
-static int flush_all(struct vd_pool *pool)
+int vd_members_flush(struct vd_pool *pool)
 {
 	unsigned m;
 	int r = 0;
@@ -370,7 +370,7 @@ int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super)
 
 	for (m = 0; m < pool->nmembers && !r; m++)
 		r = super_put(pool, m, super);
-	return r ? r : flush_all(pool);
+	return r ? r : vd_members_flush(pool);
 }
 
 static int make_durable(struct ckpt *c, struct vd_disk_super *super)
@@ -379,7 +379,7 @@ static int make_durable(struct ckpt *c, struct vd_disk_super *super)
 	int r = vd_cache_write(pool);
 
 	if (!r)
-		r = flush_all(pool);
+		r = vd_members_flush(pool);
 	if (r)
 		return r;
 	super->generation = cpu_to_le64(pool->ckpt_gen);
@@ -611,7 +611,7 @@ static bool release_step(struct vd_pool *pool, bool wait)
 	return vd_space_free(pool) > before;
 }
 
-static bool space_came_back(struct vd_pool *pool, const struct vd_volume *vol)
+static bool space_came_back(struct vd_pool *pool, struct vd_volume *vol)
 {
 	return vd_space_free(pool) > vd_reserve_kept(pool, vol);
 }
@@ -670,48 +670,45 @@ static int settle(struct vd_pool *pool)
 	return r;
 }
 
-int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough)
+/* Until it is enough, nothing more can come, or `tries` were made for a volume with a
+ * promise: to that there is room, but for windows and overlay entries that other writers
+ * have made since.  work_lock */
+static int make_room(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough, unsigned tries)
 {
-	struct vd_volumes *vs = pool->volumes;
 	bool room;
 	int r;
 
-	vd_mutex_lock(&vs->work_lock);
 	do {
 		r = settle(pool);
-		room = enough(pool, vol);
-	} while (!r && !room && vd_atomic_read(&vs->dying));
+		room = !r && enough(pool, vol);
+	} while (!r && !room && (vd_atomic_read(&pool->volumes->dying) ||
+				 (vol && vd_atomic_read(&vol->wanted) && tries && --tries)));
 	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
 		room = enough(pool, vol);
-	vd_mutex_unlock(&vs->work_lock);
 	return r || room ? r : -ENOSPC;
 }
 
-int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol)
+int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough)
 {
-	struct vd_volumes *vs = pool->volumes;
-	unsigned tries = MAKE_TRIES;
-	bool room;
-	int r = 0;
+	int r;
 
-	vd_mutex_lock(&vs->work_lock);
-	do {
-		r = settle(pool);
-		if (r)
-			break;
-		room = space_came_back(pool, vol);
-		/* To a volume with a promise there is room, but for windows and overlay entries
-		 * that other writers have made since. */
-	} while (!room && (vd_atomic_read(&vs->dying) || (vol && vd_atomic_read(&vol->wanted) && --tries)));
-	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
-		room = space_came_back(pool, vol);
-	if (!r)
+	vd_mutex_lock(&pool->volumes->work_lock);
+	r = make_room(pool, vol, enough, 0);
+	vd_mutex_unlock(&pool->volumes->work_lock);
+	return r;
+}
+
+int vd_space_make(struct vd_pool *pool, struct vd_volume *vol)
+{
+	int r;
+
+	vd_mutex_lock(&pool->volumes->work_lock);
+	r = make_room(pool, vol, space_came_back, MAKE_TRIES);
+	if (!r || r == -ENOSPC)
 		vd_pool_set_mode(pool, space_came_back(pool, NULL) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE);
-	vd_mutex_unlock(&vs->work_lock);
+	vd_mutex_unlock(&pool->volumes->work_lock);
 	if (r)
 		return r;
-	if (!room)
-		return -ENOSPC;
 	r = vd_space_refill(pool);
 	/* Free by the sum of all counts, but in groups that cannot be read: waiting is no use. */
 	return r == -ENOSPC && vd_space_bad(pool) ? vd_space_bad(pool) : r;

@@ -249,8 +249,8 @@ static int format_trees(struct vd_pool *pool)
 		r = vd_space_fold(pool);
 	if (!r)
 		r = vd_cache_write(pool);
-	for (m = 0; m < pool->nmembers && !r; m++)
-		r = pool->host.flush(pool->host.ctx, m);
+	if (!r)
+		r = vd_members_flush(pool);
 	if (!r) {
 		pool->super->used_blocks = cpu_to_le64(vd_space_used(pool));
 		pool->super->meta_blocks = cpu_to_le64(vd_space_meta(pool));

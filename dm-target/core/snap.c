@@ -350,8 +350,6 @@ int vd_snapshot(struct vd_pool *pool, struct vd_snap *snap, unsigned n)
 	for (i = 0; i < n; i++)
 		if (!vd_name_valid(snap[i].name))
 			return -EINVAL;
-	if (!vd_pool_writable(pool))
-		return -EROFS;
 	r = vd_reserve_admit(pool, NULL);
 	if (r)
 		return r;

@@ -206,7 +206,7 @@ typedef bool (*vd_room_fn)(struct vd_pool *pool, struct vd_volume *vol);
  * the requests that are under way. */
 int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough) __must_check;
 /* The same for data, and sets the mode. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
-int vd_space_make(struct vd_pool *pool, const struct vd_volume *vol) __must_check;
+int vd_space_make(struct vd_pool *pool, struct vd_volume *vol) __must_check;
 
 /* ---- reserve.c ---- */
 /* After any change of the volume's counts or reservation, under seal (or meta) and map for writing. */
@@ -261,6 +261,7 @@ typedef int (*vd_super_fn)(struct vd_pool *pool, struct vd_disk_super *super, vo
  * of the fold does, and memory is not a reason for one.  An error before that leaves all as
  * it was, and the mode writable. */
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg) __must_check;
+int vd_members_flush(struct vd_pool *pool) __must_check; /* all of them */
 /* Gives the members that are behind this superblock, one by one, durably. ckpt_lock. */
 int vd_super_level(struct vd_pool *pool, struct vd_disk_super *super) __must_check;
 int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super) __must_check; /* durable on return */
