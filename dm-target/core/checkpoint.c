@@ -613,7 +613,7 @@ static bool release_step(struct vd_pool *pool, bool wait)
 
 static bool space_came_back(struct vd_pool *pool, struct vd_volume *vol)
 {
-	return vd_space_free(pool) > vd_reserve_kept(pool, vol);
+	return vd_reserve_room(pool, vol) > 0;
 }
 
 void vd_pool_room(struct vd_pool *pool)
@@ -682,7 +682,7 @@ static int make_room(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn eno
 		r = settle(pool);
 		room = !r && enough(pool, vol);
 	} while (!r && !room && (vd_atomic_read(&pool->volumes->dying) ||
-				 (vol && vd_atomic_read(&vol->wanted) && tries && --tries)));
+				 (vol && vd_atomic_read(&vol->promise.left) && tries && --tries)));
 	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
 		room = enough(pool, vol);
 	return r || room ? r : -ENOSPC;

@@ -677,7 +677,8 @@ static bool fill_unsettled(const struct vd_volume *vol, const struct vd_io *io)
 static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e, uint64_t want, vd_pblk_t *p)
 {
 	struct vd_pool *pool = vol->pool;
-	uint64_t n, kept, room;
+	uint64_t n;
+	int64_t room;
 	unsigned got;
 	int r;
 
@@ -696,11 +697,10 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 		goto unclaim;
 	}
 	io->wait = WAIT_SPACE;
-	kept = vd_reserve_kept(pool, vol);
-	room = vd_space_free(pool);
-	if (room <= kept)
+	room = vd_reserve_room(pool, vol);
+	if (room <= 0)
 		goto unclaim;
-	n = vd_min(n, room - kept); /* the last few blocks are given too */
+	n = vd_min(n, (uint64_t)room); /* the last few blocks are given too */
 	r = vd_windows_alloc(vol, io->v0, (unsigned)n, p, &got);
 	if (r) {
 		if (*p != VD_PBLK_NONE) {
@@ -898,7 +898,7 @@ int vd_io_wait(struct vd_io *io)
 		claim_wait(vol, io->v0, io->nblocks);
 		return 0;
 	case WAIT_SPACE:
-		if (vd_space_free(pool) > vd_reserve_kept(pool, vol)) {
+		if (vd_reserve_room(pool, vol) > 0) {
 			r = vd_space_refill(pool);
 			if (r != -ENOSPC)
 				return r;

@@ -65,7 +65,7 @@ static struct vd_volume *next(struct vd_volumes *vs, uint32_t id)
 	vd_list_for_each(pos, &vs->all) {
 		struct vd_volume *vol = vd_container(pos, struct vd_volume, all);
 
-		if ((vol->opens || vd_atomic_read(&vol->promised)) && vol->id > id && alone(vol) && (!best || vol->id < best->id))
+		if ((vol->opens || vd_atomic_read(&vol->promise.all)) && vol->id > id && alone(vol) && (!best || vol->id < best->id))
 			best = vol;
 	}
 	vd_mutex_unlock(&vs->lock);

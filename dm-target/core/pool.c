@@ -740,7 +740,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->used_blocks = info->total_blocks - vd_space_free(pool);
 	info->metadata_blocks = vd_space_meta(pool);
 	info->reserve_blocks = pool->reserve_blocks;
-	info->promised_blocks = vd_space_others(pool, NULL);
+	info->promised_blocks = vd_space_set_aside(pool);
 	info->reservable_blocks = vd_reserve_most(pool);
 	info->generation = le64_to_cpu(s->generation);
 	info->incarnation = le64_to_cpu(s->incarnation);

@@ -101,6 +101,12 @@ static inline void vd_free(struct vd_pool *pool, void *p)
 	if (p && !vd_memory_back(pool, p))
 		pool->host.free(pool->host.ctx, p);
 }
+/* Of the reserve: so much is for changes in a full pool that cost metadata only (reserve.c, R5). */
+static inline uint64_t vd_change_part(const struct vd_pool *pool)
+{
+	return pool->reserve_blocks / 2;
+}
+
 static inline void vd_log(struct vd_pool *pool, int level, const char *msg, uint64_t a, uint64_t b)
 {
 	pool->host.log(pool->host.ctx, level, msg, a, b);

@@ -21,9 +21,10 @@
  *     the pool has not that much the reservation, snapshot or rollback is refused.
  * R5  Unmapping, snapshots and new volumes go on in a pool that is full for data, and cost
  *     metadata.  So that this is not missing when a promise is kept, half as much again as
- *     the reserve is there when a promise is made, and those to whom nothing is promised
- *     leave it.  When it is used up they are refused, but for unmapping by those who pay for
- *     it with their promise or with what they give back.
+ *     the reserve (vd_change_part()) is there when a promise is made; writers leave
+ *     it, but that a promise is kept from it if need be.  When it is used up, such changes are
+ *     refused, but for unmapping by those who pay for it with their promise or with what
+ *     they give back.
  *
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
@@ -47,22 +48,21 @@ void vd_reserve_init(struct vd_volume *vol)
 {
 	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
 
-	vd_atomic_set(&vol->promised, (int64_t)all);
-	vd_atomic_set(&vol->wanted, vol->reserved > own ? (int64_t)all : 0);
+	vd_atomic_set(&vol->promise.all, (int64_t)all);
+	vd_atomic_set(&vol->promise.left, vol->reserved > own ? (int64_t)(vol->reserved - own) : 0);
 }
 
 void vd_reserve_follow(struct vd_volume *vol)
 {
 	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
-	int64_t wanted = vol->reserved > own ? (int64_t)all : 0, change = (int64_t)all - vd_atomic_read(&vol->promised);
+	int64_t left = vol->reserved > own ? (int64_t)(vol->reserved - own) : 0, change = (int64_t)all - vd_atomic_read(&vol->promise.all);
 
-	/* Whoever reads the sum and then what is this one's sees others' part too large, never too small. */
-	if (wanted < vd_atomic_read(&vol->wanted))
-		vd_atomic_set(&vol->wanted, wanted);
-	if (change)
+	if (change > 0)
 		vd_space_promise(vol->pool, change);
-	vd_atomic_set(&vol->promised, (int64_t)all);
-	vd_atomic_set(&vol->wanted, wanted);
+	vd_atomic_set(&vol->promise.left, left);
+	vd_atomic_set(&vol->promise.all, (int64_t)all);
+	if (change < 0)
+		vd_space_promise(vol->pool, change);
 }
 
 void vd_reserve_freed(struct vd_volume *vol, const struct vd_owned *own)
@@ -98,13 +98,13 @@ int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t 
 	return 0;
 }
 
-uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol)
+int64_t vd_reserve_room(struct vd_pool *pool, const struct vd_volume *vol)
 {
-	return pool->reserve_blocks + vd_meta_need(pool) + vd_space_others(pool, vol ? &vol->wanted : NULL);
+	return vd_space_room(pool, vol ? &vol->promise : NULL, vd_meta_need(pool));
 }
 
-/* Half the reserve is for changes in a full pool while nothing is promised; else what R5
- * keeps from writers is.  To vol, which unmaps, its own promise is no hindrance: metadata is
+/* A part of the reserve is for changes in a full pool while nothing is promised; else as much
+ * beside it, which R5 keeps from writers, is.  To vol, which unmaps, its own promise is no hindrance: metadata is
  * a part of it.  Nor is any, if each of its blocks is free again when it is unmapped: that
  * is more than the pages that are split by it. */
 static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
@@ -114,12 +114,12 @@ static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
 
 	if (vol && promised) {
 		vd_read_lock(&vol->map);
-		own = (uint64_t)vd_atomic_read(&vol->promised);
+		own = (uint64_t)vd_atomic_read(&vol->promise.all);
 		frees = !vol->last_snapshot && !vol->has_base;
 		vd_read_unlock(&vol->map);
 	}
 	return vd_space_free(pool) >= vd_meta_need(pool) +
-	       (promised && !frees ? pool->reserve_blocks + promised - vd_min(promised, own) : pool->reserve_blocks / 2);
+	       (promised && !frees ? pool->reserve_blocks + promised - vd_min(promised, own) : pool->reserve_blocks - vd_change_part(pool));
 }
 
 int vd_reserve_admit(struct vd_pool *pool, struct vd_volume *vol)
@@ -129,14 +129,14 @@ int vd_reserve_admit(struct vd_pool *pool, struct vd_volume *vol)
 
 uint64_t vd_reserve_most(struct vd_pool *pool)
 {
-	uint64_t kept = pool->reserve_blocks + pool->reserve_blocks / 2 + vd_meta_need(pool) + vd_space_promised(pool) + 64, free = vd_space_free(pool);
+	int64_t n = vd_space_promisable(pool, vd_meta_need(pool) + 64);
 
-	return free > kept ? (free - kept) - ((free - kept) + 32) / 33 : 0;
+	return n > 0 ? (uint64_t)n - ((uint64_t)n + 32) / 33 : 0;
 }
 
 int vd_reserve_hold(struct vd_volume *vol, uint64_t reserved, uint64_t own, uint64_t mapped, uint64_t *held)
 {
-	uint64_t now = vd_reserve_promise(reserved, own, mapped), was = (uint64_t)vd_atomic_read(&vol->promised);
+	uint64_t now = vd_reserve_promise(reserved, own, mapped), was = (uint64_t)vd_atomic_read(&vol->promise.all);
 	int r = now > was ? vd_space_hold(vol->pool, now - was, vd_meta_need(vol->pool)) : 0;
 
 	if (!r)

@@ -844,13 +844,32 @@ uint64_t vd_space_promised(struct vd_pool *pool)
 	return (uint64_t)vd_atomic_read(&pool->space->promised);
 }
 
+/* s->lock */
+static int64_t promisable(const struct vd_pool *pool, uint64_t kept)
+{
+	const struct vd_space *s = pool->space;
+
+	return s->free - s->joining - (int64_t)(pool->reserve_blocks + vd_change_part(pool) + kept) -
+	       vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
+}
+
+int64_t vd_space_promisable(struct vd_pool *pool, uint64_t kept)
+{
+	int64_t room;
+
+	vd_spin_lock(&pool->space->lock);
+	room = promisable(pool, kept);
+	vd_spin_unlock(&pool->space->lock);
+	return room;
+}
+
 int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept)
 {
 	struct vd_space *s = pool->space;
 	int64_t room;
 
 	vd_spin_lock(&s->lock);
-	room = s->free - s->joining - (int64_t)(pool->reserve_blocks + pool->reserve_blocks / 2 + kept) - vd_atomic_read(&s->promised) - vd_atomic_read(&s->held);
+	room = promisable(pool, kept);
 	if (room >= (int64_t)n)
 		vd_atomic_add(&s->held, (int64_t)n);
 	vd_spin_unlock(&s->lock);

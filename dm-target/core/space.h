@@ -60,13 +60,20 @@ int vd_space_fold(struct vd_pool *pool) __must_check;
  * before ckpt_gen is raised. ckpt_lock. */
 void vd_space_checkpointed(struct vd_pool *pool);
 
+/* To one volume.  Read without its lock: lowered before the sum of all is, and raised
+ * after it, so that what others have is never seen too small. */
+struct vd_promise {
+	vd_atomic_t all;  /* blocks promised to it, with their metadata (R1): its part of the sum */
+	vd_atomic_t left; /* of these, what it may still write */
+};
+
 /* ---- data: no ckpt_lock ---------------------------------------------- */
 /* Reserves up to `want` (1..1024) contiguous blocks, near `goal` (VD_PBLK_NONE:
  * anywhere; exactly at goal when it is free).  Class N: uses groups in memory
  * only; -EWOULDBLOCK: call vd_space_refill(); Tries for the whole length, then
  * the longest run found at hand, in any loaded group.  `mine` (NULL: nothing): what is
  * promised to who asks, part of what vd_space_promise() has summed. */
-int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
 static inline int __must_check vd_space_reserve(struct vd_pool *pool, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	return vd_space_reserve_for(pool, NULL, goal, want, p, got);
@@ -74,7 +81,7 @@ static inline int __must_check vd_space_reserve(struct vd_pool *pool, vd_pblk_t 
 /* Reserves those of the n (1..32) blocks from p on that are free: bit i of *mask is
  * p + i.  Class N; -EWOULDBLOCK: their group is not in memory, vd_space_load().
  * A mask of 0 when none is free, p + n is past the group, or data may have no more. */
-int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
+int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
 /* Class B: brings p's group into memory. */
 int vd_space_load(struct vd_pool *pool, vd_pblk_t p) __must_check;
 /* Class B: loads groups with free blocks. -ENOSPC: no block is free above the
@@ -97,15 +104,19 @@ void vd_space_drained(struct vd_pool *pool);  /* passes it down as discards (run
 bool vd_space_pending(struct vd_pool *pool);  /* anything that a checkpoint, commit or drain would free */
 
 uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve included */
-/* What is promised, changed together with its owner's part.  Class N.  `mine` is lowered before and raised after. */
+/* What is promised, changed together with its owner's part.  Class N. */
 void vd_space_promise(struct vd_pool *pool, int64_t change);
 uint64_t vd_space_promised(struct vd_pool *pool); /* in all */
-/* Keeps n blocks from everyone until they are promised, if there are so many beyond what is
- * promised, the reserve and `kept`. -ENOSPC. Class N. */
+/* Blocks that may still be promised: beyond what is promised, the reserve, R5's part and
+ * `kept`.  Negative: so many are missing.  Class N. */
+int64_t vd_space_promisable(struct vd_pool *pool, uint64_t kept);
+/* Keeps n blocks from everyone until they are promised, if so many may be. -ENOSPC. Class N. */
 int vd_space_hold(struct vd_pool *pool, uint64_t n, uint64_t kept) __must_check;
 void vd_space_unhold(struct vd_pool *pool, uint64_t n);
-/* Promised to, or held for, others than `mine`, and R5's part; a guess that the next reserve verifies. Class N. */
-uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine);
+uint64_t vd_space_set_aside(struct vd_pool *pool); /* from writers without a promise, beyond the reserve. Class N. */
+/* Blocks that data may take and leave the reserve and `kept`; mine (NULL: nothing): what is
+ * promised to its writer.  Negative: so many are missing.  Class N. */
+int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept);
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what
  * the superblock's used_blocks must say, since vd_space_init() believes it. Class N. */
 uint64_t vd_space_used(struct vd_pool *pool);

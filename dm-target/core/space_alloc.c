@@ -231,20 +231,40 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 	return best;
 }
 
-uint64_t vd_space_others(struct vd_pool *pool, const vd_atomic_t *mine)
+static int64_t set_aside(const struct vd_pool *pool)
 {
-	const struct vd_space *s = pool->space;
-	int64_t n = vd_atomic_read(&s->promised) + vd_atomic_read(&s->held), own;
+	int64_t n = vd_atomic_read(&pool->space->promised) + vd_atomic_read(&pool->space->held);
 
-	if (vd_likely(!n))
-		return 0;
-	own = mine ? vd_atomic_read(mine) : 0; /* after the sum: see vd_space_promise() */
-	if (!own)
-		n += (int64_t)(pool->reserve_blocks / 2); /* R5 */
-	return n > own ? (uint64_t)(n - own) : 0;
+	return n ? n + (int64_t)vd_change_part(pool) : 0;
 }
 
-int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
+/* s->lock. Who is promised something has it from R5's part if need be, and no more than
+ * that: beyond it he is a writer like others. */
+static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
+{
+	const struct vd_space *s = pool->space;
+	int64_t aside = set_aside(pool), room = s->free - s->joining - (int64_t)(pool->reserve_blocks + kept) - aside, left;
+
+	left = mine && aside ? vd_atomic_read(&mine->left) : 0;
+	return left ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
+}
+
+int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
+{
+	int64_t room;
+
+	vd_spin_lock(&pool->space->lock);
+	room = room_for(pool, mine, kept);
+	vd_spin_unlock(&pool->space->lock);
+	return room;
+}
+
+uint64_t vd_space_set_aside(struct vd_pool *pool)
+{
+	return (uint64_t)set_aside(pool);
+}
+
+int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t goal, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	struct vd_space *s = pool->space;
 	struct run run = { .n = 0 };
@@ -254,7 +274,7 @@ int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_
 	if (!want || want > 1024)
 		return -EINVAL;
 	vd_spin_lock(&s->lock);
-	room = s->free - s->joining - (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine));
+	room = room_for(pool, mine, 0);
 	if (room > 0) {
 		want = room < want ? (unsigned)room : want;
 		if (goal != VD_PBLK_NONE && VD_PBLK_MEMBER(goal) < s->nmembers) {
@@ -277,7 +297,7 @@ int vd_space_reserve_for(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_
 	return run.n ? 0 : -EWOULDBLOCK;
 }
 
-int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk_t p, unsigned n, uint32_t *mask)
+int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, uint32_t *mask)
 {
 	struct vd_space *s = pool->space;
 	struct space_group *g;
@@ -286,7 +306,7 @@ int vd_space_reserve_mask(struct vd_pool *pool, const vd_atomic_t *mine, vd_pblk
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
-	if (g && in + n <= VD_GROUP_BLOCKS && s->free - s->joining >= (int64_t)(pool->reserve_blocks + vd_space_others(pool, mine) + n) &&
+	if (g && in + n <= VD_GROUP_BLOCKS && room_for(pool, mine, 0) >= (int64_t)n &&
 	    member_room(pool, g->m, n) == n)
 		for (i = 0; i < n; i++)
 			if (!space_bit(g->busy, in + i)) {

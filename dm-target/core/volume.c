@@ -246,7 +246,7 @@ void vd_volumes_evict(struct vd_pool *pool)
 
 		if (!vol->opens && !vd_volume_is_dirty(vol) && vol->base->bottom && vd_ov_empty(&vol->active) &&
 		    !(vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING)) &&
-		    !(vol->last_snapshot && vd_atomic_read(&vol->promised))) /* own.c looks at it */
+		    !(vol->last_snapshot && vd_atomic_read(&vol->promise.all))) /* own.c looks at it */
 			vd_volume_forget(pool, vol);
 	}
 }

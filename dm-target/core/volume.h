@@ -103,8 +103,7 @@ struct vd_volume {
 	uint64_t mapped;          /* map */
 	uint64_t own;             /* of these, born after last_snapshot, unless that is 0; map */
 	uint64_t reserved;        /* map */
-	vd_atomic_t promised;     /* to it, of what the space layer has in sum; map to change (R2) */
-	vd_atomic_t wanted;       /* the same, or 0 when it has all that was reserved for it */
+	struct vd_promise promise; /* to it, of what the space layer has in sum; map to change (R2) */
 	uint64_t size;            /* blocks; map */
 	bool readonly, has_base;  /* map */
 
@@ -224,9 +223,9 @@ void vd_reserve_freed(struct vd_volume *vol, const struct vd_owned *own);
 /* What vd_reserve_freed() is to be told when [v, v + len), of which `freed` blocks are mapped, is
  * unmapped.  The range is claimed; a snapshot may come in between. Class B. */
 int vd_reserve_count(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t freed, struct vd_owned *own) __must_check;
-/* Of what is free, what a write to vol must leave: the reserve, what the next checkpoint may need,
+/* Blocks that a write to vol may take, and leave the reserve, what the next checkpoint may need and
  * what is promised to others.  vol NULL: one without a reservation. Class N. */
-uint64_t vd_reserve_kept(struct vd_pool *pool, const struct vd_volume *vol);
+int64_t vd_reserve_room(struct vd_pool *pool, const struct vd_volume *vol);
 /* Before a change that needs metadata and no data: unmapping of vol, or (NULL) a snapshot, a new
  * volume.  It may be made in a full pool.  -ENOSPC: not any more, though all that was given back is
  * free now. Class B. */

@@ -163,7 +163,7 @@ static struct vd_window *regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t be
 	if (!len || VD_PBLK_BLOCK(beside) < v - start)
 		return NULL;
 	*p = beside - (v - start);
-	*err = vd_space_reserve_mask(vol->pool, &vol->wanted, *p, len, &mask);
+	*err = vd_space_reserve_mask(vol->pool, &vol->promise, *p, len, &mask);
 	if (*err || !mask)
 		return NULL;
 	win = mask >> (v - start) & 1 ? window_new(vol, start, *p, len) : NULL;
@@ -195,7 +195,7 @@ static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want,
 	if (!len)
 		return NULL;
 	goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
-	*err = vd_space_reserve_for(vol->pool, &vol->wanted, goal, len, &p, &got);
+	*err = vd_space_reserve_for(vol->pool, &vol->promise, goal, len, &p, &got);
 	if (*err)
 		return NULL;
 	if (got <= v - start) { /* too short to reach v from the window's start */
@@ -243,5 +243,5 @@ int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_
 		cap(vol);
 	}
 	vd_spin_unlock(&w->lock);
-	return win || r ? r : vd_space_reserve_for(vol->pool, &vol->wanted, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
+	return win || r ? r : vd_space_reserve_for(vol->pool, &vol->promise, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
 }

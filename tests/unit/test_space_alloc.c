@@ -120,7 +120,7 @@ static void reserve_leaves_the_metadata_reserve(void **state)
 /* A5 */
 static void what_is_promised_goes_to_whom_it_is_promised(void **state)
 {
-	vd_atomic_t mine = { 0 };
+	struct vd_promise mine = { 0 };
 	vd_pblk_t p;
 	unsigned got;
 
@@ -129,7 +129,8 @@ static void what_is_promised_goes_to_whom_it_is_promised(void **state)
 	P->reserve_blocks = 100;
 	OK(vd_space_refill(P));
 	vd_space_promise(P, 700);
-	vd_atomic_set(&mine, 500);
+	vd_atomic_set(&mine.all, 500);
+	vd_atomic_set(&mine.left, 5);
 	while (!vd_space_reserve(P, VD_PBLK_NONE, 37, &p, &got))
 		;
 	assert_int_equal(vd_space_free(P), 850); /* and half the reserve: R5 */
@@ -139,6 +140,10 @@ static void what_is_promised_goes_to_whom_it_is_promised(void **state)
 	OK(vd_space_hold(P, 50, 0));
 	vd_space_unhold(P, 50);
 	vd_space_promise(P, 50);
+	OK(vd_space_reserve_for(P, &mine, VD_PBLK_NONE, 37, &p, &got));
+	assert_int_equal(got, 5); /* no more at a time than is left of its own */
+	vd_space_unreserve(P, p, got);
+	vd_atomic_set(&mine.left, 450);
 	while (!vd_space_reserve_for(P, &mine, VD_PBLK_NONE, 37, &p, &got))
 		;
 	assert_int_equal(vd_space_free(P), 300); /* others' 200 and the reserve */
