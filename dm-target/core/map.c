@@ -357,7 +357,7 @@ static void put_displaced(void *arg, const struct vd_ext *piece)
 		vd_space_unreserve(a->vol->pool, piece->p, piece->len);
 }
 
-void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_entry *spare[2])
+void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf *spare[2])
 {
 	struct vd_pool *pool = vol->pool;
 	struct put_arg a = { vol, seq };
@@ -370,23 +370,23 @@ void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, str
 	vd_volume_dirty(vol);
 }
 
-int vd_spares_new(struct vd_pool *pool, struct vd_ov_entry *spare[2], int how)
+int vd_spares_new(struct vd_pool *pool, struct vd_ov_leaf *spare[2], int how)
 {
-	spare[0] = vd_ov_entry_new(&pool->host, how);
-	spare[1] = vd_ov_entry_new(&pool->host, how);
+	spare[0] = vd_ov_leaf_new(&pool->host, how);
+	spare[1] = vd_ov_leaf_new(&pool->host, how);
 	if (spare[0] && spare[1])
 		return 0;
 	vd_spares_free(pool, spare);
 	return -ENOMEM;
 }
 
-void vd_spares_free(struct vd_pool *pool, struct vd_ov_entry *spare[2])
+void vd_spares_free(struct vd_pool *pool, struct vd_ov_leaf *spare[2])
 {
 	int i;
 
 	for (i = 0; i < 2; i++) {
 		if (spare[i])
-			vd_ov_entry_free(&pool->host, spare[i]);
+			vd_ov_leaf_free(&pool->host, spare[i]);
 		spare[i] = NULL;
 	}
 }
@@ -537,7 +537,7 @@ static void io_init(struct vd_io *io, struct vd_volume *vol, uint64_t off)
 	io->offset = off & (VD_BLOCK - 1);
 	io->nblocks = 1;
 	io->head.kind = io->tail.kind = VD_FILL_NONE;
-	io->entry[0] = io->entry[1] = NULL;
+	io->spare[0] = io->spare[1] = NULL;
 	vd_list_init(&io->claim);
 	io->wait = 0;
 	io->fresh = 0;
@@ -730,7 +730,7 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 {
 	struct vd_pool *pool = vol->pool;
 	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK);
-	struct vd_ov_entry *spare[2];
+	struct vd_ov_leaf *spare[2];
 	vd_pblk_t p;
 	int r;
 
@@ -751,8 +751,8 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 		r = -EWOULDBLOCK;
 		goto unroom;
 	}
-	io->entry[0] = spare[0];
-	io->entry[1] = spare[1];
+	io->spare[0] = spare[0];
+	io->spare[1] = spare[1];
 	io->kind = VD_RUN_NEW;
 	io->pblk = p;
 	io->bytes = (uint32_t)vd_min((uint64_t)io->nblocks * VD_BLOCK - io->offset, len);
@@ -813,7 +813,7 @@ static void publish(struct vd_io *io)
 	struct vd_volume *vol = io->vol;
 	struct vd_pool *pool = vol->pool;
 	struct vd_volumes *vs = pool->volumes;
-	struct vd_ov_entry *spare[2] = { io->entry[0], io->entry[1] };
+	struct vd_ov_leaf *spare[2] = { io->spare[0], io->spare[1] };
 	struct vd_disk_rec_map rec = {
 		.r = { cpu_to_le16(VD_REC_MAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
 		.vblk = cpu_to_le64(io->v0),
@@ -850,7 +850,7 @@ int vd_write_end(struct vd_io *io, int error)
 		if (!error) {
 			publish(io);
 		} else {
-			struct vd_ov_entry *spare[2] = { io->entry[0], io->entry[1] };
+			struct vd_ov_leaf *spare[2] = { io->spare[0], io->spare[1] };
 
 			vd_spares_free(pool, spare);
 			vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
@@ -929,7 +929,7 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		.r = { cpu_to_le16(VD_REC_UNMAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
 		.vblk = cpu_to_le64(v), .len = cpu_to_le64(len), .kind = cpu_to_le32(e.kind),
 	};
-	struct vd_ov_entry *spare[2];
+	struct vd_ov_leaf *spare[2];
 	struct vd_owned own;
 	uint64_t freed, seq;
 	int r;

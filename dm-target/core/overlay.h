@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /*
  * An ordered map of disjoint extents in memory: what has changed since the
- * last checkpoint.  A HOLE entry says "unmapped", which hides what lies below;
- * no entry says "look below".
+ * last checkpoint.  A HOLE extent says "unmapped", which hides what lies below;
+ * no extent says "look below".
  *
  * Units: 4 KiB blocks.  Locking: the caller's; readers may run beside readers.
- * Nothing here blocks: entries come from vd_ov_entry_new(), which is called
+ * Nothing here blocks: leaves come from vd_ov_leaf_new(), which is called
  * before a lock is taken and before data is submitted (I12).
  */
 #ifndef VD_OVERLAY_H
@@ -21,28 +21,27 @@ struct vd_ext {
 	enum vd_ext_kind kind;/* HOLE, DATA, ZERO; BASE never stored */
 };
 
-struct vd_ov_entry; /* one extent */
+struct vd_ov_leaf; /* some extents */
 struct vd_ov {
 	const struct vd_host *host;
-	uint64_t count;       /* entries */
-	uint64_t bytes;       /* of memory */
+	uint64_t count;       /* extents */
 	uint32_t rand;
 	unsigned levels;
-	struct vd_ov_entry *head;
+	struct vd_ov_leaf *head;
 };
 
 int vd_ov_init(struct vd_ov *ov, const struct vd_host *host) __must_check; /* -ENOMEM */
-void vd_ov_fini(struct vd_ov *ov); /* frees all entries */
+void vd_ov_fini(struct vd_ov *ov);
 bool vd_ov_empty(const struct vd_ov *ov);
 
-/* An entry for later insertion. `how` as of the host's alloc; NULL: no memory. */
-struct vd_ov_entry *vd_ov_entry_new(const struct vd_host *host, int how);
-void vd_ov_entry_free(const struct vd_host *host, struct vd_ov_entry *e);
+/* A leaf for a later insertion. `how` as of the host's alloc; NULL: no memory. */
+struct vd_ov_leaf *vd_ov_leaf_new(const struct vd_host *host, int how);
+void vd_ov_leaf_free(const struct vd_host *host, struct vd_ov_leaf *e);
 
 /* The extent that covers v, clipped to begin at v and whole at its end: true.
- * None: false, and out->v = v, out->len = distance to the next entry (or to VD_VBLK_END). */
+ * None: false, and out->v = v, out->len = distance to the next extent (or to VD_VBLK_END). */
 bool vd_ov_find(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
-/* First entry that ends after v, unclipped. False: none. For walking in order. */
+/* First extent that ends after v, unclipped. False: none. For walking in order. */
 bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
 
 /*
@@ -51,12 +50,12 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
  * VD_EXTENT_LEN_MAX); the joined extent keeps the oldest birth (I1) — but
  * joining is skipped when one birth is <= `cut` and the other > `cut` (cut: the
  * volume's last snapshot), so that an own extent is never demoted.
- * Uses up spare[0..1] as needed (a split of one extent needs the second) and
+ * Uses up spare[0..1] as needed (often none; a split of one extent in a full leaf needs both) and
  * sets what it took to NULL.  Both must be given.  Cannot fail.
  * `displaced` is called for each DATA piece that e hid (may be NULL).
  */
 typedef void (*vd_ov_displaced_fn)(void *arg, const struct vd_ext *piece);
-void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_entry *spare[2],
+void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf *spare[2],
 		  vd_ov_displaced_fn displaced, void *arg);
 
 /* Empties `from` into the initialised empty `to` (both stay valid). */

@@ -231,7 +231,7 @@ struct vd_io {
 	uint32_t fresh, wait;
 	uint16_t gate, vol_gate;
 	struct vd_list claim;
-	void *entry[2];      /* overlay entries reserved before data moves (I12) */
+	void *spare[2];      /* for the overlay, reserved before data moves (I12) */
 };
 #define VD_IO_MAX_BYTES (1u << 20) /* the longest run a begin gives */
 

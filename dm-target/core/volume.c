@@ -275,7 +275,7 @@ struct change {
 	struct vd_ext cut;       /* what shrinking unmaps */
 	uint64_t freed;
 	struct vd_owned own;
-	struct vd_ov_entry *spare[2];
+	struct vd_ov_leaf *spare[2];
 	struct vd_plan plan;
 };
 
@@ -1039,7 +1039,7 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	bool map = le16_to_cpu(r0->type) == VD_REC_MAP;
 	struct vd_disk_rec_unmap u = { .kind = 0 };
 	struct vd_disk_rec_map m = { .vblk = 0 };
-	struct vd_ov_entry *spare[2];
+	struct vd_ov_leaf *spare[2];
 	struct vd_owned own = { 0, 0 };
 	uint64_t pl, fresh = 0, freed = 0;
 	struct vd_ext e = { .birth = (uint64_t)vd_atomic_read(&pool->volumes->epoch) };
