@@ -2,7 +2,6 @@
 #
 #   FLAVOUR=         (none) optimised · asan: address,undefined · tsan: thread
 #   V=1              show commands
-#   VD_TEST_SEED=N   what random tests begin with; empty: something fresh (`make soak`)
 #   VD_TEST_SCALE=N  per cent of each model, crash and fuzz test's own budget
 #
 # Objects mirror the tree under $(B): build/ or build/$(FLAVOUR)/.  A test says
@@ -194,8 +193,6 @@ check-format: all $(B)/tests/format/images ; @$(RUN) format $(wildcard tests/for
 
 # Sub-suites in one list, so that one of them failing does not hide the others.
 CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd
-# From one seed, so that what fails is what was changed; fresh ones are `make soak`'s.
-check: export VD_TEST_SEED ?= 20261121
 check: deps
 	+@rm -rf build/results; mkdir -p build/results; \
 	$(MAKE) --no-print-directory -j2 all; built=$$?; \

@@ -21,7 +21,7 @@ void cli_start(struct cli *cli, int argc, char **argv)
 		{ "ops", required_argument, NULL, 'o' }, { "crashes", required_argument, NULL, 'c' },
 		{ "seconds", required_argument, NULL, 't' }, { "verbose", no_argument, NULL, 'v' }, { 0 },
 	};
-	const char *scale = getenv("VD_TEST_SCALE"), *seed = getenv("VD_TEST_SEED"), *soak = getenv("VD_SOAK_SECONDS");
+	const char *scale = getenv("VD_TEST_SCALE"), *soak = getenv("VD_SOAK_SECONDS");
 	int c, fd;
 
 	if (soak && *soak)
@@ -30,10 +30,6 @@ void cli_start(struct cli *cli, int argc, char **argv)
 		cli->seconds = vd_max(cli->seconds * strtoull(scale, NULL, 0) / 100, 1);
 	if (scale && *scale)
 		cli->least = cli->least * strtoull(scale, NULL, 0) / 100;
-	if (seed && *seed) {
-		cli->seed = strtoull(seed, NULL, 0);
-		cli->seed_given = true;
-	}
 	while ((c = getopt_long(argc, argv, "v", options, NULL)) != -1) {
 		uint64_t n = optarg ? strtoull(optarg, NULL, 0) : 0;
 

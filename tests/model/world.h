@@ -26,7 +26,7 @@ struct cli {
 	uint64_t run;
 };
 /* Reads --seed --runs --ops --crashes --seconds --verbose over the defaults given.
- * Without --seed that in VD_TEST_SEED or else a fresh one is taken; it is printed.  VD_TEST_SCALE (per cent)
+ * Without --seed a fresh one is taken; it is printed.  VD_TEST_SCALE (per cent)
  * scales the default seconds, VD_SOAK_SECONDS replaces them. */
 void cli_start(struct cli *cli, int argc, char **argv);
 bool cli_more(struct cli *cli, uint64_t done); /* another run? done: of what `least` counts */

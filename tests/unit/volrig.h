@@ -140,7 +140,7 @@ static inline void rig_ok(struct vol_pool *pool, const char *text)
 static inline unsigned rig_seed(void)
 {
 	const char *text = getenv("VD_TEST_SEED");
-	unsigned seed = text && *text ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL) ^ (unsigned)getpid();
+	unsigned seed = text ? (unsigned)strtoul(text, NULL, 0) : (unsigned)time(NULL) ^ (unsigned)getpid();
 
 	print_message("seed %u\n", seed);
 	return seed;
