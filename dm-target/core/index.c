@@ -65,20 +65,19 @@ void vd_plan_fini(struct vd_plan *plan)
 	unsigned i;
 
 	for (i = 0; plan->op && i < plan->n; i++)
-		vd_spares_free(plan->pool, plan->op[i].spare);
+		vd_ov_leaf_free(&plan->pool->host, plan->op[i].spare);
 	vd_free(plan->pool, plan->op);
 }
 
 int vd_plan_key(struct vd_plan *plan, vd_vblk_t key, uint32_t id)
 {
 	struct vd_index_op *op = &plan->op[plan->n];
-	int r;
 
 	if (plan->n == plan->max)
 		return -EUCLEAN;
-	r = vd_spares_new(plan->pool, op->spare, VD_ALLOC_WAIT);
-	if (r)
-		return r;
+	op->spare = vd_ov_leaf_new(&plan->pool->host, VD_ALLOC_WAIT);
+	if (!op->spare)
+		return -ENOMEM;
 	op->key = key;
 	op->id = id;
 	plan->n++;
@@ -131,7 +130,7 @@ void vd_plan_apply(struct vd_plan *plan)
 		struct vd_index_op *op = &plan->op[i];
 		struct vd_ext e = { .v = op->key, .len = 1, .p = op->id, .kind = op->id ? VD_DATA : VD_HOLE };
 
-		vd_map_put(index, &e, 0, op->spare);
+		vd_map_put(index, &e, 0, &op->spare);
 	}
 	vd_write_unlock(&index->map);
 }

@@ -357,7 +357,7 @@ static void put_displaced(void *arg, const struct vd_ext *piece)
 		vd_space_unreserve(a->vol->pool, piece->p, piece->len);
 }
 
-void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf *spare[2])
+void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf **spare)
 {
 	struct vd_pool *pool = vol->pool;
 	struct put_arg a = { vol, seq };
@@ -368,27 +368,6 @@ void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, str
 	if (vd_atomic_add(&pool->volumes->overlay, (int64_t)(vol->active.count - before)) >= VD_OVERLAY_LOW)
 		vd_pool_want_checkpoint(pool);
 	vd_volume_dirty(vol);
-}
-
-int vd_spares_new(struct vd_pool *pool, struct vd_ov_leaf *spare[2], int how)
-{
-	spare[0] = vd_ov_leaf_new(&pool->host, how);
-	spare[1] = vd_ov_leaf_new(&pool->host, how);
-	if (spare[0] && spare[1])
-		return 0;
-	vd_spares_free(pool, spare);
-	return -ENOMEM;
-}
-
-void vd_spares_free(struct vd_pool *pool, struct vd_ov_leaf *spare[2])
-{
-	int i;
-
-	for (i = 0; i < 2; i++) {
-		if (spare[i])
-			vd_ov_leaf_free(&pool->host, spare[i]);
-		spare[i] = NULL;
-	}
 }
 
 /* ---- claims ------------------------------------------------------------ */
@@ -537,7 +516,8 @@ static void io_init(struct vd_io *io, struct vd_volume *vol, uint64_t off)
 	io->offset = off & (VD_BLOCK - 1);
 	io->nblocks = 1;
 	io->head.kind = io->tail.kind = VD_FILL_NONE;
-	io->spare[0] = io->spare[1] = NULL;
+	io->spare = NULL;
+	io->promised = 0;
 	vd_list_init(&io->claim);
 	io->wait = 0;
 	io->fresh = 0;
@@ -709,19 +689,29 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 		}
 		goto unclaim;
 	}
-	if (got == io->nblocks)
+	if (got < io->nblocks) {
+		vd_spin_lock(&vol->claim_lock);
+		io->nblocks = got;
+		vd_spin_unlock(&vol->claim_lock);
+		io->wait = WAIT_NODE;
+		r = gather(vol, io, len, *e, &n);
+	}
+	if (!r) {
+		io->promised = vol->reserved ? got : 0;
+		if (io->promised)
+			vd_atomic_add(&vol->promise.begun, io->promised);
 		return 0;
-	vd_spin_lock(&vol->claim_lock);
-	io->nblocks = got;
-	vd_spin_unlock(&vol->claim_lock);
-	io->wait = WAIT_NODE;
-	r = gather(vol, io, len, *e, &n);
-	if (!r)
-		return 0;
+	}
 	vd_space_unreserve(pool, *p, got);
 unclaim:
 	claim_drop(vol, io);
 	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+}
+
+static void unpromise(struct vd_io *io)
+{
+	if (io->promised)
+		vd_atomic_add(&io->vol->promise.begun, -(int64_t)io->promised);
 }
 
 /* A write that cannot go in place: io is in the pool's gate, vol->map held for reading
@@ -730,7 +720,6 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 {
 	struct vd_pool *pool = vol->pool;
 	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK);
-	struct vd_ov_leaf *spare[2];
 	vd_pblk_t p;
 	int r;
 
@@ -746,13 +735,10 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 	if (r)
 		goto unreserve;
 	io->wait = WAIT_MEMORY;
-	r = vd_spares_new(pool, spare, VD_ALLOC_NOWAIT);
-	if (r) {
-		r = -EWOULDBLOCK;
+	r = -EWOULDBLOCK;
+	io->spare = vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
+	if (!io->spare)
 		goto unroom;
-	}
-	io->spare[0] = spare[0];
-	io->spare[1] = spare[1];
 	io->kind = VD_RUN_NEW;
 	io->pblk = p;
 	io->bytes = (uint32_t)vd_min((uint64_t)io->nblocks * VD_BLOCK - io->offset, len);
@@ -761,6 +747,7 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 unroom:
 	vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
 unreserve:
+	unpromise(io);
 	vd_space_unreserve(pool, p, io->nblocks);
 	claim_drop(vol, io);
 	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
@@ -813,7 +800,6 @@ static void publish(struct vd_io *io)
 	struct vd_volume *vol = io->vol;
 	struct vd_pool *pool = vol->pool;
 	struct vd_volumes *vs = pool->volumes;
-	struct vd_ov_leaf *spare[2] = { io->spare[0], io->spare[1] };
 	struct vd_disk_rec_map rec = {
 		.r = { cpu_to_le16(VD_REC_MAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
 		.vblk = cpu_to_le64(io->v0),
@@ -829,12 +815,13 @@ static void publish(struct vd_io *io)
 	e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 	seq = vd_journal_append(pool, &rec.r, sizeof(rec));
 	vd_write_lock(&vol->map);
-	vd_map_put(vol, &e, seq, spare);
+	vd_map_put(vol, &e, seq, &io->spare);
 	vol->mapped += io->fresh;
 	vd_reserve_wrote(vol, io->nblocks);
+	unpromise(io);
 	vd_write_unlock(&vol->map);
 	vd_read_unlock(&vs->seal);
-	vd_spares_free(pool, spare);
+	vd_ov_leaf_free(&pool->host, io->spare);
 }
 
 int vd_write_end(struct vd_io *io, int error)
@@ -850,9 +837,8 @@ int vd_write_end(struct vd_io *io, int error)
 		if (!error) {
 			publish(io);
 		} else {
-			struct vd_ov_leaf *spare[2] = { io->spare[0], io->spare[1] };
-
-			vd_spares_free(pool, spare);
+			vd_ov_leaf_free(&pool->host, io->spare);
+			unpromise(io);
 			vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
 			vd_space_unreserve(pool, io->pblk, io->nblocks);
 		}
@@ -929,7 +915,7 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		.r = { cpu_to_le16(VD_REC_UNMAP), cpu_to_le16(sizeof(rec)), cpu_to_le32(vol->id) },
 		.vblk = cpu_to_le64(v), .len = cpu_to_le64(len), .kind = cpu_to_le32(e.kind),
 	};
-	struct vd_ov_leaf *spare[2];
+	struct vd_ov_leaf *spare;
 	struct vd_owned own;
 	uint64_t freed, seq;
 	int r;
@@ -942,9 +928,9 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 	if (!freed && e.kind == VD_HOLE)
 		return 0;
 	rec.freed = cpu_to_le64(freed);
-	r = vd_spares_new(pool, spare, VD_ALLOC_WAIT);
-	if (r)
-		return r;
+	spare = vd_ov_leaf_new(&pool->host, VD_ALLOC_WAIT);
+	if (!spare)
+		return -ENOMEM;
 	while ((r = vd_journal_reserve(pool, sizeof(rec))) == -EWOULDBLOCK) {
 		r = vd_journal_make_room(pool);
 		if (r)
@@ -955,13 +941,13 @@ static int unmap_blocks(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 		vd_write_lock(&vol->map);
 		e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 		seq = vd_journal_append(pool, &rec.r, sizeof(rec));
-		vd_map_put(vol, &e, seq, spare);
+		vd_map_put(vol, &e, seq, &spare);
 		vol->mapped -= freed;
 		vd_reserve_freed(vol, &own);
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&vs->seal);
 	}
-	vd_spares_free(pool, spare);
+	vd_ov_leaf_free(&pool->host, spare);
 	return r;
 }
 

@@ -30,7 +30,7 @@
 struct slot { uint64_t len, p, birth; };
 
 struct vd_ov_leaf {
-	struct vd_ov_leaf *next[LEVELS]; /* what a search reads: these and v[0] are one cache line */
+	struct vd_ov_leaf *next[LEVELS]; /* what a search reads: these and v[0] are 64 bytes */
 	uint64_t v[SLOTS];               /* where they begin */
 	struct slot s[SLOTS];
 	uint8_t kind[SLOTS];
@@ -189,20 +189,13 @@ static uint8_t pick_level(struct vd_ov *ov)
 	return level;
 }
 
-static struct vd_ov_leaf *take(struct vd_ov_leaf *spare[2])
+/* The spare, empty, behind the leaf of the place. */
+static struct vd_ov_leaf *link_leaf(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf **spare)
 {
-	unsigned i = spare[1] ? 1 : 0;
-	struct vd_ov_leaf *leaf = spare[i];
-
-	spare[i] = NULL;
-	return leaf;
-}
-
-/* An empty leaf behind that of the place. */
-static struct vd_ov_leaf *link_leaf(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf *leaf)
-{
+	struct vd_ov_leaf *leaf = *spare;
 	unsigned l;
 
+	*spare = NULL;
 	leaf->n = 0;
 	leaf->level = pick_level(ov);
 	for (l = 0; l < leaf->level; l++) {
@@ -233,9 +226,9 @@ static void move_slots(struct vd_ov_leaf *to, unsigned at, const struct vd_ov_le
 }
 
 /* Splits the full leaf of the place, which stays behind the same extent. */
-static void split(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf *spare[2])
+static void split(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf **spare)
 {
-	struct vd_ov_leaf *leaf = pl->leaf, *rest = link_leaf(ov, pl, take(spare));
+	struct vd_ov_leaf *leaf = pl->leaf, *rest = link_leaf(ov, pl, spare);
 	unsigned half = SLOTS / 2, l;
 
 	move_slots(rest, 0, leaf, half, SLOTS - half);
@@ -249,14 +242,16 @@ static void split(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf *spare[2
 		pl->at[l] = rest;
 }
 
-/* Behind the place, which stays before it.  One spare at most. */
-static void put(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, struct vd_ov_leaf *spare[2])
+/* Behind the place, which stays before it.  If it takes the spare there is room for another. */
+static void put(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, struct vd_ov_leaf **spare)
 {
 	struct vd_ov_leaf *leaf = pl->leaf;
 	unsigned i = pl->n;
 
 	if (leaf->n == SLOTS && i == SLOTS) { /* what is written in order fills its leaves */
-		leaf = link_leaf(ov, pl, take(spare));
+		leaf = leaf->next[0];
+		if (!leaf || leaf->n == SLOTS)
+			leaf = link_leaf(ov, pl, spare);
 		i = 0;
 	} else if (leaf->n == SLOTS) {
 		split(ov, pl, spare);
@@ -304,7 +299,7 @@ static void drop_front(struct vd_ov_leaf *leaf, unsigned i, uint64_t n)
 
 /* Makes [v, end) empty, where the place is that of v. */
 static void clear_range(struct vd_ov *ov, struct place *pl, uint64_t v, uint64_t end,
-			struct vd_ov_leaf *spare[2], vd_ov_displaced_fn displaced, void *arg)
+			struct vd_ov_leaf **spare, vd_ov_displaced_fn displaced, void *arg)
 {
 	struct vd_ov_leaf *leaf = pl->leaf;
 	struct vd_ext rest;
@@ -343,7 +338,7 @@ static bool may_join(const struct vd_ext *a, const struct vd_ext *b, uint64_t cu
 	return a->p + a->len == b->p && a->len + b->len <= VD_EXTENT_LEN_MAX;
 }
 
-void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf *spare[2],
+void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf **spare,
 		  vd_ov_displaced_fn displaced, void *arg)
 {
 	struct vd_ext fresh = *e, prev, next;

@@ -50,12 +50,12 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
  * VD_EXTENT_LEN_MAX); the joined extent keeps the oldest birth (I1) — but
  * joining is skipped when one birth is <= `cut` and the other > `cut` (cut: the
  * volume's last snapshot), so that an own extent is never demoted.
- * Uses up spare[0..1] as needed (often none; a split of one extent in a full leaf needs both) and
- * sets what it took to NULL.  Both must be given.  Cannot fail.
+ * Takes *spare, which must be given, if it needs it (where a leaf is full) and sets it
+ * to NULL then.  Cannot fail.
  * `displaced` is called for each DATA piece that e hid (may be NULL).
  */
 typedef void (*vd_ov_displaced_fn)(void *arg, const struct vd_ext *piece);
-void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf *spare[2],
+void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf **spare,
 		  vd_ov_displaced_fn displaced, void *arg);
 
 /* Empties `from` into the initialised empty `to` (both stay valid). */

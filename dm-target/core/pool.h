@@ -101,6 +101,7 @@ static inline void vd_free(struct vd_pool *pool, void *p)
 	if (p && !vd_memory_back(pool, p))
 		pool->host.free(pool->host.ctx, p);
 }
+
 /* Of the reserve: so much is for changes in a full pool that cost metadata only (reserve.c, R5). */
 static inline uint64_t vd_change_part(const struct vd_pool *pool)
 {

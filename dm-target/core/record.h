@@ -32,7 +32,7 @@ int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __
 int vd_index_find(struct vd_pool *pool, const char *name, uint32_t *id, vd_vblk_t *key) __must_check;
 
 /* A plan looks up keys and takes memory beforehand; applying it cannot fail. */
-struct vd_index_op { vd_vblk_t key; uint32_t id; /* 0: remove */ struct vd_ov_leaf *spare[2]; };
+struct vd_index_op { vd_vblk_t key; uint32_t id; /* 0: remove */ struct vd_ov_leaf *spare; };
 struct vd_plan { struct vd_pool *pool; struct vd_index_op *op; unsigned n, max; };
 int vd_plan_init(struct vd_plan *plan, struct vd_pool *pool, unsigned max) __must_check;
 void vd_plan_fini(struct vd_plan *plan);

@@ -60,11 +60,12 @@ int vd_space_fold(struct vd_pool *pool) __must_check;
  * before ckpt_gen is raised. ckpt_lock. */
 void vd_space_checkpointed(struct vd_pool *pool);
 
-/* To one volume.  Read without its lock: lowered before the sum of all is, and raised
- * after it, so that what others have is never seen too small. */
+/* To one volume.  Read under the space layer's lock only: lowered before the sum of all is,
+ * and raised after it, so that what others have is not seen too small. */
 struct vd_promise {
-	vd_atomic_t all;  /* blocks promised to it, with their metadata (R1): its part of the sum */
-	vd_atomic_t left; /* of these, what it may still write */
+	vd_atomic_t all;   /* blocks promised to it, with their metadata (R1): its part of the sum */
+	vd_atomic_t left;  /* of these, what it may still write */
+	vd_atomic_t begun; /* of left, what writes under way have */
 };
 
 /* ---- data: no ckpt_lock ---------------------------------------------- */

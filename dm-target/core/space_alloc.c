@@ -235,7 +235,7 @@ static int64_t set_aside(const struct vd_pool *pool)
 {
 	int64_t n = vd_atomic_read(&pool->space->promised) + vd_atomic_read(&pool->space->held);
 
-	return n ? n + (int64_t)vd_change_part(pool) : 0;
+	return n > 0 ? n + (int64_t)vd_change_part(pool) : 0; /* a superblock may promise too little */
 }
 
 /* s->lock. Who is promised something has it from R5's part if need be, and no more than
@@ -245,8 +245,8 @@ static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *min
 	const struct vd_space *s = pool->space;
 	int64_t aside = set_aside(pool), room = s->free - s->joining - (int64_t)(pool->reserve_blocks + kept) - aside, left;
 
-	left = mine && aside ? vd_atomic_read(&mine->left) : 0;
-	return left ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
+	left = mine && aside ? vd_atomic_read(&mine->left) - vd_atomic_read(&mine->begun) : 0;
+	return left > 0 ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
 }
 
 int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)

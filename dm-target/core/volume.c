@@ -275,7 +275,7 @@ struct change {
 	struct vd_ext cut;       /* what shrinking unmaps */
 	uint64_t freed;
 	struct vd_owned own;
-	struct vd_ov_leaf *spare[2];
+	struct vd_ov_leaf *spare;
 	struct vd_plan plan;
 };
 
@@ -284,7 +284,7 @@ static void change_fini(struct change *c)
 	struct vd_pool *pool = c->plan.pool;
 
 	vd_plan_fini(&c->plan);
-	vd_spares_free(pool, c->spare);
+	vd_ov_leaf_free(&pool->host, c->spare);
 	vd_record_put(pool, c->rec);
 }
 
@@ -318,7 +318,10 @@ static int change_plan(struct change *c, struct vd_pool *pool, struct vd_volume 
 	r = vd_map_mapped(vol, blocks, VD_VBLK_END - blocks, &c->freed);
 	if (!r)
 		r = vd_reserve_count(vol, blocks, VD_VBLK_END - blocks, c->freed, &c->own);
-	return r ? r : vd_spares_new(pool, c->spare, VD_ALLOC_WAIT);
+	if (r)
+		return r;
+	c->spare = vd_ov_leaf_new(&vol->pool->host, VD_ALLOC_WAIT);
+	return c->spare ? 0 : -ENOMEM;
 }
 
 /* seal held for reading; seq of the record. */
@@ -333,7 +336,7 @@ static void change_apply(struct change *c, uint64_t seq)
 	else if (c->shrinks) {
 		vd_write_lock(&vol->map);
 		c->cut.birth = (uint64_t)vd_atomic_read(&vs->epoch);
-		vd_map_put(vol, &c->cut, seq, c->spare);
+		vd_map_put(vol, &c->cut, seq, &c->spare);
 		vol->mapped -= c->freed;
 		vd_reserve_freed(vol, &c->own);
 		vd_write_unlock(&vol->map);
@@ -1039,7 +1042,7 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	bool map = le16_to_cpu(r0->type) == VD_REC_MAP;
 	struct vd_disk_rec_unmap u = { .kind = 0 };
 	struct vd_disk_rec_map m = { .vblk = 0 };
-	struct vd_ov_leaf *spare[2];
+	struct vd_ov_leaf *spare;
 	struct vd_owned own = { 0, 0 };
 	uint64_t pl, fresh = 0, freed = 0;
 	struct vd_ext e = { .birth = (uint64_t)vd_atomic_read(&pool->volumes->epoch) };
@@ -1066,16 +1069,16 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 	}
 	if (e.v >= VD_VBLK_END || !e.len || e.len > VD_VBLK_END - e.v || freed > vol->mapped)
 		return -EUCLEAN;
-	r = vd_spares_new(pool, spare, VD_ALLOC_WAIT);
-	if (r)
-		return r;
+	spare = vd_ov_leaf_new(&pool->host, VD_ALLOC_WAIT);
+	if (!spare)
+		return -ENOMEM;
 	r = map ? vd_space_claim(pool, e.p, e.len) : vd_reserve_count(vol, e.v, e.len, freed, &own);
 	if (!map && r != -ENOMEM)
 		r = 0; /* a page that cannot be read: own is too large, which only promises too much */
 	if (!r) {
 		vd_read_lock(&pool->volumes->seal);
 		vd_write_lock(&vol->map);
-		vd_map_put(vol, &e, 0, spare);
+		vd_map_put(vol, &e, 0, &spare);
 		vol->mapped += fresh - freed;
 		if (map)
 			vd_reserve_wrote(vol, e.len);
@@ -1084,7 +1087,7 @@ static int replay_map(struct vd_pool *pool, struct vd_volume *vol, const struct 
 		vd_write_unlock(&vol->map);
 		vd_read_unlock(&pool->volumes->seal);
 	}
-	vd_spares_free(pool, spare);
+	vd_ov_leaf_free(&pool->host, spare);
 	return r;
 }
 

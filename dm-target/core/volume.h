@@ -65,7 +65,7 @@ struct vd_window {
 struct vd_windows {
 	struct vd_spin lock;
 	struct vd_list lru;
-	struct vd_list hash[256]; /* by v / VD_WINDOW_BLOCKS */
+	struct vd_list hash[128]; /* by v / VD_WINDOW_BLOCKS */
 	unsigned n;
 	vd_vblk_t next_v;        /* where the last window ended: sequential if the next begins there */
 	vd_pblk_t goal;          /* where the last window ended on disk */
@@ -178,7 +178,7 @@ unsigned vd_permille(uint64_t n, uint64_t all); /* report.c */
 int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *mapped) __must_check;
 /* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces;
  * 0 in replay: what was displaced then may have been used again since. */
-void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf *spare[2]);
+void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf **spare);
 void vd_volume_dirty(struct vd_volume *vol);
 static inline bool vd_volume_is_dirty(const struct vd_volume *vol)
 {
@@ -197,8 +197,6 @@ void vd_volume_settle(struct vd_volume *vol);
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
 void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vblk_t end);
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
-int vd_spares_new(struct vd_pool *pool, struct vd_ov_leaf *spare[2], int how) __must_check;
-void vd_spares_free(struct vd_pool *pool, struct vd_ov_leaf *spare[2]);
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
 typedef bool (*vd_room_fn)(struct vd_pool *pool, struct vd_volume *vol);
 /* Class B: frees what can be freed and grows, until it is enough. -ENOSPC: it is not.  It waits for

@@ -37,7 +37,7 @@ static struct vd_list *bucket(struct vd_windows *w, vd_vblk_t v)
 {
 	uint64_t stretch = v / VD_WINDOW_BLOCKS;
 
-	return &w->hash[(stretch ^ stretch >> 8) & 255];
+	return &w->hash[(stretch ^ stretch >> 7) & 127];
 }
 
 static bool taken(const struct vd_window *win, uint32_t i)

@@ -522,6 +522,49 @@ static void a_promise_is_no_way_to_more(void **state)
 	end(w, vol, 3);
 }
 
+/* Nor if it does so with many requests at a time. */
+static void a_promise_is_kept_once(void **state)
+{
+	static struct vd_io io[64];
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume_spec spec = { .name = "new", .size = 4096 * B };
+	struct vd_volume *vol[3];
+	unsigned k, n, got = 0;
+	uint32_t id;
+
+	(void)state;
+	vol[0] = make(w, "kept", 4096, 8, &id);
+	vol[1] = make(w, "big", 4096, 100, &id);
+	vol[2] = make(w, "filler", 1 << 20, 0, &id);
+	fill(w, vol[2], ~0ull);
+	for (n = 0; n < 64 && !vd_write_begin(vol[1], n * 16 * B, 16 * B, &io[n]); n++)
+		got += io[n].nblocks;
+	assert_in_range(got, 100, 100 + 8);
+	for (k = 0; k < n; k++)
+		assert_int_equal(vd_write_end(&io[k], k % 2 ? 0 : -EIO), k % 2 ? 0 : -EIO);
+	assert_int_equal(vd_atomic_read(&vol[1]->promise.begun), 0);
+	/* what failed may be written again, and the others' is there */
+	assert_int_equal(put(w, vol[1], 1000, got / 2, 1, 1), 0);
+	assert_int_equal(put(w, vol[0], 0, 8, 1, 1), 0);
+	assert_int_equal(vd_volume_create(w->pool, &spec, &id), 0);
+	end(w, vol, 3);
+}
+
+/* A superblock promises too little: too few are refused, not too many. */
+static void promises_do_not_become_less_than_none(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	struct vd_volume *vol = make(w, "v", 4096, 1000, &(uint32_t){ 0 });
+
+	(void)state;
+	vd_space_promise(w->pool, -vd_atomic_read(&vol->promise.all));
+	assert_int_equal(put(w, vol, 0, 600, 1, 3), 0);
+	assert_int_equal(info_of(w).promised_blocks, 0);
+	assert_true(vd_space_room(w->pool, NULL, 0) <= (int64_t)(vd_space_free(w->pool) - info_of(w).reserve_blocks));
+	vd_volume_close(vol);
+	world_free(w);
+}
+
 /* But they go on in a pool that is full, whatever is promised to others, and also to who
  * has just been promised more, having discarded. */
 static void discards_go_on_in_a_full_pool(void **state)
@@ -845,6 +888,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test(discards_do_not_take_what_is_promised),
 		cmocka_unit_test(discards_that_are_paid_for_are_not_refused),
 		cmocka_unit_test(a_promise_is_no_way_to_more),
+		cmocka_unit_test(a_promise_is_kept_once),
+		cmocka_unit_test(promises_do_not_become_less_than_none),
 		cmocka_unit_test(discards_go_on_in_a_full_pool),
 		cmocka_unit_test(a_read_error_does_not_make_a_pool_full),
 		cmocka_unit_test(a_full_pool_takes_writes_when_a_member_has_grown),
