@@ -239,6 +239,7 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 	struct vd_volume *vol;
 	uint32_t id, flags = le32_to_cpu(d->flags);
 	uint64_t own;
+	bool newer;
 	int r;
 
 	(void)root;
@@ -252,17 +253,16 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 	c->promised += vd_reserve_promise(le64_to_cpu(d->reserved_blocks), own, le64_to_cpu(d->mapped));
 	if (flags & (VD_VOL_DELETING | VD_VOL_PENDING))
 		return 0;
-	/* The record in memory may be newer: renamed or deleted since. */
+	r = vd_volume_find(c->pool, d->name, &id);
+	if ((r && r != -ENOENT) || (!r && id == c->volume))
+		return r == -EBADMSG || r == -EUCLEAN ? 0 : r;
+	/* The record in memory may be newer: renamed or deleted since.  Looked at afterwards, or
+	 * that would be possible in between. */
 	vd_mutex_lock(&c->pool->volumes->lock);
 	vol = vd_volume_in_memory(c->pool->volumes, c->volume);
-	r = vol && memcmp(vol->rec->d.name, d->name, sizeof(d->name));
+	newer = vol && memcmp(vol->rec->d.name, d->name, sizeof(d->name));
 	vd_mutex_unlock(&c->pool->volumes->lock);
-	if (r)
-		return 0;
-	r = vd_volume_find(c->pool, d->name, &id);
-	if (r && r != -ENOENT)
-		return r == -EBADMSG || r == -EUCLEAN ? 0 : r;
-	return r || id != c->volume ? report(c, VD_FAULT_NAME, c->volume, 0) : 0;
+	return newer ? 0 : report(c, VD_FAULT_NAME, c->volume, 0);
 }
 
 static int walk_mapping(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root)

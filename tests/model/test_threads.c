@@ -372,7 +372,7 @@ static void *manager_main(void *arg)
 		if (r)
 			fail("delete: error %d", r);
 		if (rng_one_in(&rng, 10)) {
-			r = vd_check(st->pool, 0, NULL, NULL, NULL, &faults);
+			r = vd_check(st->pool, 0, world_fault_found, NULL, NULL, &faults);
 			if (r || faults)
 				fail("check beside I/O: error %d, %llu faults", r, (unsigned long long)faults);
 			count(&st->checks);

@@ -230,12 +230,12 @@ void world_verify(struct world *w, enum ref_mode mode)
 	world_log(w, "verified %s (pending %s)", name[mode], ref_op_name[pending]);
 }
 
-static int fault_found(void *arg, const struct vd_check_report *f)
+int world_fault_found(void *arg, const struct vd_check_report *f)
 {
 	static const char *const name[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
 						    "promised", "member", "used" };
 
-	if (world_disturbed(arg))
+	if (arg && world_disturbed(arg))
 		return 0;
 	printf("# check: %s fault, volume %u, a %#llx, b %#llx\n", name[f->fault], f->volume, (unsigned long long)f->a, (unsigned long long)f->b);
 	return 0;
@@ -257,7 +257,7 @@ uint64_t world_used(struct world *w)
 void world_check(struct world *w)
 {
 	uint64_t faults = 0;
-	int r = vd_check(w->pool, 0, fault_found, w, NULL, &faults);
+	int r = vd_check(w->pool, 0, world_fault_found, w, NULL, &faults);
 
 	world_log(w, "check: %d, %llu faults", r, (unsigned long long)faults);
 	if (world_disturbed(w))

@@ -98,6 +98,7 @@ struct vd_volume *world_handle(struct world *w, uint32_t id);
 
 void world_verify(struct world *w, enum ref_mode mode);
 void world_check(struct world *w);    /* vd_check finds nothing */
+int world_fault_found(void *arg, const struct vd_check_report *f); /* for vd_check(): prints it */
 /* What a crash at this moment would leave, looked at in a copy: opens, holds what it must, checks clean. */
 void world_what_if(struct world *w, enum sim_crash how);
 /* In a copy again: read-only, and that it does not write. */
