@@ -26,6 +26,11 @@
  *     refused, but for unmapping by those who pay for it with their promise or with what
  *     they give back.
  *
+ * Known gap: what R1 keeps for metadata stays in the sum when that is written, so a promise
+ * counts others' twice.  When metadata written since the pool was full exceeds R5's part, a
+ * small promise beside a large one may be refused (with the largest reserve, by a reservation
+ * of some 15 GiB that is written block by block in no order).
+ *
  * own may be too large by blocks whose birth a full page has rounded down to before
  * the last snapshot: they are written anew though counted.  It takes fifteen snapshots of
  * other volumes with writes to one page in between, and the next snapshot forgets it.
