@@ -502,19 +502,26 @@ static void discards_that_are_paid_for_are_not_refused(void **state)
 	end(w, vol, 3);
 }
 
+/* One volume has so much reserved, the next so much, the third all else. */
+static void full_but_for_two(struct world *w, struct vd_volume *vol[3], uint64_t first, uint64_t second)
+{
+	uint32_t id;
+
+	vol[0] = make(w, "first", 4096, first, &id);
+	vol[1] = make(w, "second", 4096, second, &id);
+	vol[2] = make(w, "filler", 1 << 20, 0, &id);
+	fill(w, vol[2], ~0ull);
+}
+
 /* Who is promised a little and writes much takes no more of R5's part than that little. */
 static void a_promise_is_no_way_to_more(void **state)
 {
 	struct world *w = story_begin(&cli, 1);
 	struct vd_volume *vol[3];
 	uint64_t done;
-	uint32_t id;
 
 	(void)state;
-	vol[0] = make(w, "kept", 4096, 1000, &id);
-	vol[1] = make(w, "little", 4096, 100, &id);
-	vol[2] = make(w, "filler", 1 << 20, 0, &id);
-	fill(w, vol[2], ~0ull);
+	full_but_for_two(w, vol, 1000, 100);
 	assert_int_equal(io_stamp(w->sim, vol[1], 0, 0, 400 * B, 5, &done), -ENOSPC);
 	assert_in_range(done / B, 100, 100 + 8);
 	assert_int_equal(vd_space_make(w->pool, NULL), -ENOSPC);
@@ -533,10 +540,7 @@ static void a_promise_is_kept_once(void **state)
 	uint32_t id;
 
 	(void)state;
-	vol[0] = make(w, "kept", 4096, 8, &id);
-	vol[1] = make(w, "big", 4096, 100, &id);
-	vol[2] = make(w, "filler", 1 << 20, 0, &id);
-	fill(w, vol[2], ~0ull);
+	full_but_for_two(w, vol, 8, 100);
 	for (n = 0; n < 64 && !vd_write_begin(vol[1], n * 16 * B, 16 * B, &io[n]); n++)
 		got += io[n].nblocks;
 	assert_in_range(got, 100, 100 + 8);
