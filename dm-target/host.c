@@ -187,20 +187,73 @@ static void host_kick(void *ctx)
 		mod_delayed_work(p->commit_wq, &p->work, 0);
 }
 
+/* Says which thresholds are passed, and that some no longer are. */
+static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	/* What is promised cannot be given to others. 2^48 blocks at most. */
+	uint64_t permille = div64_u64((info->used_blocks + info->promised_blocks) * 1000, info->total_blocks ?: 1);
+	unsigned int i, now = 0;
+
+	for (i = 0; i < ARRAY_SIZE(info->policy.threshold); i++) {
+		unsigned int limit = info->policy.threshold[i];
+
+		if (limit && permille >= limit)
+			now |= 1u << i;
+		if (limit && (now ^ p->told.passed) >> i & 1)
+			DMWARN("pool %s is %s than %u.%u %% full: %llu.%llu %% is in use", p->name, now >> i & 1 ? "more" : "less",
+			       limit / 10, limit % 10, permille / 10, permille % 10);
+	}
+	return now;
+}
+
+static bool is_low(const struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->promised_blocks;
+
+	return p->low_water && taken + p->low_water >= info->total_blocks;
+}
+
+/* Those who wait for space try again when there may be some, and no oftener: a try costs
+ * a checkpoint. */
+static void look_at_starved(struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->promised_blocks;
+	bool full = info->mode == VD_MODE_OUT_OF_SPACE;
+
+	spin_lock_irq(&p->lock);
+	if (p->full == VDK_FULL_AS_POOL ? info->policy.flags & VD_POLICY_ERROR_IF_FULL : p->full == VDK_FULL_ERROR)
+		p->refuses = true;
+	else if (!full)
+		p->refuses = false;
+	spin_unlock_irq(&p->lock);
+	if (!full || READ_ONCE(p->refuses) || info->total_blocks != p->total || taken < p->taken)
+		vdk_starved_retry(p);
+	else
+		vdk_starved_expire(p);
+	p->taken = taken;
+	p->total = info->total_blocks;
+}
+
 /* Who waits for an event of the pool's device looks at its status then.  In a full pool,
  * what was freed is free again only after a checkpoint: the next writer would take one, but
  * who waits until there is space does not write. */
-static int look_at_mode(struct vdk_pool *p)
+static int look_at_pool(struct vdk_pool *p)
 {
 	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_NOIO);
+	struct vdk_state_told now;
 	int r = 0;
 
 	if (!info)
 		return 0;
 	vd_pool_info(p->engine, info);
-	if (info->mode != p->told && p->ti)
+	look_at_starved(p, info);
+	now = (struct vdk_state_told){ info->mode, READ_ONCE(p->refuses), is_low(p, info), passed_thresholds(p, info) };
+	if (now.low && !p->told.low)
+		DMWARN("pool %s has reached its low-water mark: %llu blocks are free", p->name,
+		       info->total_blocks - min(info->total_blocks, info->used_blocks + info->promised_blocks));
+	if (p->ti && (now.mode != p->told.mode || now.refuses != p->told.refuses || now.low != p->told.low || now.passed != p->told.passed))
 		dm_table_event(p->ti->table);
-	p->told = info->mode;
+	p->told = now;
 	if (info->mode == VD_MODE_OUT_OF_SPACE && info->overlay_extents)
 		r = vd_checkpoint(p->engine) ? 0 : 1;
 	kfree(info);
@@ -215,7 +268,7 @@ static void background_work(struct work_struct *work)
 	int r = vd_pool_work(p->engine);
 
 	if (r <= 0)
-		r = look_at_mode(p);
+		r = look_at_pool(p);
 	memalloc_noio_restore(noio);
 	if (READ_ONCE(p->working))
 		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);
@@ -253,8 +306,9 @@ int vdk_host_setup(struct vdk_pool *p)
 
 	INIT_DELAYED_WORK(&p->work, background_work);
 	INIT_WORK(&p->commit, vdk_commit_work);
-	spin_lock_init(&p->commit_lock);
+	spin_lock_init(&p->lock);
 	bio_list_init(&p->committing);
+	bio_list_init(&p->starved);
 	r = bioset_init(&p->bios, 16, 0, BIOSET_NEED_BVECS);
 	if (r)
 		return r;

@@ -14,19 +14,26 @@
 
 #include "dm-vd.h"
 
+struct features {
+	bool readonly;
+	enum vdk_full full;
+	uint64_t low_water;
+};
+
 /* One table of a vd-pool device. */
 struct pool_table {
 	struct vdk_pool *pool;
+	struct features want;
 	unsigned int ndevs;
 	struct dm_dev *dev[VD_MEMBERS_MAX];
 };
 
-struct features {
-	bool readonly;
-	struct vd_disk_holder self;
-};
-
 /* ---- opening ----------------------------------------------------------- */
+
+static bool reads_only(struct dm_target *ti, const struct pool_table *t)
+{
+	return t->want.readonly || !compat_table_writable(ti->table);
+}
 
 /* Puts each device where its label says. */
 static int place_members(struct dm_target *ti, struct vdk_pool *p, struct pool_table *t)
@@ -102,7 +109,7 @@ static void engine_error(struct dm_target *ti, int r)
 		    r == -EBADMSG || r == -EUCLEAN ? "The superblock or the journal is damaged" : "The pool cannot be opened";
 }
 
-static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct features *f, int *err)
+static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self, int *err)
 {
 	struct vdk_pool *p = kvzalloc(sizeof(*p), GFP_KERNEL);
 	int r = -ENOMEM;
@@ -110,7 +117,8 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	if (!p)
 		goto err;
 	p->refs = 1;
-	p->readonly = f->readonly;
+	p->readonly = reads_only(ti, t);
+	vdk_suspend_init(p);
 	vdk_host_init(p);
 	r = vdk_host_setup(p);
 	if (r)
@@ -118,7 +126,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	r = place_members(ti, p, t);
 	if (r)
 		goto err_host;
-	r = vd_pool_open(&p->host, f->readonly ? VD_OPEN_READONLY : 0, &f->self, &p->engine);
+	r = vd_pool_open(&p->host, p->readonly ? VD_OPEN_READONLY : 0, self, &p->engine);
 	if (r) {
 		engine_error(ti, r);
 		goto err_host;
@@ -146,8 +154,10 @@ static void pool_close(struct vdk_pool *p)
 	int r;
 
 	vdk_host_stop(p);
-	r = vd_pool_close(p->engine);
-	if (r == -EBUSY) {
+	r = p->md ? vd_pool_close(p->engine) : 0;
+	if (!p->md) {
+		vd_pool_abandon(p->engine); /* without members */
+	} else if (r == -EBUSY) {
 		DMERR("pool %s: a volume is still open", p->name);
 		vd_pool_abandon(p->engine);
 	} else if (r) {
@@ -185,7 +195,7 @@ static bool same_members(const struct vdk_pool *p, const struct pool_table *t)
 }
 
 /* vdk_pools_lock. */
-static int pool_get(struct dm_target *ti, struct pool_table *t, const struct features *f)
+static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self)
 {
 	struct mapped_device *md = dm_table_get_md(ti->table);
 	struct vdk_pool *p;
@@ -198,18 +208,20 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct fea
 			ti->error = "The members are not those of the table before";
 			return -EINVAL;
 		}
-		if (p->readonly != f->readonly && !f->readonly) {
+		if (p->readonly && !reads_only(ti, t)) {
 			ti->error = "The pool is open for reading only; remove its device first";
 			return -EROFS;
 		}
 		p->refs++;
+		p->tables++;
 		t->pool = p;
 		return 0;
 	}
-	p = pool_open(ti, t, f, &r);
+	p = pool_open(ti, t, self, &r);
 	if (!p)
 		return r;
 	p->md = md;
+	p->tables = 1;
 	list_add(&p->list, &vdk_pools);
 	t->pool = p;
 	return 0;
@@ -234,16 +246,15 @@ static int parse_id(const char *text, uint8_t id[16])
 	return n == 32 && !*text ? 0 : -EINVAL;
 }
 
-static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f)
+static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f, struct vd_disk_holder *self)
 {
-	static const struct dm_arg nfeatures[] = { { 0, 5, "Invalid number of feature arguments" } };
+	static const struct dm_arg nfeatures[] = { { 0, 8, "Invalid number of feature arguments" } };
 	unsigned int n;
 	int r;
 
-	f->readonly = !compat_table_writable(ti->table);
-	strscpy(f->self.hostname, utsname()->nodename, sizeof(f->self.hostname));
-	strscpy(f->self.purpose, "dm-vd", sizeof(f->self.purpose));
-	f->self.since = cpu_to_le64(ktime_get_real_ns());
+	strscpy(self->hostname, utsname()->nodename, sizeof(self->hostname));
+	strscpy(self->purpose, "dm-vd", sizeof(self->purpose));
+	self->since = cpu_to_le64(ktime_get_real_ns());
 	if (!as->argc)
 		return 0;
 	r = dm_read_arg_group(nfeatures, as, &n, &ti->error);
@@ -252,12 +263,19 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 
 		if (!strcasecmp(arg, "read_only")) {
 			f->readonly = true;
+		} else if (!strcasecmp(arg, "queue_if_no_space")) {
+			f->full = VDK_FULL_QUEUE;
+		} else if (!strcasecmp(arg, "error_if_no_space")) {
+			f->full = VDK_FULL_ERROR;
+		} else if (!strcasecmp(arg, "low_water") && n) {
+			n--;
+			r = kstrtou64(dm_shift_arg(as), 10, &f->low_water);
 		} else if (!strcasecmp(arg, "host") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), f->self.host);
+			r = parse_id(dm_shift_arg(as), self->host);
 		} else if (!strcasecmp(arg, "boot") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), f->self.boot);
+			r = parse_id(dm_shift_arg(as), self->boot);
 		} else {
 			r = -EINVAL;
 		}
@@ -277,13 +295,13 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	static const struct dm_arg nmembers[] = { { 1, VD_MEMBERS_MAX, "Invalid number of members" } };
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
-	struct features *f = kzalloc(sizeof(*f), GFP_KERNEL);
+	struct vd_disk_holder *self = kzalloc(sizeof(*self), GFP_KERNEL);
 	struct pool_table *t = kzalloc(sizeof(*t), GFP_KERNEL);
 	unsigned int n, noio;
 	int r = -ENOMEM;
 
 	ti->error = "Out of memory";
-	if (!t || !f)
+	if (!t || !self)
 		goto err;
 	ti->error = "The number of members, or one of them, is missing";
 	r = dm_read_arg_group(nmembers, &as, &n, &ti->error);
@@ -298,18 +316,18 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		t->ndevs++;
 	}
 	ti->error = "Invalid argument";
-	r = parse_features(ti, &as, f);
+	r = parse_features(ti, &as, &t->want, self);
 	if (r)
 		goto err_devices;
 	ti->error = "The pool cannot be opened";
 	noio = memalloc_noio_save();
 	mutex_lock(&vdk_pools_lock);
-	r = pool_get(ti, t, f);
+	r = pool_get(ti, t, self);
 	mutex_unlock(&vdk_pools_lock);
 	memalloc_noio_restore(noio);
 	if (r)
 		goto err_devices;
-	kfree(f);
+	kfree(self);
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
@@ -318,16 +336,37 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 err_devices:
 	put_devices(ti, t);
 err:
-	kfree(f);
+	kfree(self);
 	kfree(t);
 	return r;
+}
+
+/* The last table of the pool's device goes while volumes are there: dmsetup remove --force.
+ * It holds the members, so that from now on there are none. */
+static void orphan(struct vdk_pool *p)
+{
+	DMERR("pool %s: its device is taken away; its volumes fail", p->name);
+	vdk_pool_hold(p);
+	vdk_host_stop(p);
+	p->ti = NULL;
+	p->refuses = true;
+	memset(p->member, 0, sizeof(p->member));
+	vdk_pool_release(p);
 }
 
 static void pool_dtr(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
 	struct vdk_pool *p = t->pool;
+	bool last;
 
+	mutex_lock(&vdk_pools_lock);
+	last = !--p->tables && p->refs > 1;
+	if (last)
+		p->md = NULL;
+	mutex_unlock(&vdk_pools_lock);
+	if (last)
+		orphan(p);
 	vdk_pool_put(p);
 	put_devices(ti, t);
 	kfree(t);
@@ -343,6 +382,20 @@ static int pool_map(struct dm_target *ti, struct bio *bio)
 		return DM_MAPIO_KILL;
 	bio_endio(bio);
 	return DM_MAPIO_SUBMITTED;
+}
+
+static void pool_presuspend(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+
+	vdk_pool_hold(t->pool);
+}
+
+static void pool_presuspend_undo(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+
+	vdk_pool_release(t->pool);
 }
 
 static void pool_postsuspend(struct dm_target *ti)
@@ -362,10 +415,15 @@ static void pool_postsuspend(struct dm_target *ti)
 static void pool_resume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
+	struct vdk_pool *p = t->pool;
 
-	vdk_host_stop(t->pool); /* it may have begun when the table was loaded */
-	t->pool->ti = ti;
-	vdk_host_start(t->pool);
+	vdk_host_stop(p); /* it may have begun when the table was loaded */
+	p->ti = ti;
+	p->full = t->want.full;
+	p->low_water = t->want.low_water;
+	p->refuses = false; /* the worker looks at it first */
+	vdk_host_start(p);
+	vdk_pool_release(p);
 }
 
 static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
@@ -457,6 +515,11 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 	unsigned int noio = memalloc_noio_save();
 	int r = -EINVAL;
 
+	if (!vdk_pool_enter(p)) {
+		DMWARN("pool %s is suspended: message %s has to wait until it is resumed", p->name, argv[0]);
+		r = -EBUSY;
+		goto out;
+	}
 	if (argc >= 2 && argc <= 3 && !strcasecmp(argv[0], "create_thin"))
 		r = message_create(p, argc, argv);
 	else if (argc == 3 && !strcasecmp(argv[0], "create_snap"))
@@ -469,9 +532,11 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 		r = vd_checkpoint(p->engine);
 	else
 		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
-	memalloc_noio_restore(noio);
+	vdk_pool_exit(p);
 	if (r)
 		DMWARN("pool %s: message %s failed, error %d", p->name, argv[0], r);
+out:
+	memalloc_noio_restore(noio);
 	return r;
 }
 
@@ -480,6 +545,20 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 static const char *mode_text(const struct vd_pool_info *info)
 {
 	return info->mode == VD_MODE_RW ? "rw" : info->mode == VD_MODE_OUT_OF_SPACE ? "out_of_data_space" : "ro";
+}
+
+static void emit_features(const struct features *f, char *result, unsigned int maxlen)
+{
+	unsigned int sz = 0, n = f->readonly + (f->full != VDK_FULL_AS_POOL) + 2 * !!f->low_water;
+
+	if (n)
+		DMEMIT(" %u", n);
+	if (f->readonly)
+		DMEMIT(" read_only");
+	if (f->full != VDK_FULL_AS_POOL)
+		DMEMIT(f->full == VDK_FULL_QUEUE ? " queue_if_no_space" : " error_if_no_space");
+	if (f->low_water)
+		DMEMIT(" low_water %llu", f->low_water);
 }
 
 static void pool_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result, unsigned int maxlen)
@@ -501,13 +580,14 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			DMEMIT("Fail");
 		} else {
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
-			DMEMIT("0 %llu/%llu %llu/%llu - %s discard_passdown error_if_no_space %s %llu",
+			DMEMIT("0 %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu",
 			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
 			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
+			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
-			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu", info->name,
+			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u", info->name,
 			       info->journal_used, info->journal_blocks, info->overlay_extents,
-			       info->durable_seq, info->seq, info->generation);
+			       info->durable_seq, info->seq, info->generation, READ_ONCE(t->pool->nstarved));
 		}
 		kfree(info);
 		break;
@@ -515,8 +595,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 		DMEMIT("%u", t->ndevs);
 		for (i = 0; i < t->ndevs; i++)
 			DMEMIT(" %s", t->dev[i]->name);
-		if (t->pool->readonly && compat_table_writable(ti->table))
-			DMEMIT(" 1 read_only");
+		emit_features(&t->want, result + sz, maxlen - sz);
 		break;
 	case STATUSTYPE_IMA:
 		DMEMIT_TARGET_NAME_VERSION(ti->type);
@@ -533,6 +612,8 @@ struct target_type vdk_pool_target = {
 	.ctr = pool_ctr,
 	.dtr = pool_dtr,
 	.map = pool_map,
+	.presuspend = pool_presuspend,
+	.presuspend_undo = pool_presuspend_undo,
 	.postsuspend = pool_postsuspend,
 	.resume = pool_resume,
 	.iterate_devices = pool_iterate_devices,

@@ -53,6 +53,18 @@ files()
 	same_here
 }
 
+@test "6.1: writes wait in a full pool; a pool is suspended with its volumes" {
+	pool_of 2 64M
+	guest 6.1 space
+	same_here
+}
+
+@test "6.12: writes wait in a full pool; a pool is suspended with its volumes" {
+	pool_of 2 64M
+	guest 6.12 space
+	same_here
+}
+
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M
