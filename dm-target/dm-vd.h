@@ -7,6 +7,7 @@
  *   io.c             the way of a bio through the engine; what waits for space
  *   suspend.c        a pool's volumes are suspended with it
  *   pool_target.c    target vd-pool: opens a pool; messages, status
+ *   message.c        messages about volumes' records
  *   volume_target.c  target vd-volume: one volume of it
  *
  * A pool is held by each table that names it, its own and its volumes', and closed
@@ -163,5 +164,13 @@ void vdk_volume_leave(struct vdk_volume *v);
 extern struct target_type vdk_pool_target;
 extern struct target_type vdk_volume_target;
 void vdk_pool_put(struct vdk_pool *p);
+/* By name, or as #ID. -ENOENT. */
+int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id) __must_check;
+/* 32 hexadecimal digits; hyphens are passed over. -EINVAL. */
+int vdk_parse_id(const char *text, uint8_t id[16]) __must_check;
+
+/* ---- message.c ---- */
+/* As dm_message_fn: 1 when there is an answer in `result`. -EOPNOTSUPP: no such message. */
+int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
 
 #endif

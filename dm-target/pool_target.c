@@ -229,7 +229,7 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_
 
 /* ---- table ------------------------------------------------------------- */
 
-static int parse_id(const char *text, uint8_t id[16])
+int vdk_parse_id(const char *text, uint8_t id[16])
 {
 	unsigned int n = 0;
 
@@ -272,10 +272,10 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 			r = kstrtou64(dm_shift_arg(as), 10, &f->low_water);
 		} else if (!strcasecmp(arg, "host") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), self->host);
+			r = vdk_parse_id(dm_shift_arg(as), self->host);
 		} else if (!strcasecmp(arg, "boot") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), self->boot);
+			r = vdk_parse_id(dm_shift_arg(as), self->boot);
 		} else {
 			r = -EINVAL;
 		}
@@ -439,9 +439,9 @@ static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn
 
 /* ---- messages ---------------------------------------------------------- */
 
-static int find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
+int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
 {
-	int r = vd_volume_find(p->engine, name, id);
+	int r = *name == '#' ? kstrtou32(name + 1, 10, id) : vd_volume_find(p->engine, name, id);
 
 	if (r == -ENOENT)
 		DMWARN("pool %s has no volume %s", p->name, name);
@@ -478,7 +478,7 @@ static int message_snap(struct vdk_pool *p, char **argv)
 	uint32_t origin;
 	int r;
 
-	r = find_volume(p, argv[2], &origin);
+	r = vdk_find_volume(p, argv[2], &origin);
 	if (r)
 		return r;
 	snap = kzalloc(sizeof(*snap), GFP_KERNEL);
@@ -495,7 +495,7 @@ static int message_snap(struct vdk_pool *p, char **argv)
 static int message_delete(struct vdk_pool *p, char **argv)
 {
 	uint32_t id;
-	int r = find_volume(p, argv[1], &id);
+	int r = vdk_find_volume(p, argv[1], &id);
 
 	return r ? r : vd_volume_delete(p->engine, id);
 }
@@ -503,7 +503,7 @@ static int message_delete(struct vdk_pool *p, char **argv)
 static int message_rename(struct vdk_pool *p, char **argv)
 {
 	uint32_t id;
-	int r = find_volume(p, argv[1], &id);
+	int r = vdk_find_volume(p, argv[1], &id);
 
 	return r ? r : vd_volume_rename(p->engine, id, argv[2]);
 }
@@ -531,9 +531,11 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 	else if (argc == 1 && !strcasecmp(argv[0], "checkpoint"))
 		r = vd_checkpoint(p->engine);
 	else
-		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
+		r = vdk_message(p, argc, argv, result, maxlen);
 	vdk_pool_exit(p);
-	if (r)
+	if (r == -EOPNOTSUPP)
+		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
+	else if (r < 0)
 		DMWARN("pool %s: message %s failed, error %d", p->name, argv[0], r);
 out:
 	memalloc_noio_restore(noio);
