@@ -6,8 +6,8 @@
  *   host.c           members, memory and clock for the engine; its worker
  *   io.c             the way of a bio through the engine; what waits for space
  *   suspend.c        a pool's volumes are suspended with it
- *   pool_target.c    target vd-pool: opens a pool; messages, status
- *   message.c        messages about volumes' records
+ *   pool_target.c    target vd-pool: opens a pool; status
+ *   message.c        its messages
  *   volume_target.c  target vd-volume: one volume of it
  *
  * A pool is held by each table that names it, its own and its volumes', and closed
@@ -47,6 +47,7 @@ struct vdk_pool {
 	struct mapped_device *md;    /* of the vd-pool device; vdk_pools_lock; NULL: its table is gone */
 	struct dm_target *ti;        /* of its live table, for events; changed while no work is done */
 	bool readonly;
+	struct vd_disk_holder self;  /* who has it open */
 	struct vd_pool *engine;
 	struct vd_host host;
 	char name[128];
@@ -170,7 +171,7 @@ int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id) __must_c
 int vdk_parse_id(const char *text, uint8_t id[16]) __must_check;
 
 /* ---- message.c ---- */
-/* As dm_message_fn: 1 when there is an answer in `result`. -EOPNOTSUPP: no such message. */
+/* As dm_message_fn: 1 when there is an answer in `result`. */
 int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
 
 #endif

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Messages about volumes' records: what libvol asks of a pool that the kernel has open.
+ * Messages: dm-thin's, and what libvol asks of a pool that the kernel has open.
  * README.md lists them.
  *
  * A volume is named by its name, or by #ID, which stays the same when it is renamed.
@@ -8,9 +8,13 @@
  * it would take for done what was not.
  */
 #include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/sched/signal.h>
 #include <linux/slab.h>
 
 #include "dm-vd.h"
+
+#define VDK_SNAP_MAX 256u /* at one instant; vd.h */
 
 static bool known_keys(unsigned int argc, char **argv)
 {
@@ -153,24 +157,32 @@ static int create(struct vdk_pool *p, unsigned int argc, char **argv, char *resu
 	return r ? r : answer(result, maxlen, made);
 }
 
-/* snapshot ro|rw {NAME ORIGIN UUID}...: all at one instant; answers their ids */
-static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+/* create_thin NAME [SECTORS] */
+static int create_thin(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	unsigned int i, n = (argc - 1) / 3, sz = 0;
-	struct vd_snap *snap;
+	char *args[2] = { argv[0], argc > 1 ? argv[1] : "8" };
+	int r = create(p, 2, args, result, maxlen);
+
+	return r < 0 ? r : 0; /* dm-thin's has no answer */
+}
+
+/* n snapshots at one instant, each told by `words` words: NAME ORIGIN [UUID] */
+static int snapshots(struct vdk_pool *p, unsigned int n, unsigned int words, char **argv, uint32_t flags, char *result,
+		     unsigned int maxlen)
+{
+	unsigned int i, sz = 0;
+	struct vd_snap *snap = kvcalloc(n, sizeof(*snap), GFP_KERNEL);
 	int r = 0;
 
-	if ((argc - 1) % 3 || (strcmp(argv[0], "ro") && strcmp(argv[0], "rw")))
-		return -EINVAL;
-	snap = kvcalloc(n, sizeof(*snap), GFP_KERNEL);
 	if (!snap)
 		return -ENOMEM;
-	for (i = 0; i < n && !r; i++) {
-		snap[i].name = argv[1 + 3 * i];
-		snap[i].flags = argv[0][1] == 'o' ? VD_VOL_READONLY : 0;
-		r = vdk_find_volume(p, argv[2 + 3 * i], &snap[i].origin);
-		if (!r)
-			r = vdk_parse_id(argv[3 + 3 * i], snap[i].uuid);
+	for (i = 0; i < n && !r; i++, argv += words) {
+		snap[i].name = argv[0];
+		snap[i].flags = flags;
+		generate_random_uuid(snap[i].uuid);
+		r = vdk_find_volume(p, argv[1], &snap[i].origin);
+		if (!r && words > 2)
+			r = vdk_parse_id(argv[2], snap[i].uuid);
 	}
 	if (!r)
 		r = vd_snapshot(p->engine, snap, n);
@@ -178,6 +190,38 @@ static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *re
 		DMEMIT("%s%u", i ? " " : "", snap[i].id);
 	kvfree(snap);
 	return r ? r : 1;
+}
+
+/* snapshot ro|rw {NAME ORIGIN UUID}...: answers their ids */
+static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	if ((argc - 1) % 3 || (strcmp(argv[0], "ro") && strcmp(argv[0], "rw")))
+		return -EINVAL;
+	return snapshots(p, argc / 3, 3, argv + 1, argv[0][1] == 'o' ? VD_VOL_READONLY : 0, result, maxlen);
+}
+
+/* create_snap {NAME ORIGIN}... */
+static int create_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r = argc % 2 ? -EINVAL : snapshots(p, argc / 2, 2, argv, 0, result, maxlen);
+
+	return r < 0 ? r : 0;
+}
+
+static int delete(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	return r ? r : vd_volume_delete(p->engine, vol);
+}
+
+static int rename(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	return r ? r : vd_volume_rename(p->engine, vol, argv[1]);
 }
 
 static int rollback(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
@@ -236,10 +280,11 @@ static int set(struct vdk_pool *p, unsigned int argc, char **argv, char *result,
 
 static int lock(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	struct vd_disk_holder who = { };
+	struct vd_disk_holder who = p->self;
 	uint32_t vol;
 	int r = vdk_find_volume(p, argv[0], &vol);
 
+	who.since = cpu_to_le64(ktime_get_real_ns());
 	if (!r)
 		r = holder(argc, argv, &who);
 	return r ? r : vd_volume_lock(p->engine, vol, &who);
@@ -307,38 +352,160 @@ static int pointer_del(struct vdk_pool *p, unsigned int argc, char **argv, char 
 	return r ? r : vd_volume_pointer_del(p->engine, vol, link);
 }
 
-/* args: that come before any KEY=VALUE; keys: whether these may follow */
+static const char *text_of(const char *field, size_t size)
+{
+	return strnlen(field, size) ? field : "-";
+}
+
+/* One line about the volume itself, one for its lock, one for each attribute. */
+static int show(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	const char *line, *end;
+	unsigned int sz = 0;
+	uint32_t vol;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = vdk_find_volume(p, argv[0], &vol);
+	if (!r)
+		r = vd_volume_info(p->engine, vol, info);
+	if (r)
+		goto out;
+	DMEMIT("id %u uuid %pUb size %llu mapped %llu reserved %llu origin %u mode %s pointers %u", info->id, info->uuid,
+	       info->size >> SECTOR_SHIFT, info->mapped * VD_SECTORS_PER_BLOCK, info->reserved, info->origin,
+	       info->flags & VD_VOL_READONLY ? "ro" : "rw", info->npointers);
+	if (info->flags & VD_VOL_LOCKED)
+		DMEMIT("\nlocked by %.64s for %.32s", text_of(info->lock.hostname, 64), text_of(info->lock.purpose, 32));
+	for (line = info->attrs; *line; line = *end ? end + 1 : end) {
+		end = strchrnul(line, '\n');
+		DMEMIT("\n%.*s", (int)(end - line), line);
+	}
+	r = 1;
+out:
+	kfree(info);
+	return r;
+}
+
+/* A line each: ID NAME */
+static int list(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int sz = 0;
+	uint32_t vol = 0;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	for (; !r && !vd_volume_next(p->engine, &vol); vol++) {
+		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
+
+		DMEMIT("%s%u %s", sz ? "\n" : "", vol, name);
+		if (sz + 1 >= maxlen) /* the caller comes again with more room */
+			break;
+		if (fatal_signal_pending(current))
+			r = -EINTR;
+	}
+	kfree(info);
+	return r ? r : 1;
+}
+
+/* ---- messages about the pool ---------------------------------------------- */
+
+static int checkpoint(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	return vd_checkpoint(p->engine);
+}
+
+/* set_transaction_id CURRENT NEW */
+static int set_transaction_id(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	u64 was, now;
+	int r = kstrtou64(argv[0], 10, &was);
+
+	if (!r)
+		r = kstrtou64(argv[1], 10, &now);
+	if (!r)
+		r = vd_pool_set_transaction(p->engine, was, now);
+	if (r == -EBUSY) {
+		DMWARN("pool %s: its transaction is not %llu", p->name, was);
+		r = -EINVAL; /* as dm-thin says it */
+	}
+	return r;
+}
+
+/* thresholds [PERMILLE]... */
+static int thresholds(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int i;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(p->engine, info);
+	memset(info->policy.threshold, 0, sizeof(info->policy.threshold));
+	for (i = 0; i < argc && !r; i++)
+		r = kstrtou32(argv[i], 10, &info->policy.threshold[i]);
+	if (!r)
+		r = vd_pool_set(p->engine, &info->policy);
+	kfree(info);
+	return r;
+}
+
+/* dm-thin holds a root of its metadata for a tool that reads beside it.  Who reads beside
+ * the engine takes the last checkpoint, and sees by the generation that a later one has
+ * come (I16): it then begins anew, and nothing has to be held for it. */
+static int metadata_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	DMWARN("pool %s: its metadata is read as of the last checkpoint (message checkpoint); there is no snapshot of it to reserve", p->name);
+	return -EOPNOTSUPP;
+}
+
+/* From least to most words after the message's own; keys: any number of KEY=VALUE may follow */
 static const struct {
 	const char *name;
-	unsigned int args;
+	unsigned int least, most;
 	bool keys;
 	int (*fn)(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
 } messages[] = {
-	{ "create", 2, true, create },
-	{ "rollback", 2, false, rollback },
-	{ "resize", 2, false, resize },
-	{ "reserve", 2, false, reserve },
-	{ "set", 1, true, set },
-	{ "lock", 1, true, lock },
-	{ "unlock", 1, false, unlock },
-	{ "pointer_add", 2, true, pointer_add },
-	{ "pointer_set", 2, true, pointer_set },
-	{ "pointer_del", 2, false, pointer_del },
+	{ "create_thin", 1, 2, false, create_thin },
+	{ "create_snap", 2, 2 * VDK_SNAP_MAX, false, create_snap },
+	{ "delete", 1, 1, false, delete },
+	{ "set_transaction_id", 2, 2, false, set_transaction_id },
+	{ "reserve_metadata_snap", 0, 0, false, metadata_snap },
+	{ "release_metadata_snap", 0, 0, false, metadata_snap },
+	{ "create", 2, 2, true, create },
+	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, false, snapshot },
+	{ "rename", 2, 2, false, rename },
+	{ "rollback", 2, 2, false, rollback },
+	{ "resize", 2, 2, false, resize },
+	{ "reserve", 2, 2, false, reserve },
+	{ "set", 1, 1, true, set },
+	{ "lock", 1, 1, true, lock },
+	{ "unlock", 1, 1, false, unlock },
+	{ "pointer_add", 2, 2, true, pointer_add },
+	{ "pointer_set", 2, 2, true, pointer_set },
+	{ "pointer_del", 2, 2, false, pointer_del },
+	{ "show", 1, 1, false, show },
+	{ "list", 0, 0, false, list },
+	{ "thresholds", 0, 4, false, thresholds },
+	{ "checkpoint", 0, 0, false, checkpoint },
 };
 
 int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	unsigned int i;
+	unsigned int i, n = argc - 1;
 
-	if (argc >= 5 && !strcmp(argv[0], "snapshot"))
-		return snapshot(p, argc - 1, argv + 1, result, maxlen);
 	for (i = 0; i < ARRAY_SIZE(messages); i++) {
-		if (strcmp(argv[0], messages[i].name))
+		if (strcasecmp(argv[0], messages[i].name))
 			continue;
-		if (argc - 1 < messages[i].args || (argc - 1 > messages[i].args && !messages[i].keys) ||
-		    !known_keys(argc - 1 - messages[i].args, argv + 1 + messages[i].args))
-			return -EINVAL;
-		return messages[i].fn(p, argc - 1, argv + 1, result, maxlen);
+		if (n < messages[i].least || (n > messages[i].most && !messages[i].keys) ||
+		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least)))
+			break;
+		return messages[i].fn(p, n, argv + 1, result, maxlen);
 	}
-	return -EOPNOTSUPP;
+	DMWARN("pool %s: message %s is not known, or has wrong arguments", p->name, argv[0]);
+	return -EINVAL;
 }

@@ -118,6 +118,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 		goto err;
 	p->refs = 1;
 	p->readonly = reads_only(ti, t);
+	p->self = *self;
 	vdk_suspend_init(p);
 	vdk_host_init(p);
 	r = vdk_host_setup(p);
@@ -448,94 +449,21 @@ int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
 	return r;
 }
 
-/* create_thin NAME [SECTORS] */
-static int message_create(struct vdk_pool *p, unsigned int argc, char **argv)
-{
-	struct vd_volume_spec *spec;
-	u64 sectors = VD_SECTORS_PER_BLOCK;
-	uint32_t id;
-	int r;
-
-	if (argc > 2 && kstrtou64(argv[2], 10, &sectors))
-		return -EINVAL;
-	if (sectors >> (63 - SECTOR_SHIFT) || sectors % VD_SECTORS_PER_BLOCK)
-		return -EINVAL;
-	spec = kzalloc(sizeof(*spec), GFP_KERNEL);
-	if (!spec)
-		return -ENOMEM;
-	spec->name = argv[1];
-	spec->size = sectors << SECTOR_SHIFT;
-	generate_random_uuid(spec->uuid);
-	r = vd_volume_create(p->engine, spec, &id);
-	kfree(spec);
-	return r;
-}
-
-/* create_snap NAME ORIGIN */
-static int message_snap(struct vdk_pool *p, char **argv)
-{
-	struct vd_snap *snap;
-	uint32_t origin;
-	int r;
-
-	r = vdk_find_volume(p, argv[2], &origin);
-	if (r)
-		return r;
-	snap = kzalloc(sizeof(*snap), GFP_KERNEL);
-	if (!snap)
-		return -ENOMEM;
-	snap->origin = origin;
-	snap->name = argv[1];
-	generate_random_uuid(snap->uuid);
-	r = vd_snapshot(p->engine, snap, 1);
-	kfree(snap);
-	return r;
-}
-
-static int message_delete(struct vdk_pool *p, char **argv)
-{
-	uint32_t id;
-	int r = vdk_find_volume(p, argv[1], &id);
-
-	return r ? r : vd_volume_delete(p->engine, id);
-}
-
-static int message_rename(struct vdk_pool *p, char **argv)
-{
-	uint32_t id;
-	int r = vdk_find_volume(p, argv[1], &id);
-
-	return r ? r : vd_volume_rename(p->engine, id, argv[2]);
-}
-
 static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct pool_table *t = ti->private;
 	struct vdk_pool *p = t->pool;
 	unsigned int noio = memalloc_noio_save();
-	int r = -EINVAL;
+	int r;
 
 	if (!vdk_pool_enter(p)) {
 		DMWARN("pool %s is suspended: message %s has to wait until it is resumed", p->name, argv[0]);
 		r = -EBUSY;
 		goto out;
 	}
-	if (argc >= 2 && argc <= 3 && !strcasecmp(argv[0], "create_thin"))
-		r = message_create(p, argc, argv);
-	else if (argc == 3 && !strcasecmp(argv[0], "create_snap"))
-		r = message_snap(p, argv);
-	else if (argc == 2 && !strcasecmp(argv[0], "delete"))
-		r = message_delete(p, argv);
-	else if (argc == 3 && !strcasecmp(argv[0], "rename"))
-		r = message_rename(p, argv);
-	else if (argc == 1 && !strcasecmp(argv[0], "checkpoint"))
-		r = vd_checkpoint(p->engine);
-	else
-		r = vdk_message(p, argc, argv, result, maxlen);
+	r = vdk_message(p, argc, argv, result, maxlen);
 	vdk_pool_exit(p);
-	if (r == -EOPNOTSUPP)
-		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
-	else if (r < 0)
+	if (r < 0)
 		DMWARN("pool %s: message %s failed, error %d", p->name, argv[0], r);
 out:
 	memalloc_noio_restore(noio);
@@ -582,7 +510,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			DMEMIT("Fail");
 		} else {
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
-			DMEMIT("0 %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu",
+			DMEMIT("%llu %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu", info->transaction,
 			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
 			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",

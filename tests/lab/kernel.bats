@@ -65,6 +65,21 @@ files()
 	same_here
 }
 
+messages()
+{
+	pool_of 2 64M
+	guest "$1" messages
+	same_here
+}
+
+@test "6.1: messages do what they say, and it stays" {
+	messages 6.1
+}
+
+@test "6.12: messages do what they say, and it stays" {
+	messages 6.12
+}
+
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M
