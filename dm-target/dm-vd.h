@@ -53,7 +53,7 @@ struct vdk_pool {
 	char name[128];
 	unsigned int sector_size;
 	unsigned int nmembers;
-	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. Fixed after opening */
+	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. Only added to after opening */
 
 	struct bio_set bios;         /* ours: engine's I/O, and pieces of bios */
 	mempool_t pages;             /* for blocks that are written in part */
@@ -124,6 +124,8 @@ void vdk_host_teardown(struct vdk_pool *p);
 /* Background work goes on, or has stopped on return. */
 void vdk_host_start(struct vdk_pool *p);
 void vdk_host_stop(struct vdk_pool *p);
+/* Takes in what members have become larger by; *grown, if given: some had. */
+int vdk_grow_members(struct vdk_pool *p, bool *grown);
 /* One segment, waited for. `in` and `len`: of the page. */
 int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, sector_t sector, struct page *page,
 		unsigned int in, unsigned int len) __must_check;

@@ -177,6 +177,41 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 		DMINFO("pool %s: %s", p->name, text);
 }
 
+/* ---- growth ------------------------------------------------------------- */
+
+int vdk_grow_members(struct vdk_pool *p, bool *grown)
+{
+	uint64_t blocks, size;
+	uint8_t uuid[16];
+	unsigned int m;
+	bool missing;
+	int r = 0;
+
+	for (m = 0; m < p->nmembers && !r; m++) {
+		r = vd_pool_member(p->engine, m, uuid, &blocks, &missing);
+		size = host_size(p, m);
+		if (r || missing || size <= blocks)
+			continue;
+		r = vd_pool_grow(p->engine, m, size);
+		if (r) {
+			DMERR_LIMIT("pool %s: member %u cannot grow from %llu to %llu blocks, error %d", p->name, m, blocks, size, r);
+			break;
+		}
+		DMINFO("pool %s: member %u has grown from %llu to %llu blocks", p->name, m, blocks, size);
+		if (grown)
+			*grown = true;
+	}
+	return r;
+}
+
+/* Before writers are told that the pool is full. */
+static bool host_grow(void *ctx)
+{
+	bool grown = false;
+
+	return !vdk_grow_members(ctx, &grown) && grown;
+}
+
 /* ---- the engine's work ------------------------------------------------- */
 
 static void host_kick(void *ctx)
@@ -245,6 +280,8 @@ static int look_at_pool(struct vdk_pool *p)
 
 	if (!info)
 		return 0;
+	if (READ_ONCE(p->nstarved))
+		(void)vdk_grow_members(p, NULL); /* has been told; the next second may be better */
 	vd_pool_info(p->engine, info);
 	look_at_starved(p, info);
 	now = (struct vdk_state_told){ info->mode, READ_ONCE(p->refuses), is_low(p, info), passed_thresholds(p, info) };
@@ -296,7 +333,7 @@ void vdk_host_init(struct vdk_pool *p)
 		.ctx = p, .read = host_read, .write = host_write, .flush = host_flush, .commit = host_commit,
 		.discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
-		.size = host_size,
+		.size = host_size, .grow = host_grow,
 	};
 }
 

@@ -14,6 +14,8 @@
 
 #include "dm-vd.h"
 
+#define BLANK_BLOCKS 17 /* whose contents tell what a device is used for, the furthest being btrfs at 64 KiB */
+
 struct features {
 	bool readonly;
 	enum vdk_full full;
@@ -179,20 +181,62 @@ void vdk_pool_put(struct vdk_pool *p)
 	mutex_unlock(&vdk_pools_lock);
 }
 
-static bool same_members(const struct vdk_pool *p, const struct pool_table *t)
+/* -1: none */
+static int member_of(const struct vdk_pool *p, const struct block_device *bdev)
 {
-	unsigned int i, m, have = 0;
+	unsigned int m;
+
+	for (m = 0; m < VD_MEMBERS_MAX; m++)
+		if (p->member[m] == bdev)
+			return (int)m;
+	return -1;
+}
+
+/* What a new member holds would be lost.  dm-thin asks the same of new metadata. */
+static int check_blank(struct vdk_pool *p, struct dm_dev *dev)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	unsigned int i;
+	int r = page ? 0 : -ENOMEM;
+
+	for (i = 0; i < BLANK_BLOCKS && !r; i++) {
+		r = vdk_page_io(p, dev->bdev, REQ_OP_READ, (sector_t)i * VD_SECTORS_PER_BLOCK, page, 0, VD_BLOCK);
+		if (!r && memchr_inv(page_address(page), 0, VD_BLOCK))
+			r = -ENOTEMPTY;
+	}
+	if (r)
+		DMERR("pool %s: %s cannot be added, error %d: its first %u KiB must be zeros", p->name, dev->name, r, BLANK_BLOCKS * 4);
+	if (page)
+		__free_page(page);
+	return r;
+}
+
+/* Of a later table of an open pool: all the members, and perhaps some more. */
+static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct pool_table *t)
+{
+	unsigned int i, m;
+	int r;
 
 	for (m = 0; m < VD_MEMBERS_MAX; m++) {
-		if (!p->member[m])
-			continue;
-		have++;
-		for (i = 0; i < t->ndevs && t->dev[i]->bdev != p->member[m]; i++)
+		for (i = 0; p->member[m] && i < t->ndevs && t->dev[i]->bdev != p->member[m]; i++)
 			;
-		if (i == t->ndevs)
-			return false;
+		if (i == t->ndevs) {
+			ti->error = "A member of the table before is missing";
+			return -EINVAL;
+		}
 	}
-	return have == t->ndevs;
+	for (i = 0; i < t->ndevs; i++) {
+		if (member_of(p, t->dev[i]->bdev) >= 0)
+			continue;
+		ti->error = "The pool is read-only: nothing can be added";
+		if (p->readonly)
+			return -EROFS;
+		ti->error = "A device to be added is not blank";
+		r = check_blank(p, t->dev[i]);
+		if (r)
+			return r;
+	}
+	return 0;
 }
 
 /* vdk_pools_lock. */
@@ -205,14 +249,13 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_
 	list_for_each_entry(p, &vdk_pools, list) {
 		if (p->md != md)
 			continue;
-		if (!same_members(p, t)) {
-			ti->error = "The members are not those of the table before";
-			return -EINVAL;
-		}
 		if (p->readonly && !reads_only(ti, t)) {
 			ti->error = "The pool is open for reading only; remove its device first";
 			return -EROFS;
 		}
+		r = check_members(ti, p, t);
+		if (r)
+			return r;
 		p->refs++;
 		p->tables++;
 		t->pool = p;
@@ -413,6 +456,45 @@ static void pool_postsuspend(struct dm_target *ti)
 	memalloc_noio_restore(noio);
 }
 
+static int add_member(struct vdk_pool *p, struct dm_dev *dev)
+{
+	unsigned int m = p->nmembers;
+	uint8_t uuid[16];
+	int r;
+
+	if (m == VD_MEMBERS_MAX)
+		return -E2BIG;
+	generate_random_uuid(uuid);
+	p->member[m] = dev->bdev;
+	r = vd_pool_add(p->engine, uuid, bdev_nr_sectors(dev->bdev) / VD_SECTORS_PER_BLOCK, bdev_logical_block_size(dev->bdev));
+	if (r) {
+		p->member[m] = NULL;
+		DMERR("pool %s: %s cannot be added, error %d", p->name, dev->name, r);
+		return r;
+	}
+	p->nmembers++;
+	DMINFO("pool %s: %s is its member %u", p->name, dev->name, m);
+	return 0;
+}
+
+/* The table may name more devices than there are members, and the members may have grown. */
+static int pool_preresume(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+	unsigned int i, noio = memalloc_noio_save();
+	int r = 0;
+
+	if (!t->pool->readonly) {
+		for (i = 0; i < t->ndevs && !r; i++)
+			if (member_of(t->pool, t->dev[i]->bdev) < 0)
+				r = add_member(t->pool, t->dev[i]);
+		if (!r)
+			r = vdk_grow_members(t->pool, NULL);
+	}
+	memalloc_noio_restore(noio);
+	return r;
+}
+
 static void pool_resume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
@@ -545,6 +627,7 @@ struct target_type vdk_pool_target = {
 	.presuspend = pool_presuspend,
 	.presuspend_undo = pool_presuspend_undo,
 	.postsuspend = pool_postsuspend,
+	.preresume = pool_preresume,
 	.resume = pool_resume,
 	.iterate_devices = pool_iterate_devices,
 	.message = pool_message,

@@ -65,6 +65,24 @@ files()
 	same_here
 }
 
+grown()
+{
+	pool_of 2 64M
+	truncate -s 96M m0
+	truncate -s 64M m2
+	guest "$1" members
+	echo "$T/m2" >>etc/devices
+	same_here
+}
+
+@test "6.1: members are added and grow while a volume is written" {
+	grown 6.1
+}
+
+@test "6.12: members are added and grow while a volume is written" {
+	grown 6.12
+}
+
 messages()
 {
 	pool_of 2 64M
