@@ -14,6 +14,10 @@
 #error "dm-vd needs Linux 6.1 or later"
 #endif
 
+/* Exported, but declared in drivers/md/dm.h, which is not shipped. */
+void dm_internal_suspend_noflush(struct mapped_device *md);
+void dm_internal_resume(struct mapped_device *md);
+
 static inline bool compat_table_writable(struct dm_table *t)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)

@@ -177,6 +177,41 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 		DMINFO("pool %s: %s", p->name, text);
 }
 
+/* ---- growth ------------------------------------------------------------- */
+
+int vdk_grow_members(struct vdk_pool *p, bool *grown)
+{
+	uint64_t blocks, size;
+	uint8_t uuid[16];
+	unsigned int m;
+	bool missing;
+	int r = 0;
+
+	for (m = 0; m < p->nmembers && !r; m++) {
+		r = vd_pool_member(p->engine, m, uuid, &blocks, &missing);
+		size = host_size(p, m);
+		if (r || missing || size <= blocks)
+			continue;
+		r = vd_pool_grow(p->engine, m, size);
+		if (r) {
+			DMERR_LIMIT("pool %s: member %u cannot grow from %llu to %llu blocks, error %d", p->name, m, blocks, size, r);
+			break;
+		}
+		DMINFO("pool %s: member %u has grown from %llu to %llu blocks", p->name, m, blocks, size);
+		if (grown)
+			*grown = true;
+	}
+	return r;
+}
+
+/* Before writers are told that the pool is full. */
+static bool host_grow(void *ctx)
+{
+	bool grown = false;
+
+	return !vdk_grow_members(ctx, &grown) && grown;
+}
+
 /* ---- the engine's work ------------------------------------------------- */
 
 static void host_kick(void *ctx)
@@ -187,20 +222,75 @@ static void host_kick(void *ctx)
 		mod_delayed_work(p->commit_wq, &p->work, 0);
 }
 
+/* Says which thresholds are passed, and that some no longer are. */
+static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	/* What is promised cannot be given to others. 2^48 blocks at most. */
+	uint64_t permille = div64_u64((info->used_blocks + info->promised_blocks) * 1000, info->total_blocks ?: 1);
+	unsigned int i, now = 0;
+
+	for (i = 0; i < ARRAY_SIZE(info->policy.threshold); i++) {
+		unsigned int limit = info->policy.threshold[i];
+
+		if (limit && permille >= limit)
+			now |= 1u << i;
+		if (limit && (now ^ p->told.passed) >> i & 1)
+			DMWARN("pool %s is %s than %u.%u %% full: %llu.%llu %% is in use", p->name, now >> i & 1 ? "more" : "less",
+			       limit / 10, limit % 10, permille / 10, permille % 10);
+	}
+	return now;
+}
+
+static bool is_low(const struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->promised_blocks;
+
+	return p->low_water && taken + p->low_water >= info->total_blocks;
+}
+
+/* Those who wait for space try again when there may be some, and no oftener: a try costs
+ * a checkpoint. */
+static void look_at_starved(struct vdk_pool *p, const struct vd_pool_info *info)
+{
+	uint64_t taken = info->used_blocks + info->promised_blocks;
+	bool full = info->mode == VD_MODE_OUT_OF_SPACE;
+
+	spin_lock_irq(&p->lock);
+	if (p->full == VDK_FULL_AS_POOL ? info->policy.flags & VD_POLICY_ERROR_IF_FULL : p->full == VDK_FULL_ERROR)
+		p->refuses = true;
+	else if (!full)
+		p->refuses = false;
+	spin_unlock_irq(&p->lock);
+	if (!full || READ_ONCE(p->refuses) || info->total_blocks != p->total || taken < p->taken)
+		vdk_starved_retry(p);
+	else
+		vdk_starved_expire(p);
+	p->taken = taken;
+	p->total = info->total_blocks;
+}
+
 /* Who waits for an event of the pool's device looks at its status then.  In a full pool,
  * what was freed is free again only after a checkpoint: the next writer would take one, but
  * who waits until there is space does not write. */
-static int look_at_mode(struct vdk_pool *p)
+static int look_at_pool(struct vdk_pool *p)
 {
 	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_NOIO);
+	struct vdk_state_told now;
 	int r = 0;
 
 	if (!info)
 		return 0;
+	if (READ_ONCE(p->nstarved))
+		(void)vdk_grow_members(p, NULL); /* has been told; the next second may be better */
 	vd_pool_info(p->engine, info);
-	if (info->mode != p->told && p->ti)
+	look_at_starved(p, info);
+	now = (struct vdk_state_told){ info->mode, READ_ONCE(p->refuses), is_low(p, info), passed_thresholds(p, info) };
+	if (now.low && !p->told.low)
+		DMWARN("pool %s has reached its low-water mark: %llu blocks are free", p->name,
+		       info->total_blocks - min(info->total_blocks, info->used_blocks + info->promised_blocks));
+	if (p->ti && (now.mode != p->told.mode || now.refuses != p->told.refuses || now.low != p->told.low || now.passed != p->told.passed))
 		dm_table_event(p->ti->table);
-	p->told = info->mode;
+	p->told = now;
 	if (info->mode == VD_MODE_OUT_OF_SPACE && info->overlay_extents)
 		r = vd_checkpoint(p->engine) ? 0 : 1;
 	kfree(info);
@@ -215,7 +305,7 @@ static void background_work(struct work_struct *work)
 	int r = vd_pool_work(p->engine);
 
 	if (r <= 0)
-		r = look_at_mode(p);
+		r = look_at_pool(p);
 	memalloc_noio_restore(noio);
 	if (READ_ONCE(p->working))
 		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);
@@ -243,7 +333,7 @@ void vdk_host_init(struct vdk_pool *p)
 		.ctx = p, .read = host_read, .write = host_write, .flush = host_flush, .commit = host_commit,
 		.discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
-		.size = host_size,
+		.size = host_size, .grow = host_grow,
 	};
 }
 
@@ -253,8 +343,9 @@ int vdk_host_setup(struct vdk_pool *p)
 
 	INIT_DELAYED_WORK(&p->work, background_work);
 	INIT_WORK(&p->commit, vdk_commit_work);
-	spin_lock_init(&p->commit_lock);
+	spin_lock_init(&p->lock);
 	bio_list_init(&p->committing);
+	bio_list_init(&p->starved);
 	r = bioset_init(&p->bios, 16, 0, BIOSET_NEED_BVECS);
 	if (r)
 		return r;

@@ -16,10 +16,19 @@
  *     work item makes it, for all that came before it began (I5, I6).
  * K4  map() never waits: a bio that it waited for might be in the list of those that
  *     this task has still to submit.
+ * K5  A parked write that finds the pool full waits in a list, where it holds neither
+ *     the engine nor a worker.  It begins again when the pool looks different, and fails
+ *     when it has waited too long, or at once where it is not to wait (D10).  A volume that
+ *     is suspended without a flush gives its own back to the core (I14).
  */
 #include <linux/delay.h>
+#include <linux/module.h>
 
 #include "dm-vd.h"
+
+static unsigned int no_space_timeout = 60;
+module_param(no_space_timeout, uint, 0644);
+MODULE_PARM_DESC(no_space_timeout, "How many seconds writes wait for space in a full pool; 0: for ever");
 
 /* ---- commit ------------------------------------------------------------ */
 
@@ -27,9 +36,9 @@ static void commit_later(struct vdk_pool *p, struct bio *bio)
 {
 	unsigned long flags;
 
-	spin_lock_irqsave(&p->commit_lock, flags);
+	spin_lock_irqsave(&p->lock, flags);
 	bio_list_add(&p->committing, bio);
-	spin_unlock_irqrestore(&p->commit_lock, flags);
+	spin_unlock_irqrestore(&p->lock, flags);
 	queue_work(p->commit_wq, &p->commit);
 }
 
@@ -56,10 +65,10 @@ void vdk_commit_work(struct work_struct *work)
 	int r;
 
 	for (;;) {
-		spin_lock_irq(&p->commit_lock);
+		spin_lock_irq(&p->lock);
 		bios = p->committing;
 		bio_list_init(&p->committing);
-		spin_unlock_irq(&p->commit_lock);
+		spin_unlock_irq(&p->lock);
 		if (bio_list_empty(&bios))
 			break;
 		r = vd_flush(p->engine);
@@ -67,6 +76,114 @@ void vdk_commit_work(struct work_struct *work)
 			finish(bio, r);
 	}
 	memalloc_noio_restore(noio);
+}
+
+/* ---- waiting for space -------------------------------------------------- */
+
+static bool overdue(const struct vdk_bio *b)
+{
+	unsigned long limit = READ_ONCE(no_space_timeout);
+
+	return limit && time_after_eq(jiffies, b->since + limit * HZ);
+}
+
+/* False: it fails, for want of space. */
+static bool starve(struct vdk_bio *b, struct bio *bio)
+{
+	struct vdk_pool *p = b->v->pool;
+	bool requeue, keep;
+
+	if (!b->since)
+		b->since = jiffies | 1; /* 0 says that it has not waited */
+	spin_lock_irq(&p->lock);
+	requeue = b->v->requeue;
+	keep = !requeue && !p->refuses && !overdue(b);
+	if (keep) {
+		bio_list_add(&p->starved, bio);
+		p->nstarved++;
+	}
+	spin_unlock_irq(&p->lock);
+	if (requeue) {
+		bio->bi_status = BLK_STS_DM_REQUEUE;
+		bio_endio(bio);
+	}
+	return keep || requeue;
+}
+
+/* Those of v; all, when it is NULL; those that are overdue, when `late`. lock */
+static struct bio_list take_starved(struct vdk_pool *p, const struct vdk_volume *v, bool late)
+{
+	struct bio_list all = p->starved, taken;
+	struct bio *bio;
+
+	bio_list_init(&p->starved);
+	bio_list_init(&taken);
+	while ((bio = bio_list_pop(&all))) {
+		const struct vdk_bio *b = dm_per_bio_data(bio, sizeof(*b));
+
+		if ((!v || b->v == v) && (!late || overdue(b))) {
+			bio_list_add(&taken, bio);
+			p->nstarved--;
+		} else {
+			bio_list_add(&p->starved, bio);
+		}
+	}
+	return taken;
+}
+
+static void end_all(struct bio_list *bios, blk_status_t status)
+{
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(bios))) {
+		bio->bi_status = status;
+		bio_endio(bio);
+	}
+}
+
+void vdk_starved_retry(struct vdk_pool *p)
+{
+	struct bio_list bios;
+	struct bio *bio;
+
+	spin_lock_irq(&p->lock);
+	bios = take_starved(p, NULL, false);
+	spin_unlock_irq(&p->lock);
+	while ((bio = bio_list_pop(&bios))) {
+		struct vdk_bio *b = dm_per_bio_data(bio, sizeof(*b));
+
+		queue_work(p->io_wq, &b->work);
+	}
+}
+
+void vdk_starved_expire(struct vdk_pool *p)
+{
+	struct bio_list bios;
+
+	spin_lock_irq(&p->lock);
+	bios = take_starved(p, NULL, true);
+	if (!bio_list_empty(&bios))
+		p->refuses = true;
+	spin_unlock_irq(&p->lock);
+	end_all(&bios, BLK_STS_NOSPC);
+}
+
+void vdk_requeue_begin(struct vdk_volume *v)
+{
+	struct bio_list bios;
+
+	spin_lock_irq(&v->pool->lock);
+	v->requeue = true;
+	bios = take_starved(v->pool, v, false);
+	spin_unlock_irq(&v->pool->lock);
+	end_all(&bios, BLK_STS_DM_REQUEUE);
+}
+
+void vdk_requeue_end(struct vdk_volume *v)
+{
+	spin_lock_irq(&v->pool->lock);
+	v->requeue = false;
+	spin_unlock_irq(&v->pool->lock);
 }
 
 /* ---- parked ------------------------------------------------------------ */
@@ -334,6 +451,9 @@ static void parked_work(struct work_struct *work)
 	memalloc_noio_restore(noio);
 	if (r > 0)
 		return;
+	/* A discard has no use for space: what it is refused is a change in a pool that has no room even for that. */
+	if (r == -ENOSPC && bio_op(bio) != REQ_OP_DISCARD && starve(b, bio))
+		return;
 	if (!r && b->fua)
 		commit_later(b->v->pool, bio);
 	else
@@ -406,6 +526,7 @@ int vdk_map(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, uint64_t o
 	b->v = v;
 	b->state = VDK_IDLE;
 	b->returned = false;
+	b->since = 0;
 	b->fua = bio->bi_opf & REQ_FUA;
 	bio->bi_opf &= ~REQ_FUA;
 	if (bio->bi_opf & REQ_PREFLUSH) { /* without data: the core sends that later */

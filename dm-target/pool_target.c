@@ -14,19 +14,28 @@
 
 #include "dm-vd.h"
 
+#define BLANK_BLOCKS 17 /* whose contents tell what a device is used for, the furthest being btrfs at 64 KiB */
+
+struct features {
+	bool readonly;
+	enum vdk_full full;
+	uint64_t low_water;
+};
+
 /* One table of a vd-pool device. */
 struct pool_table {
 	struct vdk_pool *pool;
+	struct features want;
 	unsigned int ndevs;
 	struct dm_dev *dev[VD_MEMBERS_MAX];
 };
 
-struct features {
-	bool readonly;
-	struct vd_disk_holder self;
-};
-
 /* ---- opening ----------------------------------------------------------- */
+
+static bool reads_only(struct dm_target *ti, const struct pool_table *t)
+{
+	return t->want.readonly || !compat_table_writable(ti->table);
+}
 
 /* Puts each device where its label says. */
 static int place_members(struct dm_target *ti, struct vdk_pool *p, struct pool_table *t)
@@ -102,7 +111,7 @@ static void engine_error(struct dm_target *ti, int r)
 		    r == -EBADMSG || r == -EUCLEAN ? "The superblock or the journal is damaged" : "The pool cannot be opened";
 }
 
-static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct features *f, int *err)
+static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self, int *err)
 {
 	struct vdk_pool *p = kvzalloc(sizeof(*p), GFP_KERNEL);
 	int r = -ENOMEM;
@@ -110,7 +119,9 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	if (!p)
 		goto err;
 	p->refs = 1;
-	p->readonly = f->readonly;
+	p->readonly = reads_only(ti, t);
+	p->self = *self;
+	vdk_suspend_init(p);
 	vdk_host_init(p);
 	r = vdk_host_setup(p);
 	if (r)
@@ -118,7 +129,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	r = place_members(ti, p, t);
 	if (r)
 		goto err_host;
-	r = vd_pool_open(&p->host, f->readonly ? VD_OPEN_READONLY : 0, &f->self, &p->engine);
+	r = vd_pool_open(&p->host, p->readonly ? VD_OPEN_READONLY : 0, self, &p->engine);
 	if (r) {
 		engine_error(ti, r);
 		goto err_host;
@@ -146,8 +157,10 @@ static void pool_close(struct vdk_pool *p)
 	int r;
 
 	vdk_host_stop(p);
-	r = vd_pool_close(p->engine);
-	if (r == -EBUSY) {
+	r = p->md ? vd_pool_close(p->engine) : 0;
+	if (!p->md) {
+		vd_pool_abandon(p->engine); /* without members */
+	} else if (r == -EBUSY) {
 		DMERR("pool %s: a volume is still open", p->name);
 		vd_pool_abandon(p->engine);
 	} else if (r) {
@@ -168,24 +181,66 @@ void vdk_pool_put(struct vdk_pool *p)
 	mutex_unlock(&vdk_pools_lock);
 }
 
-static bool same_members(const struct vdk_pool *p, const struct pool_table *t)
+/* -1: none */
+static int member_of(const struct vdk_pool *p, const struct block_device *bdev)
 {
-	unsigned int i, m, have = 0;
+	unsigned int m;
+
+	for (m = 0; m < VD_MEMBERS_MAX; m++)
+		if (p->member[m] == bdev)
+			return (int)m;
+	return -1;
+}
+
+/* What a new member holds would be lost.  dm-thin asks the same of new metadata. */
+static int check_blank(struct vdk_pool *p, struct dm_dev *dev)
+{
+	struct page *page = alloc_page(GFP_KERNEL);
+	unsigned int i;
+	int r = page ? 0 : -ENOMEM;
+
+	for (i = 0; i < BLANK_BLOCKS && !r; i++) {
+		r = vdk_page_io(p, dev->bdev, REQ_OP_READ, (sector_t)i * VD_SECTORS_PER_BLOCK, page, 0, VD_BLOCK);
+		if (!r && memchr_inv(page_address(page), 0, VD_BLOCK))
+			r = -ENOTEMPTY;
+	}
+	if (r)
+		DMERR("pool %s: %s cannot be added, error %d: its first %u KiB must be zeros", p->name, dev->name, r, BLANK_BLOCKS * 4);
+	if (page)
+		__free_page(page);
+	return r;
+}
+
+/* Of a later table of an open pool: all the members, and perhaps some more. */
+static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct pool_table *t)
+{
+	unsigned int i, m;
+	int r;
 
 	for (m = 0; m < VD_MEMBERS_MAX; m++) {
-		if (!p->member[m])
-			continue;
-		have++;
-		for (i = 0; i < t->ndevs && t->dev[i]->bdev != p->member[m]; i++)
+		for (i = 0; p->member[m] && i < t->ndevs && t->dev[i]->bdev != p->member[m]; i++)
 			;
-		if (i == t->ndevs)
-			return false;
+		if (i == t->ndevs) {
+			ti->error = "A member of the table before is missing";
+			return -EINVAL;
+		}
 	}
-	return have == t->ndevs;
+	for (i = 0; i < t->ndevs; i++) {
+		if (member_of(p, t->dev[i]->bdev) >= 0)
+			continue;
+		ti->error = "The pool is read-only: nothing can be added";
+		if (p->readonly)
+			return -EROFS;
+		ti->error = "A device to be added is not blank";
+		r = check_blank(p, t->dev[i]);
+		if (r)
+			return r;
+	}
+	return 0;
 }
 
 /* vdk_pools_lock. */
-static int pool_get(struct dm_target *ti, struct pool_table *t, const struct features *f)
+static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self)
 {
 	struct mapped_device *md = dm_table_get_md(ti->table);
 	struct vdk_pool *p;
@@ -194,22 +249,23 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct fea
 	list_for_each_entry(p, &vdk_pools, list) {
 		if (p->md != md)
 			continue;
-		if (!same_members(p, t)) {
-			ti->error = "The members are not those of the table before";
-			return -EINVAL;
-		}
-		if (p->readonly != f->readonly && !f->readonly) {
+		if (p->readonly && !reads_only(ti, t)) {
 			ti->error = "The pool is open for reading only; remove its device first";
 			return -EROFS;
 		}
+		r = check_members(ti, p, t);
+		if (r)
+			return r;
 		p->refs++;
+		p->tables++;
 		t->pool = p;
 		return 0;
 	}
-	p = pool_open(ti, t, f, &r);
+	p = pool_open(ti, t, self, &r);
 	if (!p)
 		return r;
 	p->md = md;
+	p->tables = 1;
 	list_add(&p->list, &vdk_pools);
 	t->pool = p;
 	return 0;
@@ -217,7 +273,7 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct fea
 
 /* ---- table ------------------------------------------------------------- */
 
-static int parse_id(const char *text, uint8_t id[16])
+int vdk_parse_id(const char *text, uint8_t id[16])
 {
 	unsigned int n = 0;
 
@@ -234,16 +290,15 @@ static int parse_id(const char *text, uint8_t id[16])
 	return n == 32 && !*text ? 0 : -EINVAL;
 }
 
-static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f)
+static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f, struct vd_disk_holder *self)
 {
-	static const struct dm_arg nfeatures[] = { { 0, 5, "Invalid number of feature arguments" } };
+	static const struct dm_arg nfeatures[] = { { 0, 8, "Invalid number of feature arguments" } };
 	unsigned int n;
 	int r;
 
-	f->readonly = !compat_table_writable(ti->table);
-	strscpy(f->self.hostname, utsname()->nodename, sizeof(f->self.hostname));
-	strscpy(f->self.purpose, "dm-vd", sizeof(f->self.purpose));
-	f->self.since = cpu_to_le64(ktime_get_real_ns());
+	strscpy(self->hostname, utsname()->nodename, sizeof(self->hostname));
+	strscpy(self->purpose, "dm-vd", sizeof(self->purpose));
+	self->since = cpu_to_le64(ktime_get_real_ns());
 	if (!as->argc)
 		return 0;
 	r = dm_read_arg_group(nfeatures, as, &n, &ti->error);
@@ -252,12 +307,19 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 
 		if (!strcasecmp(arg, "read_only")) {
 			f->readonly = true;
+		} else if (!strcasecmp(arg, "queue_if_no_space")) {
+			f->full = VDK_FULL_QUEUE;
+		} else if (!strcasecmp(arg, "error_if_no_space")) {
+			f->full = VDK_FULL_ERROR;
+		} else if (!strcasecmp(arg, "low_water") && n) {
+			n--;
+			r = kstrtou64(dm_shift_arg(as), 10, &f->low_water);
 		} else if (!strcasecmp(arg, "host") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), f->self.host);
+			r = vdk_parse_id(dm_shift_arg(as), self->host);
 		} else if (!strcasecmp(arg, "boot") && n) {
 			n--;
-			r = parse_id(dm_shift_arg(as), f->self.boot);
+			r = vdk_parse_id(dm_shift_arg(as), self->boot);
 		} else {
 			r = -EINVAL;
 		}
@@ -277,13 +339,13 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	static const struct dm_arg nmembers[] = { { 1, VD_MEMBERS_MAX, "Invalid number of members" } };
 	struct dm_arg_set as = { .argc = argc, .argv = argv };
-	struct features *f = kzalloc(sizeof(*f), GFP_KERNEL);
+	struct vd_disk_holder *self = kzalloc(sizeof(*self), GFP_KERNEL);
 	struct pool_table *t = kzalloc(sizeof(*t), GFP_KERNEL);
 	unsigned int n, noio;
 	int r = -ENOMEM;
 
 	ti->error = "Out of memory";
-	if (!t || !f)
+	if (!t || !self)
 		goto err;
 	ti->error = "The number of members, or one of them, is missing";
 	r = dm_read_arg_group(nmembers, &as, &n, &ti->error);
@@ -298,18 +360,18 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		t->ndevs++;
 	}
 	ti->error = "Invalid argument";
-	r = parse_features(ti, &as, f);
+	r = parse_features(ti, &as, &t->want, self);
 	if (r)
 		goto err_devices;
 	ti->error = "The pool cannot be opened";
 	noio = memalloc_noio_save();
 	mutex_lock(&vdk_pools_lock);
-	r = pool_get(ti, t, f);
+	r = pool_get(ti, t, self);
 	mutex_unlock(&vdk_pools_lock);
 	memalloc_noio_restore(noio);
 	if (r)
 		goto err_devices;
-	kfree(f);
+	kfree(self);
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
@@ -318,16 +380,37 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 err_devices:
 	put_devices(ti, t);
 err:
-	kfree(f);
+	kfree(self);
 	kfree(t);
 	return r;
+}
+
+/* The last table of the pool's device goes while volumes are there: dmsetup remove --force.
+ * It holds the members, so that from now on there are none. */
+static void orphan(struct vdk_pool *p)
+{
+	DMERR("pool %s: its device is taken away; its volumes fail", p->name);
+	vdk_pool_hold(p);
+	vdk_host_stop(p);
+	p->ti = NULL;
+	p->refuses = true;
+	memset(p->member, 0, sizeof(p->member));
+	vdk_pool_release(p);
 }
 
 static void pool_dtr(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
 	struct vdk_pool *p = t->pool;
+	bool last;
 
+	mutex_lock(&vdk_pools_lock);
+	last = !--p->tables && p->refs > 1;
+	if (last)
+		p->md = NULL;
+	mutex_unlock(&vdk_pools_lock);
+	if (last)
+		orphan(p);
 	vdk_pool_put(p);
 	put_devices(ti, t);
 	kfree(t);
@@ -345,6 +428,20 @@ static int pool_map(struct dm_target *ti, struct bio *bio)
 	return DM_MAPIO_SUBMITTED;
 }
 
+static void pool_presuspend(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+
+	vdk_pool_hold(t->pool);
+}
+
+static void pool_presuspend_undo(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+
+	vdk_pool_release(t->pool);
+}
+
 static void pool_postsuspend(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
@@ -359,13 +456,57 @@ static void pool_postsuspend(struct dm_target *ti)
 	memalloc_noio_restore(noio);
 }
 
+static int add_member(struct vdk_pool *p, struct dm_dev *dev)
+{
+	unsigned int m = p->nmembers;
+	uint8_t uuid[16];
+	int r;
+
+	if (m == VD_MEMBERS_MAX)
+		return -E2BIG;
+	generate_random_uuid(uuid);
+	p->member[m] = dev->bdev;
+	r = vd_pool_add(p->engine, uuid, bdev_nr_sectors(dev->bdev) / VD_SECTORS_PER_BLOCK, bdev_logical_block_size(dev->bdev));
+	if (r) {
+		p->member[m] = NULL;
+		DMERR("pool %s: %s cannot be added, error %d", p->name, dev->name, r);
+		return r;
+	}
+	p->nmembers++;
+	DMINFO("pool %s: %s is its member %u", p->name, dev->name, m);
+	return 0;
+}
+
+/* The table may name more devices than there are members, and the members may have grown. */
+static int pool_preresume(struct dm_target *ti)
+{
+	struct pool_table *t = ti->private;
+	unsigned int i, noio = memalloc_noio_save();
+	int r = 0;
+
+	if (!t->pool->readonly) {
+		for (i = 0; i < t->ndevs && !r; i++)
+			if (member_of(t->pool, t->dev[i]->bdev) < 0)
+				r = add_member(t->pool, t->dev[i]);
+		if (!r)
+			r = vdk_grow_members(t->pool, NULL);
+	}
+	memalloc_noio_restore(noio);
+	return r;
+}
+
 static void pool_resume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
+	struct vdk_pool *p = t->pool;
 
-	vdk_host_stop(t->pool); /* it may have begun when the table was loaded */
-	t->pool->ti = ti;
-	vdk_host_start(t->pool);
+	vdk_host_stop(p); /* it may have begun when the table was loaded */
+	p->ti = ti;
+	p->full = t->want.full;
+	p->low_water = t->want.low_water;
+	p->refuses = false; /* the worker looks at it first */
+	vdk_host_start(p);
+	vdk_pool_release(p);
 }
 
 static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
@@ -381,73 +522,13 @@ static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn
 
 /* ---- messages ---------------------------------------------------------- */
 
-static int find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
+int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
 {
-	int r = vd_volume_find(p->engine, name, id);
+	int r = *name == '#' ? kstrtou32(name + 1, 10, id) : vd_volume_find(p->engine, name, id);
 
 	if (r == -ENOENT)
 		DMWARN("pool %s has no volume %s", p->name, name);
 	return r;
-}
-
-/* create_thin NAME [SECTORS] */
-static int message_create(struct vdk_pool *p, unsigned int argc, char **argv)
-{
-	struct vd_volume_spec *spec;
-	u64 sectors = VD_SECTORS_PER_BLOCK;
-	uint32_t id;
-	int r;
-
-	if (argc > 2 && kstrtou64(argv[2], 10, &sectors))
-		return -EINVAL;
-	if (sectors >> (63 - SECTOR_SHIFT) || sectors % VD_SECTORS_PER_BLOCK)
-		return -EINVAL;
-	spec = kzalloc(sizeof(*spec), GFP_KERNEL);
-	if (!spec)
-		return -ENOMEM;
-	spec->name = argv[1];
-	spec->size = sectors << SECTOR_SHIFT;
-	generate_random_uuid(spec->uuid);
-	r = vd_volume_create(p->engine, spec, &id);
-	kfree(spec);
-	return r;
-}
-
-/* create_snap NAME ORIGIN */
-static int message_snap(struct vdk_pool *p, char **argv)
-{
-	struct vd_snap *snap;
-	uint32_t origin;
-	int r;
-
-	r = find_volume(p, argv[2], &origin);
-	if (r)
-		return r;
-	snap = kzalloc(sizeof(*snap), GFP_KERNEL);
-	if (!snap)
-		return -ENOMEM;
-	snap->origin = origin;
-	snap->name = argv[1];
-	generate_random_uuid(snap->uuid);
-	r = vd_snapshot(p->engine, snap, 1);
-	kfree(snap);
-	return r;
-}
-
-static int message_delete(struct vdk_pool *p, char **argv)
-{
-	uint32_t id;
-	int r = find_volume(p, argv[1], &id);
-
-	return r ? r : vd_volume_delete(p->engine, id);
-}
-
-static int message_rename(struct vdk_pool *p, char **argv)
-{
-	uint32_t id;
-	int r = find_volume(p, argv[1], &id);
-
-	return r ? r : vd_volume_rename(p->engine, id, argv[2]);
 }
 
 static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, char *result, unsigned int maxlen)
@@ -455,23 +536,19 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 	struct pool_table *t = ti->private;
 	struct vdk_pool *p = t->pool;
 	unsigned int noio = memalloc_noio_save();
-	int r = -EINVAL;
+	int r;
 
-	if (argc >= 2 && argc <= 3 && !strcasecmp(argv[0], "create_thin"))
-		r = message_create(p, argc, argv);
-	else if (argc == 3 && !strcasecmp(argv[0], "create_snap"))
-		r = message_snap(p, argv);
-	else if (argc == 2 && !strcasecmp(argv[0], "delete"))
-		r = message_delete(p, argv);
-	else if (argc == 3 && !strcasecmp(argv[0], "rename"))
-		r = message_rename(p, argv);
-	else if (argc == 1 && !strcasecmp(argv[0], "checkpoint"))
-		r = vd_checkpoint(p->engine);
-	else
-		DMWARN("pool %s: message %s is not known, or has a wrong number of arguments", p->name, argv[0]);
-	memalloc_noio_restore(noio);
-	if (r)
+	if (!vdk_pool_enter(p)) {
+		DMWARN("pool %s is suspended: message %s has to wait until it is resumed", p->name, argv[0]);
+		r = -EBUSY;
+		goto out;
+	}
+	r = vdk_message(p, argc, argv, result, maxlen);
+	vdk_pool_exit(p);
+	if (r < 0)
 		DMWARN("pool %s: message %s failed, error %d", p->name, argv[0], r);
+out:
+	memalloc_noio_restore(noio);
 	return r;
 }
 
@@ -480,6 +557,20 @@ static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, ch
 static const char *mode_text(const struct vd_pool_info *info)
 {
 	return info->mode == VD_MODE_RW ? "rw" : info->mode == VD_MODE_OUT_OF_SPACE ? "out_of_data_space" : "ro";
+}
+
+static void emit_features(const struct features *f, char *result, unsigned int maxlen)
+{
+	unsigned int sz = 0, n = f->readonly + (f->full != VDK_FULL_AS_POOL) + 2 * !!f->low_water;
+
+	if (n)
+		DMEMIT(" %u", n);
+	if (f->readonly)
+		DMEMIT(" read_only");
+	if (f->full != VDK_FULL_AS_POOL)
+		DMEMIT(f->full == VDK_FULL_QUEUE ? " queue_if_no_space" : " error_if_no_space");
+	if (f->low_water)
+		DMEMIT(" low_water %llu", f->low_water);
 }
 
 static void pool_status(struct dm_target *ti, status_type_t type, unsigned int flags, char *result, unsigned int maxlen)
@@ -501,13 +592,14 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			DMEMIT("Fail");
 		} else {
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
-			DMEMIT("0 %llu/%llu %llu/%llu - %s discard_passdown error_if_no_space %s %llu",
+			DMEMIT("%llu %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu", info->transaction,
 			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
 			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
+			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
-			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu", info->name,
+			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u", info->name,
 			       info->journal_used, info->journal_blocks, info->overlay_extents,
-			       info->durable_seq, info->seq, info->generation);
+			       info->durable_seq, info->seq, info->generation, READ_ONCE(t->pool->nstarved));
 		}
 		kfree(info);
 		break;
@@ -515,8 +607,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 		DMEMIT("%u", t->ndevs);
 		for (i = 0; i < t->ndevs; i++)
 			DMEMIT(" %s", t->dev[i]->name);
-		if (t->pool->readonly && compat_table_writable(ti->table))
-			DMEMIT(" 1 read_only");
+		emit_features(&t->want, result + sz, maxlen - sz);
 		break;
 	case STATUSTYPE_IMA:
 		DMEMIT_TARGET_NAME_VERSION(ti->type);
@@ -533,7 +624,10 @@ struct target_type vdk_pool_target = {
 	.ctr = pool_ctr,
 	.dtr = pool_dtr,
 	.map = pool_map,
+	.presuspend = pool_presuspend,
+	.presuspend_undo = pool_presuspend_undo,
 	.postsuspend = pool_postsuspend,
+	.preresume = pool_preresume,
 	.resume = pool_resume,
 	.iterate_devices = pool_iterate_devices,
 	.message = pool_message,

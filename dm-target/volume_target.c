@@ -9,12 +9,13 @@
 
 /* ---- table ------------------------------------------------------------- */
 
+/* Entered (S1). */
 static struct vdk_pool *pool_of(struct block_device *bdev)
 {
 	struct vdk_pool *p;
 
 	list_for_each_entry(p, &vdk_pools, list)
-		if (p->md && dm_disk(p->md) == bdev->bd_disk) {
+		if (p->md && dm_disk(p->md) == bdev->bd_disk && vdk_pool_enter(p)) {
 			p->refs++;
 			return p;
 		}
@@ -72,29 +73,6 @@ out:
 	return r;
 }
 
-static int hold_members(struct dm_target *ti, struct vdk_volume *v)
-{
-	char name[BDEVNAME_SIZE];
-	unsigned int m;
-	int r = 0;
-
-	for (m = 0; m < v->pool->nmembers && !r; m++) {
-		if (!v->pool->member[m])
-			continue;
-		format_dev_t(name, v->pool->member[m]->bd_dev);
-		r = dm_get_device(ti, name, dm_table_get_mode(ti->table), &v->member[v->nmembers]);
-		if (!r)
-			v->nmembers++;
-	}
-	return r;
-}
-
-static void drop_members(struct dm_target *ti, struct vdk_volume *v)
-{
-	while (v->nmembers)
-		dm_put_device(ti, v->member[--v->nmembers]);
-}
-
 static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	unsigned int noio = memalloc_noio_save();
@@ -109,7 +87,7 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		goto err;
 	r = -ENOMEM;
 	ti->error = "Out of memory";
-	v = kzalloc(struct_size(v, member, VD_MEMBERS_MAX), GFP_KERNEL);
+	v = kzalloc(sizeof(*v), GFP_KERNEL);
 	if (!v)
 		goto err;
 	ti->error = "The pool's device cannot be opened";
@@ -120,19 +98,15 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	v->pool = pool_of(v->pool_dev->bdev);
 	mutex_unlock(&vdk_pools_lock);
 	r = -EINVAL;
-	ti->error = "The device is not that of a vd-pool";
+	ti->error = "The device is not that of a vd-pool, or it is suspended";
 	if (!v->pool)
 		goto err_dev;
-	ti->error = "A member cannot be opened";
-	r = hold_members(ti, v);
-	if (r)
-		goto err_members;
 	ti->error = "There is no such volume";
 	r = vd_volume_find(v->pool->engine, argv[1], &v->id);
 	if (!r)
 		r = vd_volume_open(v->pool->engine, v->id, &v->vol);
 	if (r)
-		goto err_members;
+		goto err_pool;
 	r = may_open(ti, v);
 	if (!r) {
 		ti->error = "Invalid length";
@@ -147,13 +121,16 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->num_discard_bios = 1;
 	ti->discards_supported = true;
 	ti->num_write_zeroes_bios = 1;
+	v->md = dm_table_get_md(ti->table);
+	vdk_volume_join(v);
+	vdk_pool_exit(v->pool);
 	memalloc_noio_restore(noio);
 	return 0;
 
 err_volume:
 	vd_volume_close(v->vol);
-err_members:
-	drop_members(ti, v);
+err_pool:
+	vdk_pool_exit(v->pool);
 	vdk_pool_put(v->pool);
 err_dev:
 	dm_put_device(ti, v->pool_dev);
@@ -169,18 +146,17 @@ static void volume_dtr(struct dm_target *ti)
 	struct vdk_volume *v = ti->private;
 	unsigned int noio = memalloc_noio_save();
 
+	vdk_volume_leave(v);
 	vd_volume_close(v->vol);
 	vdk_pool_put(v->pool);
-	drop_members(ti, v);
 	dm_put_device(ti, v->pool_dev);
 	kfree(v);
 	memalloc_noio_restore(noio);
 }
 
-/* A table that is longer than the volume makes it grow; a shorter one shows its beginning. */
-static int volume_preresume(struct dm_target *ti)
+/* A table that is longer than the volume makes it grow, once; a shorter one shows its beginning. */
+static int grow(struct dm_target *ti, struct vdk_volume *v)
 {
-	struct vdk_volume *v = ti->private;
 	uint64_t size = (uint64_t)ti->len << SECTOR_SHIFT;
 	unsigned int noio;
 	int r;
@@ -193,6 +169,37 @@ static int volume_preresume(struct dm_target *ti)
 	if (r)
 		DMERR("pool %s: volume %u cannot be made %llu bytes long, error %d", v->pool->name, v->id, size, r);
 	return r;
+}
+
+static int volume_preresume(struct dm_target *ti)
+{
+	struct vdk_volume *v = ti->private;
+	int r;
+
+	if (READ_ONCE(v->live)) /* also when the pool resumes it */
+		return 0;
+	if (!vdk_pool_enter(v->pool)) {
+		DMERR("pool %s is suspended: resume it before its volume %u", v->pool->name, v->id);
+		return -EBUSY;
+	}
+	r = grow(ti, v);
+	if (!r)
+		WRITE_ONCE(v->live, true); /* before we exit: who suspends the pool waits for that, and looks then */
+	vdk_pool_exit(v->pool);
+	return r;
+}
+
+/* I14.  With a flush, what waits for space is waited for. */
+static void volume_presuspend(struct dm_target *ti)
+{
+	if (dm_noflush_suspending(ti))
+		vdk_requeue_begin(ti->private);
+}
+
+/* Whether it was without a flush is not known any more. */
+static void volume_postsuspend(struct dm_target *ti)
+{
+	vdk_requeue_end(ti->private);
 }
 
 /* ---- I/O --------------------------------------------------------------- */
@@ -209,15 +216,12 @@ static int volume_end_io(struct dm_target *ti, struct bio *bio, blk_status_t *er
 	return vdk_end_io(dm_per_bio_data(bio, sizeof(struct vdk_bio)), bio, error);
 }
 
+/* The pool's device has the limits of its members. */
 static int volume_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn fn, void *data)
 {
 	struct vdk_volume *v = ti->private;
-	unsigned int i;
-	int r = 0;
 
-	for (i = 0; i < v->nmembers && !r; i++)
-		r = fn(ti, v->member[i], 0, bdev_nr_sectors(v->member[i]->bdev), data);
-	return r;
+	return fn(ti, v->pool_dev, 0, bdev_nr_sectors(v->pool_dev->bdev), data);
 }
 
 static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
@@ -268,6 +272,9 @@ struct target_type vdk_volume_target = {
 	.ctr = volume_ctr,
 	.dtr = volume_dtr,
 	.preresume = volume_preresume,
+	.presuspend = volume_presuspend,
+	.presuspend_undo = volume_postsuspend,
+	.postsuspend = volume_postsuspend,
 	.map = volume_map,
 	.end_io = volume_end_io,
 	.iterate_devices = volume_iterate_devices,

@@ -278,7 +278,8 @@ struct vd_disk_super {
 	__le64 promised_blocks;/* not to be taken but by volumes with reservations: sum over these, as of seq */
 	__le64 grow_by, grow_to; /* blocks: files among the members grow by so much, until the pool has so much; 0: not, no limit */
 	struct vd_disk_suspect { __le64 a, b, gen; } suspect; /* gen 0: none. DAMAGED was set because this node could not be read */
-	uint8_t pad[4096 - 632];
+	__le64 transaction;    /* the administrator's, of no meaning here */
+	uint8_t pad[4096 - 640];
 	struct vd_disk_member member[VD_MEMBERS_MAX];
 	uint8_t rest[4096];
 } __attribute__((packed));

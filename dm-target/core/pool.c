@@ -758,6 +758,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->policy.grow_to = le64_to_cpu(s->grow_to);
 	info->sector_size = le32_to_cpu(s->sector_size);
 	info->created = le64_to_cpu(s->created);
+	info->transaction = le64_to_cpu(s->transaction);
 	vd_mutex_unlock(&pool->ckpt_lock);
 }
 
@@ -899,6 +900,24 @@ int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy)
 		return -EINVAL;
 	vd_mutex_lock(&pool->ckpt_lock);
 	r = vd_checkpoint_locked(pool, super_set, (void *)policy);
+	vd_mutex_unlock(&pool->ckpt_lock);
+	return r;
+}
+
+static int super_transaction(struct vd_pool *pool, struct vd_disk_super *s, void *arg)
+{
+	(void)pool;
+	s->transaction = cpu_to_le64(*(const uint64_t *)arg);
+	return 0;
+}
+
+int vd_pool_set_transaction(struct vd_pool *pool, uint64_t was, uint64_t now)
+{
+	int r = -EBUSY;
+
+	vd_mutex_lock(&pool->ckpt_lock);
+	if (le64_to_cpu(pool->super->transaction) == was)
+		r = vd_checkpoint_locked(pool, super_transaction, &now);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	return r;
 }

@@ -101,6 +101,7 @@ struct vd_pool_info {
 	struct vd_pool_policy policy;
 	unsigned sector_size;
 	uint64_t created;
+	uint64_t transaction;                /* as vd_pool_set_transaction() left it; 0 at first */
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
 /* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
@@ -115,6 +116,9 @@ int vd_pool_add(struct vd_pool *pool, const uint8_t uuid[16], uint64_t blocks, u
 int vd_pool_grow(struct vd_pool *pool, unsigned m, uint64_t blocks) __must_check;
 /* Durable on return. -EINVAL. Class B. */
 int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy) __must_check;
+/* A number that is kept for who administers the pool from outside: `now` in place of `was`.
+ * -EBUSY: it is another.  Durable on return. Class B. */
+int vd_pool_set_transaction(struct vd_pool *pool, uint64_t was, uint64_t now) __must_check;
 
 /* Makes everything acknowledged so far durable: all data written on any volume
  * before the call, and its mapping (I5).  Joins a commit under way. Class B. */

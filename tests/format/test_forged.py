@@ -28,7 +28,7 @@ REFUSED = [("version", 12, "<I", 2), ("incompat", 32, "<Q", 1), ("end of the nam
            ("journal_tail", 400, "<Q", 1 << 62), ("nsegments", 412, "<I", 9), ("a segment", 424, "<Q", 1 << 40),
            ("reserve_blocks", 568, "<Q", 2305), ("size of a member", 4096 + 16, "<Q", 2047)]
 IGNORED = [("compat", 16, "<Q", 1 << 63), ("ro_compat", 24, "<Q", 1), ("zero of a root", 289, "<B", 9),
-           ("grow_to", 600, "<Q", 7), ("suspect", 608, "<Q", 7),
+           ("grow_to", 600, "<Q", 7), ("suspect", 608, "<Q", 7), ("transaction", 632, "<Q", 7),
            ("pad", 640, "<Q", 7)]
 
 

@@ -53,6 +53,51 @@ files()
 	same_here
 }
 
+@test "6.1: writes wait in a full pool; a pool is suspended with its volumes" {
+	pool_of 2 64M
+	guest 6.1 space
+	same_here
+}
+
+@test "6.12: writes wait in a full pool; a pool is suspended with its volumes" {
+	pool_of 2 64M
+	guest 6.12 space
+	same_here
+}
+
+grown()
+{
+	pool_of 2 64M
+	truncate -s 96M m0
+	truncate -s 64M m2
+	guest "$1" members
+	echo "$T/m2" >>etc/devices
+	same_here
+}
+
+@test "6.1: members are added and grow while a volume is written" {
+	grown 6.1
+}
+
+@test "6.12: members are added and grow while a volume is written" {
+	grown 6.12
+}
+
+messages()
+{
+	pool_of 2 64M
+	guest "$1" messages
+	same_here
+}
+
+@test "6.1: messages do what they say, and it stays" {
+	messages 6.1
+}
+
+@test "6.12: messages do what they say, and it stays" {
+	messages 6.12
+}
+
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M

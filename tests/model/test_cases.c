@@ -403,6 +403,39 @@ static void a_crash_while_a_member_is_added(void **state)
 	world_free(w);
 }
 
+static bool told; /* that transaction 8 is set */
+
+static void transaction_story(struct world *w)
+{
+	told = false;
+	if (vd_pool_set_transaction(w->pool, 6, 8) != -EBUSY)
+		world_fail(w, "another transaction was taken for the last one");
+	if (vd_pool_set_transaction(w->pool, 7, 8) && !sim_is_cut(w->sim))
+		world_fail(w, "the transaction cannot be set");
+	told = !sim_is_cut(w->sim);
+}
+
+static void transaction_after(struct world *w)
+{
+	struct vd_pool_info info;
+
+	vd_pool_info(w->pool, &info);
+	if (info.transaction != 8 && (told || info.transaction != 7))
+		world_fail(w, "transaction %llu", (unsigned long long)info.transaction);
+}
+
+static void a_transaction_is_durable_when_it_is_set(void **state)
+{
+	struct world *w = story_begin(&cli, 2);
+
+	(void)state;
+	if (vd_pool_set_transaction(w->pool, 0, 7))
+		world_fail(w, "the transaction cannot be set");
+	world_close(w);
+	cut_everywhere(w, NULL, transaction_story, transaction_after);
+	world_free(w);
+}
+
 /* I10 */
 static void a_killed_server_loses_nothing_it_acknowledged(void **state)
 {
@@ -650,6 +683,7 @@ int main(int argc, char **argv)
 		T(a_crash_in_the_middle_of_a_deletion),
 		T(a_crash_in_the_middle_of_a_checkpoint),
 		T(a_crash_while_a_member_is_added),
+		T(a_transaction_is_durable_when_it_is_set),
 		T(a_killed_server_loses_nothing_it_acknowledged),
 		T(a_kill_during_the_opening_after_a_kill),
 		T(a_pool_with_a_member_missing_opens_read_only_and_heals),

@@ -44,7 +44,7 @@ for s in 24576 32768 40960; do
 done
 wait $p
 [ "$(blockdev --getsz /dev/mapper/a)" = 40960 ]
-dmsetup reload pool --table "0 1024 vd-pool 2 $d1 /dev/mapper/m0" # the same members
+dmsetup reload pool --table "0 1024 vd-pool 2 $d1 /dev/mapper/m0 1 error_if_no_space" # the same members
 dmsetup suspend pool
 dmsetup resume pool
 fails dmsetup reload pool --table "0 1024 vd-pool 1 $d1"

@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Messages: dm-thin's, and what libvol asks of a pool that the kernel has open.
+ * README.md lists them.
+ *
+ * A volume is named by its name, or by #ID, which stays the same when it is renamed.
+ * What else there is comes as KEY=VALUE.  A key that is not known is refused: who sent
+ * it would take for done what was not.
+ */
+#include <linux/kernel.h>
+#include <linux/ktime.h>
+#include <linux/sched/signal.h>
+#include <linux/slab.h>
+
+#include "dm-vd.h"
+
+#define VDK_SNAP_MAX 256u /* at one instant; vd.h */
+
+static bool known_keys(unsigned int argc, char **argv)
+{
+	static const char *const keys[] = {
+		"uuid", "readonly", "locked", "reserve", "attrs", "epoch", "opened_as", "mount", "server",
+		"host", "boot", "hostname", "purpose", "pid", "since",
+	};
+	unsigned int i;
+
+	for (; argc; argc--, argv++) {
+		const char *end = strchr(*argv, '=');
+
+		for (i = 0; end && i < ARRAY_SIZE(keys); i++)
+			if (strlen(keys[i]) == end - *argv && !strncmp(*argv, keys[i], end - *argv))
+				break;
+		if (!end || i == ARRAY_SIZE(keys))
+			return false;
+	}
+	return true;
+}
+
+static const char *value(unsigned int argc, char **argv, const char *key)
+{
+	size_t n = strlen(key);
+
+	for (; argc; argc--, argv++)
+		if (!strncmp(*argv, key, n) && (*argv)[n] == '=')
+			return *argv + n + 1;
+	return NULL;
+}
+
+/* These leave *out as it is when the key is absent. */
+static int number(unsigned int argc, char **argv, const char *key, u64 *out)
+{
+	const char *text = value(argc, argv, key);
+
+	return text ? kstrtou64(text, 10, out) : 0;
+}
+
+static int field(unsigned int argc, char **argv, const char *key, char *out, size_t size)
+{
+	const char *text = value(argc, argv, key);
+
+	if (!text)
+		return 0;
+	if (strlen(text) >= size)
+		return -EINVAL;
+	memset(out, 0, size);
+	memcpy(out, text, strlen(text));
+	return 0;
+}
+
+static int id(unsigned int argc, char **argv, const char *key, uint8_t out[16])
+{
+	const char *text = value(argc, argv, key);
+
+	return text ? vdk_parse_id(text, out) : 0;
+}
+
+static int holder(unsigned int argc, char **argv, struct vd_disk_holder *who)
+{
+	u64 pid = le64_to_cpu(who->pid), since = le64_to_cpu(who->since);
+	int r;
+
+	r = id(argc, argv, "host", who->host);
+	if (!r)
+		r = id(argc, argv, "boot", who->boot);
+	if (!r)
+		r = field(argc, argv, "hostname", who->hostname, sizeof(who->hostname));
+	if (!r)
+		r = field(argc, argv, "purpose", who->purpose, sizeof(who->purpose));
+	if (!r)
+		r = number(argc, argv, "pid", &pid);
+	if (!r)
+		r = number(argc, argv, "since", &since);
+	who->pid = cpu_to_le64(pid);
+	who->since = cpu_to_le64(since);
+	return r;
+}
+
+static int pointer(unsigned int argc, char **argv, struct vd_disk_pointer *ptr)
+{
+	u64 epoch = le64_to_cpu(ptr->epoch);
+	int r;
+
+	r = holder(argc, argv, &ptr->who);
+	if (!r)
+		r = number(argc, argv, "epoch", &epoch);
+	if (!r)
+		r = field(argc, argv, "opened_as", ptr->opened_as, sizeof(ptr->opened_as));
+	if (!r)
+		r = field(argc, argv, "mount", ptr->mount, sizeof(ptr->mount));
+	if (!r)
+		r = field(argc, argv, "server", ptr->server, sizeof(ptr->server));
+	ptr->epoch = cpu_to_le64(epoch);
+	return r;
+}
+
+static int answer(char *result, unsigned int maxlen, uint32_t n)
+{
+	unsigned int sz = 0;
+
+	DMEMIT("%u", n);
+	return 1; /* there is one */
+}
+
+/* ---- the messages: argv[0] is the volume -------------------------------- */
+
+/* create NAME SECTORS [KEY=VALUE]... */
+static int create(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_spec *spec = kzalloc(sizeof(*spec), GFP_KERNEL);
+	u64 sectors, readonly = 0, locked = 0;
+	uint32_t made;
+	int r;
+
+	if (!spec)
+		return -ENOMEM;
+	spec->name = argv[0];
+	spec->attrs = value(argc, argv, "attrs");
+	generate_random_uuid(spec->uuid);
+	r = kstrtou64(argv[1], 10, &sectors);
+	if (!r && sectors >> (63 - SECTOR_SHIFT))
+		r = -EINVAL;
+	spec->size = sectors << SECTOR_SHIFT;
+	if (!r)
+		r = id(argc, argv, "uuid", spec->uuid);
+	if (!r)
+		r = number(argc, argv, "readonly", &readonly);
+	if (!r)
+		r = number(argc, argv, "locked", &locked);
+	if (!r)
+		r = number(argc, argv, "reserve", &spec->reserved);
+	if (!r)
+		r = holder(argc, argv, &spec->lock);
+	spec->flags = (readonly ? VD_VOL_READONLY : 0) | (locked ? VD_VOL_LOCKED : 0);
+	if (!r)
+		r = vd_volume_create(p->engine, spec, &made);
+	kfree(spec);
+	return r ? r : answer(result, maxlen, made);
+}
+
+/* create_thin NAME [SECTORS] */
+static int create_thin(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	char *args[2] = { argv[0], argc > 1 ? argv[1] : "8" };
+	int r = create(p, 2, args, result, maxlen);
+
+	return r < 0 ? r : 0; /* dm-thin's has no answer */
+}
+
+/* n snapshots at one instant, each told by `words` words: NAME ORIGIN [UUID] */
+static int snapshots(struct vdk_pool *p, unsigned int n, unsigned int words, char **argv, uint32_t flags, char *result,
+		     unsigned int maxlen)
+{
+	unsigned int i, sz = 0;
+	struct vd_snap *snap = kvcalloc(n, sizeof(*snap), GFP_KERNEL);
+	int r = 0;
+
+	if (!snap)
+		return -ENOMEM;
+	for (i = 0; i < n && !r; i++, argv += words) {
+		snap[i].name = argv[0];
+		snap[i].flags = flags;
+		generate_random_uuid(snap[i].uuid);
+		r = vdk_find_volume(p, argv[1], &snap[i].origin);
+		if (!r && words > 2)
+			r = vdk_parse_id(argv[2], snap[i].uuid);
+	}
+	if (!r)
+		r = vd_snapshot(p->engine, snap, n);
+	for (i = 0; i < n && !r; i++)
+		DMEMIT("%s%u", i ? " " : "", snap[i].id);
+	kvfree(snap);
+	return r ? r : 1;
+}
+
+/* snapshot ro|rw {NAME ORIGIN UUID}...: answers their ids */
+static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	if ((argc - 1) % 3 || (strcmp(argv[0], "ro") && strcmp(argv[0], "rw")))
+		return -EINVAL;
+	return snapshots(p, argc / 3, 3, argv + 1, argv[0][1] == 'o' ? VD_VOL_READONLY : 0, result, maxlen);
+}
+
+/* create_snap {NAME ORIGIN}... */
+static int create_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r = argc % 2 ? -EINVAL : snapshots(p, argc / 2, 2, argv, 0, result, maxlen);
+
+	return r < 0 ? r : 0;
+}
+
+static int delete(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	return r ? r : vd_volume_delete(p->engine, vol);
+}
+
+static int rename(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	return r ? r : vd_volume_rename(p->engine, vol, argv[1]);
+}
+
+static int rollback(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol, from;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = vdk_find_volume(p, argv[1], &from);
+	return r ? r : vd_rollback(p->engine, vol, from);
+}
+
+static int resize(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	u64 sectors;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = kstrtou64(argv[1], 10, &sectors);
+	if (!r && sectors >> (63 - SECTOR_SHIFT))
+		r = -EINVAL;
+	return r ? r : vd_volume_resize(p->engine, vol, sectors << SECTOR_SHIFT);
+}
+
+/* reserve NAME BLOCKS */
+static int reserve(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	u64 blocks;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = kstrtou64(argv[1], 10, &blocks);
+	return r ? r : vd_volume_reserve(p->engine, vol, blocks);
+}
+
+/* set NAME readonly=0|1 | attrs=TEXT: one of them, so that it is done or not done */
+static int set(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	const char *attrs = value(argc, argv, "attrs");
+	u64 readonly = 2;
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = number(argc, argv, "readonly", &readonly);
+	if (r)
+		return r;
+	if (attrs)
+		return vd_volume_set_attrs(p->engine, vol, attrs);
+	if (readonly > 1)
+		return -EINVAL;
+	return vd_volume_set_flags(p->engine, vol, readonly ? VD_VOL_READONLY : 0, readonly ? 0 : VD_VOL_READONLY);
+}
+
+static int lock(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_disk_holder who = p->self;
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	who.since = cpu_to_le64(ktime_get_real_ns());
+	if (!r)
+		r = holder(argc, argv, &who);
+	return r ? r : vd_volume_lock(p->engine, vol, &who);
+}
+
+static int unlock(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	return r ? r : vd_volume_unlock(p->engine, vol);
+}
+
+/* pointer_add NAME ro|rw [KEY=VALUE]...: answers the link's number */
+static int pointer_add(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_disk_pointer ptr = { .mode = cpu_to_le32(!strcmp(argv[1], "rw")) };
+	uint32_t vol, link;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r && strcmp(argv[1], "rw") && strcmp(argv[1], "ro"))
+		r = -EINVAL;
+	if (!r)
+		r = pointer(argc, argv, &ptr);
+	if (!r)
+		r = vd_volume_pointer_add(p->engine, vol, &ptr, &link);
+	return r ? r : answer(result, maxlen, link);
+}
+
+/* pointer_set NAME LINK [KEY=VALUE]...: what is not told stays as it is */
+static int pointer_set(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info;
+	uint32_t vol, link;
+	unsigned int i;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = kstrtou32(argv[1], 10, &link);
+	if (r)
+		return r;
+	info = kmalloc(sizeof(*info), GFP_KERNEL);
+	if (!info)
+		return -ENOMEM;
+	r = vd_volume_info(p->engine, vol, info);
+	for (i = 0; !r && i < info->npointers && le32_to_cpu(info->pointer[i].link) != link; i++)
+		;
+	if (!r && i == info->npointers)
+		r = -ENOENT;
+	if (!r)
+		r = pointer(argc, argv, &info->pointer[i]);
+	if (!r)
+		r = vd_volume_pointer_set(p->engine, vol, link, &info->pointer[i]);
+	kfree(info);
+	return r;
+}
+
+static int pointer_del(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	uint32_t vol, link;
+	int r = vdk_find_volume(p, argv[0], &vol);
+
+	if (!r)
+		r = kstrtou32(argv[1], 10, &link);
+	return r ? r : vd_volume_pointer_del(p->engine, vol, link);
+}
+
+static const char *text_of(const char *field, size_t size)
+{
+	return strnlen(field, size) ? field : "-";
+}
+
+/* One line about the volume itself, one for its lock, one for each attribute. */
+static int show(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	const char *line, *end;
+	unsigned int sz = 0;
+	uint32_t vol;
+	int r;
+
+	if (!info)
+		return -ENOMEM;
+	r = vdk_find_volume(p, argv[0], &vol);
+	if (!r)
+		r = vd_volume_info(p->engine, vol, info);
+	if (r)
+		goto out;
+	DMEMIT("id %u uuid %pUb size %llu mapped %llu reserved %llu origin %u mode %s pointers %u", info->id, info->uuid,
+	       info->size >> SECTOR_SHIFT, info->mapped * VD_SECTORS_PER_BLOCK, info->reserved, info->origin,
+	       info->flags & VD_VOL_READONLY ? "ro" : "rw", info->npointers);
+	if (info->flags & VD_VOL_LOCKED)
+		DMEMIT("\nlocked by %.64s for %.32s", text_of(info->lock.hostname, 64), text_of(info->lock.purpose, 32));
+	for (line = info->attrs; *line; line = *end ? end + 1 : end) {
+		end = strchrnul(line, '\n');
+		DMEMIT("\n%.*s", (int)(end - line), line);
+	}
+	r = 1;
+out:
+	kfree(info);
+	return r;
+}
+
+/* A line each: ID NAME */
+static int list(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int sz = 0;
+	uint32_t vol = 0;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	for (; !r && !vd_volume_next(p->engine, &vol); vol++) {
+		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
+
+		DMEMIT("%s%u %s", sz ? "\n" : "", vol, name);
+		if (sz + 1 >= maxlen) /* the caller comes again with more room */
+			break;
+		if (fatal_signal_pending(current))
+			r = -EINTR;
+	}
+	kfree(info);
+	return r ? r : 1;
+}
+
+/* ---- messages about the pool ---------------------------------------------- */
+
+static int checkpoint(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	return vd_checkpoint(p->engine);
+}
+
+/* set_transaction_id CURRENT NEW */
+static int set_transaction_id(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	u64 was, now;
+	int r = kstrtou64(argv[0], 10, &was);
+
+	if (!r)
+		r = kstrtou64(argv[1], 10, &now);
+	if (!r)
+		r = vd_pool_set_transaction(p->engine, was, now);
+	if (r == -EBUSY) {
+		DMWARN("pool %s: its transaction is not %llu", p->name, was);
+		r = -EINVAL; /* as dm-thin says it */
+	}
+	return r;
+}
+
+/* thresholds [PERMILLE]... */
+static int thresholds(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int i;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(p->engine, info);
+	memset(info->policy.threshold, 0, sizeof(info->policy.threshold));
+	for (i = 0; i < argc && !r; i++)
+		r = kstrtou32(argv[i], 10, &info->policy.threshold[i]);
+	if (!r)
+		r = vd_pool_set(p->engine, &info->policy);
+	kfree(info);
+	return r;
+}
+
+/* dm-thin holds a root of its metadata for a tool that reads beside it.  Who reads beside
+ * the engine takes the last checkpoint, and sees by the generation that a later one has
+ * come (I16): it then begins anew, and nothing has to be held for it. */
+static int metadata_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	DMWARN("pool %s: its metadata is read as of the last checkpoint (message checkpoint); there is no snapshot of it to reserve", p->name);
+	return -EOPNOTSUPP;
+}
+
+/* From least to most words after the message's own; keys: any number of KEY=VALUE may follow */
+static const struct {
+	const char *name;
+	unsigned int least, most;
+	bool keys;
+	int (*fn)(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
+} messages[] = {
+	{ "create_thin", 1, 2, false, create_thin },
+	{ "create_snap", 2, 2 * VDK_SNAP_MAX, false, create_snap },
+	{ "delete", 1, 1, false, delete },
+	{ "set_transaction_id", 2, 2, false, set_transaction_id },
+	{ "reserve_metadata_snap", 0, 0, false, metadata_snap },
+	{ "release_metadata_snap", 0, 0, false, metadata_snap },
+	{ "create", 2, 2, true, create },
+	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, false, snapshot },
+	{ "rename", 2, 2, false, rename },
+	{ "rollback", 2, 2, false, rollback },
+	{ "resize", 2, 2, false, resize },
+	{ "reserve", 2, 2, false, reserve },
+	{ "set", 1, 1, true, set },
+	{ "lock", 1, 1, true, lock },
+	{ "unlock", 1, 1, false, unlock },
+	{ "pointer_add", 2, 2, true, pointer_add },
+	{ "pointer_set", 2, 2, true, pointer_set },
+	{ "pointer_del", 2, 2, false, pointer_del },
+	{ "show", 1, 1, false, show },
+	{ "list", 0, 0, false, list },
+	{ "thresholds", 0, 4, false, thresholds },
+	{ "checkpoint", 0, 0, false, checkpoint },
+};
+
+int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	unsigned int i, n = argc - 1;
+
+	for (i = 0; i < ARRAY_SIZE(messages); i++) {
+		if (strcasecmp(argv[0], messages[i].name))
+			continue;
+		if (n < messages[i].least || (n > messages[i].most && !messages[i].keys) ||
+		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least)))
+			break;
+		return messages[i].fn(p, n, argv + 1, result, maxlen);
+	}
+	DMWARN("pool %s: message %s is not known, or has wrong arguments", p->name, argv[0]);
+	return -EINVAL;
+}

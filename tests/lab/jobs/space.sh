@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# A pool is full: writes wait for space, and go on when it comes, or fail when they have
+# waited too long.  A pool is suspended, and its volumes with it.
+# Disks: two of 64 MiB.
+. /vd/tests/lab/jobs/common.sh
+fails() { local said; if said=$("$@" 2>&1); then echo "$* should have failed"; return 1; fi; }
+status() { dmsetup status pool; }
+waiting() { status | grep -o 'waiting [0-9]*' | cut -d' ' -f2; }
+events() { dmsetup info -c --noheadings -o events pool; }
+# until_ok SECONDS COMMAND...
+until_ok() { local i n=$1; shift; for ((i = 0; i < n * 5; i++)); do ! "$@" || return 0; sleep 0.2; done; echo "never: $*"; status; return 1; }
+some_wait() { [ "$(waiting)" -gt 0 ]; }
+told() { [ "$(events)" -gt "$before" ]; }
+is_rw() { status | grep -q ' rw '; }
+# table FEATURE...: the pool's table is loaded anew
+table()
+{
+	dmsetup reload pool --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS $# $*"
+	dmsetup suspend pool
+	dmsetup resume pool
+}
+# What the members have been asked to do
+member_io() { local d; for d in $DISKS; do cut -d' ' -f1-8 "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done; }
+limit=/sys/module/dm_vd/parameters/no_space_timeout
+
+pool_up
+[ "$(cat $limit)" = 60 ]
+table low_water 8192
+dmsetup table pool | grep -q ' 2 low_water 8192$'
+status | grep 'queue_if_no_space'
+for v in keep other big; do message "create_thin $v"; done
+volume_up keep 8192
+volume_up other 131072
+volume_up big 262144
+dd if=/dev/urandom of=/dev/mapper/other bs=1M count=28 oflag=direct status=none
+dd if=/dev/urandom of=/dev/mapper/keep bs=1M count=4 oflag=direct status=none
+sha256sum </dev/mapper/keep >/tmp/keep
+sync
+dd if=/dev/urandom of=/tmp/source bs=1M count=110 status=none
+
+echo "== the low-water event"
+before=$(events)
+dd if=/tmp/source of=/dev/mapper/big bs=1M count=66 oflag=direct status=none
+until_ok 5 told
+dmesg | grep -q 'low-water mark'
+
+echo "== writes wait in a full pool"
+before=$(events)
+dd if=/tmp/source of=/dev/mapper/big bs=1M seek=66 skip=66 oflag=direct status=none &
+writer=$!
+until_ok 20 some_wait
+status | grep ' out_of_data_space .* queue_if_no_space '
+until_ok 5 told
+sha256sum </dev/mapper/keep | cmp - /tmp/keep
+dd if=/dev/zero of=/dev/mapper/keep bs=4k count=1 oflag=direct,sync status=none # its own block
+kill -0 $writer
+
+echo "== and are given back when their volume is suspended without a flush"
+dmsetup suspend --noflush big
+[ "$(waiting)" = 0 ]
+dmsetup resume big
+until_ok 20 some_wait
+
+echo "== the pool is suspended with its volumes"
+dmsetup suspend pool
+[ "$(waiting)" = 0 ]
+fails message "delete keep"
+fails dmsetup create again --table "0 8192 vd-volume /dev/mapper/pool keep"
+dd if=/dev/zero of=/dev/mapper/keep bs=4k count=1 seek=1 oflag=direct,sync status=none &
+other=$!
+before=$(member_io)
+sleep 3
+[ "$(member_io)" = "$before" ]
+kill -0 $other $writer
+dmsetup resume pool
+wait $other
+until_ok 20 some_wait
+
+echo "== until there is space again"
+dmsetup remove --retry other
+message "delete other"
+wait $writer
+cmp /tmp/source /dev/mapper/big -n $((110 << 20))
+status
+is_rw
+
+echo "== suspended and resumed while it is written"
+fio_on keep --rw=randrw --bs=4k --size=4M --loops=20 &
+writer=$!
+for _ in $(seq 8); do dmsetup suspend pool; dmsetup resume pool; done
+for _ in $(seq 4); do dmsetup suspend keep; dmsetup suspend pool; dmsetup resume pool; dmsetup resume keep; done
+wait $writer
+
+echo "== those that wait too long fail, and those that come then at once"
+message "create_thin more"
+volume_up more 131072
+echo 2 >$limit
+fails dd if=/tmp/source of=/dev/mapper/more bs=1M count=64 oflag=direct status=none
+status | grep ' out_of_data_space .* error_if_no_space '
+before=$SECONDS
+fails dd if=/dev/zero of=/dev/mapper/more bs=4k count=1 seek=16000 oflag=direct status=none
+[ $((SECONDS - before)) -lt 2 ]
+blkdiscard /dev/mapper/more
+until_ok 10 is_rw
+status | grep -q ' rw .* queue_if_no_space '
+dd if=/tmp/source of=/dev/mapper/more bs=1M count=2 oflag=direct status=none
+
+echo "== or all at once, when the table says so"
+echo 0 >$limit
+dd if=/tmp/source of=/dev/mapper/more bs=1M count=64 oflag=direct status=none 2>/tmp/said &
+writer=$!
+until_ok 20 some_wait
+sleep 3
+some_wait
+table error_if_no_space
+fails wait $writer
+grep 'No space' /tmp/said
+[ "$(waiting)" = 0 ]
+echo 60 >$limit
+blkdiscard /dev/mapper/more
+until_ok 10 is_rw
+
+echo "== the pool's device is taken away from its volumes"
+sync
+sums big
+dmsetup remove --force pool || true
+dmsetup info -c --noheadings -o name,suspended
+fails dd if=/dev/zero of=/dev/mapper/keep bs=4k count=1 oflag=direct,sync status=none
+for v in keep big more pool; do dmsetup remove --retry $v; done
+pool_up
+volume_up big 262144
+sums big
+all_down_after_errors()
+{
+	dmsetup remove --retry big
+	dmsetup remove --retry pool
+	rmmod dm-vd
+	! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'
+}
+dmesg | grep 'device-mapper: vd:'
+all_down_after_errors
