@@ -29,6 +29,7 @@ enum cmd_exit {
 
 struct cmd_options {
 	int test, yes, quiet, verbose, takeover;     /* cmd_common, cmd_change */
+	int noudevsync;                              /* CMD_UDEV_OPTION */
 	int noheadings, nosuffix;                    /* cmd_report */
 	const char *units, *fields, *sort, *format;
 };
@@ -39,6 +40,8 @@ extern struct cmd_options cmd_opt;
 extern struct poptOption cmd_common[], cmd_change[], cmd_report[];
 #define CMD_COMMON_OPTIONS { NULL, 0, POPT_ARG_INCLUDE_TABLE, cmd_common, 0, "Common options:", NULL }
 #define CMD_CHANGE_OPTIONS { NULL, 0, POPT_ARG_INCLUDE_TABLE, cmd_change, 0, "When something is changed:", NULL }
+/* Of what makes or removes devices. */
+#define CMD_UDEV_OPTION { "noudevsync", 0, POPT_ARG_NONE, &cmd_opt.noudevsync, 0, "do not wait until udev has done its part", NULL }
 #define CMD_REPORT_OPTIONS { NULL, 0, POPT_ARG_INCLUDE_TABLE, cmd_report, 0, "Report options:", NULL }
 
 /* Parses; ends the process for --help, --version and wrong usage.  `fn`, when not

@@ -16,6 +16,7 @@ static const struct poptOption options[] = {
 	{ "mount-options", 0, POPT_ARG_STRING, &mount_options, 0, "options for mount(8)", "OPTIONS" },
 	{ "restore", 0, POPT_ARG_NONE, &restore, 0, "make this host's links again that are down", NULL },
 	{ "refresh", 0, POPT_ARG_NONE, &refresh, 0, "take in a linked volume's new size", NULL },
+	CMD_UDEV_OPTION,
 	CMD_CHANGE_OPTIONS,
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
@@ -133,6 +134,8 @@ int main(int argc, char **argv)
 
 	cmd_parse(&a, argc, argv, options, "POOL/VOLUME | ls [POOL] | --restore [POOL] | --refresh POOL/VOLUME", 0, 2, NULL);
 	vol_set_purpose("vdlink");
+	if (cmd_opt.noudevsync)
+		link_no_udev_sync();
 	if (mount_options && !mount_dir)
 		code = cmd_usage("--mount-options is of no use without --mount");
 	else if (restore && (readonly || refresh || mount_dir))

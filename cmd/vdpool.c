@@ -246,6 +246,7 @@ static const struct cmd_field pool_fields[] = {
 	{ "metadata", "Meta", CMD_SIZE, "space used by metadata, all copies, and the journal" },
 	{ "policy", "Policy", CMD_TEXT, "queue or error: what a write to the full pool does" },
 	{ "sector", "Sector", CMD_NUMBER, "logical sector size" },
+	{ "active", "Active", CMD_TEXT, "who serves its volumes: kernel, server or no" },
 	{ "server", "Server", CMD_TEXT, "pid of the server that owns it" },
 	{ "created", "Created", CMD_TIME, "when it was made, UTC" },
 	{ "uuid", "UUID", CMD_TEXT, "UUID" },
@@ -255,7 +256,8 @@ static const struct cmd_field pool_fields[] = {
 
 static struct json_object *pool_row(struct json_object *info)
 {
-	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "reserved", "metadata", "policy", "created" };
+	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "reserved", "metadata", "policy", "created",
+		"active" };
 	struct json_object *row = json_object_new_object(), *members, *server, *v;
 	char devices[4096] = "", pid[32];
 	size_t n = 0;
@@ -380,6 +382,10 @@ static void show_owner(struct json_object *info)
 	if (json_get(info, "server", json_type_object, &server)) {
 		line("Server", "runs, pid %llu%s%s", (unsigned long long)json_u64(server, "pid"),
 		     json_str(server, "nbd")[0] ? ", NBD socket " : "", json_str(server, "nbd"));
+		return;
+	}
+	if (!strcmp(json_str(info, "active"), "kernel")) {
+		line("Kernel", "has it open, as %s", json_str(info, "device"));
 		return;
 	}
 	line("Server", "none");

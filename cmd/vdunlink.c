@@ -5,6 +5,7 @@
 #include "../libvol/link.h"
 
 static const struct poptOption options[] = {
+	CMD_UDEV_OPTION,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_AUTOHELP
@@ -45,6 +46,8 @@ int main(int argc, char **argv)
 
 	cmd_parse(&a, argc, argv, options, "POOL/VOLUME...", 1, 4096, NULL);
 	vol_set_purpose("vdunlink");
+	if (cmd_opt.noudevsync)
+		link_no_udev_sync();
 	/* One that cannot be unlinked does not keep the others linked. */
 	for (unsigned i = 0; i < a.n; i++) {
 		one = unlink_one(a.arg[i]);

@@ -10,8 +10,13 @@ struct vol_pool {
 	uint8_t uuid[16];
 	unsigned flags;             /* enum vol_open_flags */
 	bool beside;                /* read-only beside an owner: the last checkpoint only */
+	bool passed_on;             /* another owner follows at once, and does what is left to do */
 	struct vd_disk_owner owner; /* owner record found at open, before ours */
 	bool have_owner;
+
+	bool kernel;                /* the kernel owns the pool: host and engine are a reader's view of it */
+	bool viewed;                /* they are there, and as new as this handle needs */
+	enum vd_pool_mode kernel_mode;
 
 	struct vol_client *client;  /* a server owns the pool, or: */
 	struct vol_host *host;

@@ -20,9 +20,11 @@ struct vol_server; /* ctl.c */
 
 /* ---- the pool handle, for files of libvol ------------------------------ */
 
-/* The engine's pool; NULL when requests go to a server. */
+/* The engine's pool; NULL when requests go to a server, or to the kernel. */
 struct vd_pool *vol_pool_engine(struct vol_pool *pool);
 struct vol_host *vol_pool_host(struct vol_pool *pool);
+/* Whether the kernel has it open, and requests change it there. */
+bool vol_pool_in_kernel(const struct vol_pool *pool);
 
 /* Who this process is: machine id, boot id, host name, pid, now. `purpose` NULL:
  * as set by vol_set_purpose(). */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "activate.h"
 #include "describe.h"
 #include "front.h"
 #include "json.h"
@@ -22,6 +23,7 @@
 #define PURPOSE "vdlink" /* of the open pointers of links */
 #define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
 #define SCAN_MS 5000u
+#define KERNEL_PID 1 /* holds the pointers of links in the kernel: it runs as long as that does */
 
 /* ---- names and places ---------------------------------------------------- */
 
@@ -198,6 +200,8 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 		return LINK_ELSEWHERE;
 	if (memcmp(who->boot, self->boot, 16))
 		return LINK_DOWN;
+	if (l->kernel && l->front == KERNEL_PID)
+		return LINK_UP;
 	if (!front_runs(l->front))
 		return process_runs(l->front, comm) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
 	fuse_path(l, file, sizeof(file));
@@ -233,7 +237,11 @@ static int list_pointer(struct lister *ls, struct json_object *vol, struct json_
 	l->front = (pid_t)le64_to_cpu(who.pid);
 	l->size = json_u64(vol, "size");
 	present_path(l->pool, l->volume, l->path, sizeof(l->path));
+	l->kernel = !memcmp(who.host, ls->self.host, 16) && !vol_uuid_parse(json_str(vol, "uuid"), l->volume_uuid) &&
+		    !vol_dm_find(l->uuid, l->volume_uuid, l->device);
 	l->state = state_of(l, &who, &ls->self);
+	if (l->front == KERNEL_PID)
+		l->front = 0; /* nobody's to signal, or to show */
 	r = ls->fn(ls->arg, l);
 out:
 	free(l);
@@ -371,12 +379,14 @@ static int refuse(const struct link_info *l)
 
 /* ---- device -------------------------------------------------------------- */
 
-/* A FUSE file or loop device that a dead front left behind. */
+/* What a dead front, or a command that was killed, left behind. */
 static int clear_remains(const struct link_info *l)
 {
 	char file[512], dev[DEVICE_PATH];
 	int r = 0;
 
+	if (l->kernel)
+		return vol_dm_volume_stop(l->uuid, l->volume_uuid);
 	fuse_path(l, file, sizeof(file));
 	if (!device_loop_find(file, dev))
 		r = device_loop_detach(dev);
@@ -388,13 +398,18 @@ static int clear_remains(const struct link_info *l)
 }
 
 /* link and scan: on return the kernel has the device. */
-static int make_device(const struct link_spec *spec, struct link_info *l, unsigned sector)
+static int make_device(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, unsigned sector)
 {
 	char file[512], dir[512], export[VOL_NAME_SIZE + 32], title[2 * VOL_NAME_SIZE];
 	struct front_spec fs = { .pool = l->pool, .export = export, .title = title, .sector = sector, .readonly = l->readonly };
 	bool nbd = device_have_nbd();
 	int fd, r;
 
+	if (vol_pool_in_kernel(p)) {
+		r = activate_volume(p, l);
+		l->kernel = !r;
+		return r;
+	}
 	memcpy(fs.uuid, l->uuid, 16);
 	snprintf(export, sizeof(export), "%s/link=%u", l->volume, l->link);
 	snprintf(title, sizeof(title), "%s/%s", l->pool, l->volume);
@@ -455,6 +470,8 @@ static int drop_device(const struct link_info *l)
 	char file[512], dev[DEVICE_PATH];
 	int r = 0;
 
+	if (l->kernel)
+		return vol_dm_volume_stop(l->uuid, l->volume_uuid);
 	if (!strncmp(l->device, "/dev/nbd", 8)) {
 		if (front_runs(l->front))
 			r = device_nbd_disconnect(l->device);
@@ -479,8 +496,12 @@ static int drop_device(const struct link_info *l)
 static int present(const struct link_info *l)
 {
 	char dir[512], tmp[600];
+	struct stat a, b;
 	int r;
 
+	/* Made by udev's rules. */
+	if (l->kernel && !stat(l->path, &a) && !stat(l->device, &b) && a.st_rdev == b.st_rdev)
+		return 0;
 	r = make_dir(dev_dir(), 0755);
 	snprintf(dir, sizeof(dir), "%s/%s", dev_dir(), l->pool);
 	if (!r)
@@ -626,7 +647,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	case REPORT:
 	case SCAN:
 	case LINK:
-		if (l->front && drop_device(l)) {
+		if ((l->front || l->kernel) && drop_device(l)) {
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 			keep_pointer = true; /* it is still there, and must be found */
 		}
@@ -662,7 +683,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		/* A link made again keeps its pointer, which becomes this command's. */
 		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l);
 	case LINK:
-		return make_device(spec, l, sector);
+		return make_device(spec, p, l, sector);
 	case SCAN:
 		return scan_device(l);
 	case REPORT:
@@ -676,7 +697,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		return r;
 	case UNLOCK:
 		/* From here on the front's life is the link's. */
-		r = call_pointer_set(p, l, l->front);
+		r = call_pointer_set(p, l, l->kernel ? KERNEL_PID : l->front);
 		return r ? r : call(p, request("unlock", l->volume), NULL);
 	case DONE:
 		break;
@@ -706,13 +727,23 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 			step_name[s], vol_error(NULL));
 }
 
-/* Stops the server unless somebody still needs it. */
+/* Closes the pool in the kernel, or stops the server, unless somebody still needs it. */
 static void stop_if_unused(struct vol_pool *p)
 {
+	uint8_t uuid[16];
 	struct json_object *a;
 	bool stopped, linked = false;
 	char socket[VOL_NAME_SIZE];
 
+	if (vol_pool_in_kernel(p)) {
+		int r;
+
+		vol_pool_uuid(p, uuid);
+		r = vol_dm_pool_stop(uuid);
+		if (r && r != -EBUSY)
+			vol_log(VOL_LOG_WARN, "pool %s stays open in the kernel: %s", vol_pool_name(p), vol_strerror(r));
+		return;
+	}
 	if (!vol_pool_is_remote(p))
 		return;
 	/* The front's connections end a moment after the front, a long one where many
@@ -733,10 +764,15 @@ static void stop_if_unused(struct vol_pool *p)
 	}
 }
 
+void link_no_udev_sync(void)
+{
+	vol_dm_no_udev_sync();
+}
+
 int link_make(const struct link_spec *spec, struct link_info *l)
 {
 	struct vol_pool *p;
-	bool started = false;
+	const char *started, *why, *name = spec->volume;
 	int lock, r, k;
 
 	memset(l, 0, sizeof(*l));
@@ -752,9 +788,12 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		return r;
 	if (!spec->test) {
-		r = vol_serve_start(l->pool, spec->takeover, &started);
+		r = activate_pool(l->pool, l->uuid, &name, 1, spec->takeover, &started, &why);
+		if (started && why)
+			say(spec, "not in the kernel: %s", why);
 		if (started)
-			say(spec, "server of pool %s started", l->pool);
+			say(spec, "%s%s%s", strcmp(started, "kernel") ? "server of pool " : "pool ", l->pool,
+			    strcmp(started, "kernel") ? " started" : " opened in the kernel");
 	}
 	if (r)
 		goto no_pool;
@@ -822,13 +861,14 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = call(p, request("lock", l->volume), NULL);
 	if (r)
 		goto out;
-	if (l->state != LINK_DOWN || !access(l->device, F_OK)) {
+	if (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK)) {
 		char file[512], dev[DEVICE_PATH];
+		bool certain = l->state == LINK_UP || l->kernel;
 
 		/* Mounts of the device only where it is certainly this link's. */
 		fuse_path(l, file, sizeof(file));
-		if (l->state == LINK_UP || !device_loop_find(file, dev)) {
-			if (l->state != LINK_UP)
+		if (certain || !device_loop_find(file, dev)) {
+			if (!certain)
 				snprintf(l->device, sizeof(l->device), "%s", dev);
 			r = device_mounts(l->device, umount_one, (void *)spec);
 		}
@@ -905,8 +945,8 @@ static int restore_link(struct vol_pool *p, const struct link_info *old, struct 
 	*l = *old;
 	/* What a dead front left mounted gives errors for ever: it has to go first. */
 	fuse_path(l, file, sizeof(file));
-	if (!device_loop_find(file, dev)) {
-		r = device_mounts(dev, umount_dead, NULL);
+	if (l->kernel || !device_loop_find(file, dev)) {
+		r = device_mounts(l->kernel ? l->device : dev, umount_dead, NULL);
 		if (r)
 			return r;
 	}
@@ -914,6 +954,7 @@ static int restore_link(struct vol_pool *p, const struct link_info *old, struct 
 	if (r)
 		return r;
 	l->front = 0;
+	l->kernel = false;
 	return run_steps(&spec, p, l, true);
 }
 
@@ -944,8 +985,13 @@ static int restore_pool(void *arg, const char *name)
 	if (r || (!rs->n && !rs->some_up))
 		goto out;
 	if (!rs->test) {
+		const char **names = calloc(rs->n + 1, sizeof(*names));
+
+		for (size_t i = 0; names && i < rs->n; i++)
+			names[i] = rs->down[i].volume;
 		/* Links that are up may have lost their server a moment ago. */
-		r = vol_serve_start(pool, false, NULL);
+		r = names ? activate_pool(pool, uuid, names, (unsigned)rs->n, false, NULL, NULL) : -ENOMEM;
+		free(names);
 		if (!r)
 			r = vol_pool_open(pool, 0, &p);
 		if (r)
@@ -1002,6 +1048,14 @@ int link_refresh(const char *pool, const char *volume)
 		return r;
 	if (!k.have_mine || k.mine.state != LINK_UP)
 		return vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
+	if (k.mine.kernel) {
+		r = vol_pool_open(pool, VOL_READONLY, &p);
+		if (r)
+			return r;
+		r = activate_refresh(p, &k.mine);
+		e = vol_pool_close(p);
+		return r ? r : e;
+	}
 	if (kill(k.mine.front, SIGUSR1))
 		return vol_fail(NULL, -errno, "the front of %s/%s is gone", pool, volume);
 	fuse_path(&k.mine, file, sizeof(file));

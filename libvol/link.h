@@ -9,7 +9,8 @@
  *   describe   the drive is added to this host's description, servers/local
  *   lock       the volume is locked by this command
  *   pointer    the open pointer is stored in the pool
- *   link       a front (front.h) is started and connects to the server
+ *   link       a device is made in the kernel, where the kernel serves the pool
+ *              (activate.h); else a front (front.h) is started and connects to the server
  *   scan       the kernel has a block device of the volume's size
  *   report     the open pointer tells which device it is
  *   present    /dev/vdisk/POOL/VOLUME, and the mount
@@ -30,7 +31,7 @@
 #include "device.h"
 
 enum link_state {
-	LINK_UP,         /* device and front are there */
+	LINK_UP,         /* device and front, if it has one, are there */
 	LINK_DOWN,       /* of this host, and something of it is missing: vdlink --restore */
 	LINK_UNFINISHED, /* the command that makes it is still at it, or was killed */
 	LINK_ELSEWHERE,  /* of another host */
@@ -49,7 +50,9 @@ struct link_info {
 	char mount[128];             /* or empty */
 	char hostname[65];
 	uint64_t since, size;
-	pid_t front;
+	bool kernel;                 /* a device of the kernel's; volume_uuid is set */
+	uint8_t volume_uuid[16];
+	pid_t front;                 /* 0: it has none */
 	struct device_content content; /* filled by link_make() */
 };
 
@@ -64,6 +67,9 @@ struct link_spec {
 	void *arg;
 };
 
+/* From now on udev is not waited for: names in /dev may come and go later. */
+void link_no_udev_sync(void);
+
 /* -ENOENT no such pool, volume or directory; -EBUSY linked already, here or
  * elsewhere, or another writer has it (text: who, since when); -EACCES locked;
  * -ENODATA a mount was asked for and nothing that can be mounted is on it;
@@ -71,8 +77,8 @@ struct link_spec {
 int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
 
 /* Unmounts, takes the device away, ends the front, removes the open pointer, and
- * stops the server when this was the last link of the pool and nobody else uses
- * it.  What is already gone is passed over, so that it may be called again.
+ * stops the server, or closes the pool in the kernel, when this was the last link of
+ * the pool and nobody else uses it.  What is already gone is passed over, so that it may be called again.
  * -ENOENT not linked; -EBUSY in use (text: by whom); nothing is undone then but
  * the mounts that could be. */
 int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;

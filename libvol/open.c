@@ -5,14 +5,24 @@
  * The order is socket first, members second, again from the start while the
  * members are busy: between the two looks a server may have come or gone.  What
  * decides is the lock on the members; the socket is only where to ask.
+ *
+ * A pool that the kernel has open is changed by messages (change.h).  What this process
+ * sees of it is its last checkpoint, which is asked for first: a view, read beside the
+ * owner (I16).  It is made when a request comes; anew for each one where changes are
+ * wanted, and then under a lock, so that what was looked at still is so when it is changed.
  */
+#include "change.h"
+#include "dm.h"
 #include "find.h"
 #include "json.h"
 #include "handle.h"
 
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -134,6 +144,9 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 				 r == -EBUSY ? "\ntry again when that has ended" : "");
 			goto err;
 		}
+		/* The kernel's pool writes past the cache of the device, which is kept while anybody has it open. */
+		if (!geo.is_file && (lock == VOL_LOCK_EXCLUSIVE || p->kernel))
+			(void)!ioctl(fd, BLKFLSBUF, 0);
 		r = vol_label_fd(fd, &label);
 		if (r || memcmp(label.pool, c->uuid, 16) || le32_to_cpu(label.index) != i) {
 			close(fd);
@@ -332,7 +345,7 @@ static void drop_left_out(struct vol_pool *p)
 
 static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 {
-	bool readonly = p->flags & VOL_READONLY;
+	bool readonly = beside || p->flags & VOL_READONLY;
 	int r;
 
 	r = settle(p, c);
@@ -366,7 +379,7 @@ static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 	return 0;
 }
 
-/* ---- opening ----------------------------------------------------------- */
+/* ---- a pool of a server ------------------------------------------------ */
 
 /* A server that this process cannot find the members of, but knows by name. */
 static int connect_by_name(struct vol_pool *p, const char *name)
@@ -410,6 +423,127 @@ static int connect_by_uuid(struct vol_pool *p)
 	return r;
 }
 
+/* ---- a pool in the kernel ----------------------------------------------- */
+
+static void view_close(struct vol_pool *p)
+{
+	if (p->engine && vd_pool_close(p->engine))
+		vd_pool_abandon(p->engine);
+	vol_host_free(p->host);
+	p->engine = NULL;
+	p->host = NULL;
+}
+
+static int view(struct vol_pool *p)
+{
+	struct vol_found *found;
+	char uuid[VOL_UUID_TEXT];
+	struct chosen c;
+	size_t n;
+	int r;
+
+	view_close(p);
+	r = vol_dm_pool_mode(p->uuid, &p->kernel_mode);
+	if (!r && p->kernel_mode < VD_MODE_READONLY)
+		r = change_checkpoint(p);
+	if (r)
+		return vol_fail(NULL, r, "pool %s: the kernel, which has it open, cannot be asked: %s", p->name, vol_strerror(r));
+	r = vol_find_members(&found, &n);
+	if (r)
+		return r;
+	vol_uuid_text(p->uuid, uuid);
+	r = choose(uuid, found, n, &c);
+	if (!r)
+		r = open_local(p, &c, true);
+	p->beside = false;
+	free(c.rival);
+	vol_found_free(found, n);
+	return r;
+}
+
+/* One at a time asks and changes. */
+static int lock_changes(struct vol_pool *p, int *fd)
+{
+	char path[512], uuid[VOL_UUID_TEXT];
+	int r = vol_runtime_dir_make();
+
+	vol_uuid_text(p->uuid, uuid);
+	snprintf(path, sizeof(path), "%s/%s.kernel", vol_runtime_dir(), uuid);
+	*fd = r ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (*fd < 0)
+		return vol_fail(p, r ? r : -errno, "%s cannot be written: %s", path, vol_strerror(r ? r : -errno));
+	while (flock(*fd, LOCK_EX))
+		if (errno != EINTR || vol_interrupted()) {
+			close(*fd);
+			return vol_fail(p, -EINTR, "interrupted");
+		}
+	return 0;
+}
+
+struct parts { vol_part_fn fn; void *arg; bool sent; };
+
+static int pass_part(void *arg, struct json_object *o)
+{
+	struct parts *ps = arg;
+
+	ps->sent = true;
+	return ps->fn(ps->arg, o);
+}
+
+static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct json_object **answer)
+{
+	struct parts ps = { .fn = rq->part, .arg = rq->arg };
+	bool changes = !(p->flags & VOL_READONLY);
+	int fd = -1, r;
+
+	if (rq->part) {
+		rq->part = pass_part;
+		rq->arg = &ps;
+	}
+	if (changes) {
+		r = lock_changes(p, &fd);
+		if (r)
+			return r;
+	}
+	/* What the view stands on may be written over by the checkpoint after the next. */
+	for (unsigned tries = 0;; tries++) {
+		if (changes || !p->viewed) {
+			r = view(p);
+			p->viewed = !r;
+			if (r)
+				vol_failbuf(&rq->err, r, "%s", vol_error(NULL));
+		} else {
+			r = 0;
+		}
+		if (!r)
+			r = vol_execute(rq, answer);
+		if ((r != -EBADMSG && r != -EUCLEAN && r != -EAGAIN) || ps.sent || tries == 3 || vol_interrupted())
+			break;
+		p->viewed = false;
+	}
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* 0: it is there, and a request will make the view. -ENOENT: it is not. */
+static int find_in_kernel(struct vol_pool *p)
+{
+	char device[DM_PATH];
+	int r = vol_dm_find(p->uuid, NULL, device);
+
+	if (r)
+		return r == -ENOENT ? r : vol_fail(NULL, r, "pool %s: whether the kernel has it open cannot be found out: %s", p->name,
+						   vol_strerror(r));
+	if (p->flags & VOL_OFFLINE)
+		return vol_fail(NULL, -EBUSY, "pool %s is open in the kernel, as %s\n"
+				"unlink its volumes first ('vdlink ls %s' lists them); then it is free", p->name, device, p->name);
+	p->kernel = true;
+	return 0;
+}
+
+/* ---- opening ----------------------------------------------------------- */
+
 static int open_once(struct vol_pool *p, const char *name, bool beside)
 {
 	struct vol_found *found;
@@ -436,7 +570,9 @@ static int open_once(struct vol_pool *p, const char *name, bool beside)
 		if (r != -ENOENT)
 			goto out;
 	}
-	r = open_local(p, &c, beside);
+	r = find_in_kernel(p);
+	if (r == -ENOENT)
+		r = open_local(p, &c, beside);
 out:
 	free(c.rival);
 	vol_found_free(found, n);
@@ -485,11 +621,13 @@ int vol_pool_close(struct vol_pool *p)
 
 	if (!p)
 		return 0;
-	if (p->engine) {
+	if (p->kernel) {
+		view_close(p);
+	} else if (p->engine) {
 		if (!(p->flags & VOL_READONLY)) {
 			uint64_t start = now_ms();
 			vol_host_stop_worker(p->host);
-			while (!vol_interrupted() && now_ms() - start < CLOSE_WORK_MS && vd_pool_work(p->engine) == 1)
+			while (!p->passed_on && !vol_interrupted() && now_ms() - start < CLOSE_WORK_MS && vd_pool_work(p->engine) == 1)
 				;
 		}
 		r = vd_pool_close(p->engine);
@@ -516,6 +654,11 @@ const char *vol_pool_name(const struct vol_pool *p)
 void vol_pool_uuid(const struct vol_pool *p, uint8_t uuid[16])
 {
 	memcpy(uuid, p->uuid, 16);
+}
+
+bool vol_pool_in_kernel(const struct vol_pool *p)
+{
+	return p->kernel;
 }
 
 bool vol_pool_is_remote(const struct vol_pool *p)
@@ -549,8 +692,8 @@ int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, 
 	} else {
 		struct vol_request rq = { .pool = p, .args = request, .part = part, .arg = arg };
 		struct json_object *answer = NULL;
-		r = vol_execute(&rq, &answer);
-		if (r)
+		r = p->kernel ? call_in_kernel(p, &rq, &answer) : vol_execute(&rq, &answer);
+		if (r && rq.err.text[0])
 			p->err = rq.err;
 		else if (result)
 			*result = answer;

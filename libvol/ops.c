@@ -38,6 +38,8 @@
  * All values come from outside: each is looked at for type and range before use.
  */
 #include "ops.h"
+#include "change.h"
+#include "dm.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -74,7 +76,7 @@ static const char *read_only_why(struct vol_request *rq)
 
 	if (!info)
 		return why;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	if (info->mode == VD_MODE_FAILED)
 		why = "a metadata write failed, and nothing is taken any more until it is opened again";
 	else if (info->nmissing)
@@ -133,6 +135,17 @@ int op_error(struct vol_request *rq, int r, const char *volume, const char *what
 	return op_fail(rq, r, "volume %s/%s cannot be %s: %s", pool, volume, what, vol_strerror(r));
 }
 
+int op_not_in_kernel(struct vol_request *rq, const char *what)
+{
+	char device[DM_PATH] = "";
+
+	if (vol_dm_find(rq->pool->uuid, NULL, device))
+		device[0] = 0;
+	return op_fail(rq, -EBUSY, "pool %s is open in the kernel, where %s is not possible yet\n"
+		       "unlink its volumes ('vdlink ls %s' lists them; then %s is gone), do it, and link them again",
+		       rq->pool->name, what, rq->pool->name, *device ? device : "its device");
+}
+
 int op_arg_volume(struct vol_request *rq, const char *key, const char **name)
 {
 	if (!json_get_str(rq->args, key, name))
@@ -184,7 +197,7 @@ int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info)
 	op_warn(rq, "volume %s/%s: the lock of %s is stale and was broken", rq->pool->name, info->name, text);
 	if (json_flag(rq->args, "test"))
 		return 0;
-	r = vd_volume_unlock(rq->pool->engine, info->id);
+	r = change_unlock(rq->pool, info->id);
 	return r ? op_error(rq, r, info->name, "unlocked") : 0;
 }
 
@@ -278,12 +291,12 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	static const char *const modes[] = { "rw", "out-of-space", "read-only", "failed" };
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	struct json_object *o;
-	char uuid[VOL_UUID_TEXT];
+	char uuid[VOL_UUID_TEXT], device[DM_PATH];
 	uint64_t left_out;
 
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	vol_uuid_text(info->uuid, uuid);
 	json_set_str(result, "name", info->name);
 	json_set_str(result, "uuid", uuid);
@@ -332,6 +345,9 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 		json_set(result, "last_owner", o);
 	}
 	json_set_bool(result, "beside_owner", rq->pool->beside);
+	json_set_str(result, "active", rq->pool->kernel ? "kernel" : rq->server ? "server" : "no");
+	if (rq->pool->kernel && !vol_dm_find(rq->pool->uuid, NULL, device))
+		json_set_str(result, "device", device);
 	if (rq->server) {
 		o = json_object_new_object();
 		json_set_u64(o, "pid", (uint64_t)getpid());
@@ -489,7 +505,7 @@ static bool is_damaged(struct vol_request *rq)
 	bool yes = false;
 
 	if (info) {
-		vd_pool_info(rq->pool->engine, info);
+		change_state(rq->pool, info);
 		yes = info->damaged;
 	}
 	free(info);
@@ -612,7 +628,7 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(p->engine, info);
+	change_state(p, info);
 	index = info->nmembers;
 	r = info->mode >= VD_MODE_READONLY ? -EROFS : info->sector_size < m->geo.sector ? -EINVAL :
 	    index >= VD_MEMBERS_MAX ? -EEXIST : 0;
@@ -757,7 +773,7 @@ static int op_pool_grow(struct vol_request *rq, struct json_object *result)
 
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	n = info->nmembers;
 	r = info->mode >= VD_MODE_READONLY ? -EROFS : 0;
 	free(info);
@@ -791,7 +807,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	(void)result;
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	policy = info->policy;
 	free(info);
 	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
@@ -827,7 +843,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 
 static int op_flush(struct vol_request *rq, struct json_object *result)
 {
-	int r = rq->pool->flags & VOL_READONLY ? 0 : vd_flush(rq->pool->engine);
+	int r = rq->pool->flags & VOL_READONLY ? 0 : change_flush(rq->pool);
 
 	(void)result;
 	return r ? op_fail(rq, r, "pool %s cannot be flushed: %s", rq->pool->name, vol_strerror(r)) : 0;
@@ -835,7 +851,7 @@ static int op_flush(struct vol_request *rq, struct json_object *result)
 
 static int op_checkpoint(struct vol_request *rq, struct json_object *result)
 {
-	int r = vd_checkpoint(rq->pool->engine);
+	int r = change_checkpoint(rq->pool);
 
 	(void)result;
 	return r ? op_fail(rq, r, "pool %s: checkpoint failed: %s", rq->pool->name, vol_strerror(r)) : 0;
@@ -893,33 +909,34 @@ static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 
 /* ---- dispatch ------------------------------------------------------------ */
 
-static const struct { const char *name; op_fn fn; } ops[] = {
-	{ "ping", op_ping },
-	{ "pool-info", op_pool_info },
-	{ "pool-check", op_pool_check },
-	{ "pool-dump", op_pool_dump },
-	{ "pool-add", op_pool_add },
-	{ "pool-grow", op_pool_grow },
-	{ "pool-set", op_pool_set },
-	{ "flush", op_flush },
-	{ "checkpoint", op_checkpoint },
-	{ "stop-if-unused", op_stop_if_unused },
-	{ "list", op_list },
-	{ "create", op_create },
-	{ "remove", op_remove },
-	{ "rename", op_rename },
-	{ "resize", op_resize },
-	{ "reserve", op_reserve },
-	{ "set", op_set },
-	{ "lock", op_lock },
-	{ "unlock", op_unlock },
-	{ "pointer-add", op_pointer_add },
-	{ "pointer-set", op_pointer_set },
-	{ "pointer-del", op_pointer_del },
-	{ "snapshot", op_snapshot },
-	{ "rollback", op_rollback },
-	{ "diff", op_diff },
-	{ "usage", op_usage },
+/* not_in_kernel: what it is, where only who has the pool open here can do it */
+static const struct { const char *name; op_fn fn; const char *not_in_kernel; } ops[] = {
+	{ "ping", op_ping, NULL },
+	{ "pool-info", op_pool_info, NULL },
+	{ "pool-check", op_pool_check, "a check, which would take for damage what changes meanwhile," },
+	{ "pool-dump", op_pool_dump, NULL },
+	{ "pool-add", op_pool_add, "adding members" },
+	{ "pool-grow", op_pool_grow, "growing members" },
+	{ "pool-set", op_pool_set, "changing its policy" },
+	{ "flush", op_flush, NULL },
+	{ "checkpoint", op_checkpoint, NULL },
+	{ "stop-if-unused", op_stop_if_unused, NULL },
+	{ "list", op_list, NULL },
+	{ "create", op_create, NULL },
+	{ "remove", op_remove, NULL },
+	{ "rename", op_rename, NULL },
+	{ "resize", op_resize, NULL },
+	{ "reserve", op_reserve, NULL },
+	{ "set", op_set, NULL },
+	{ "lock", op_lock, NULL },
+	{ "unlock", op_unlock, NULL },
+	{ "pointer-add", op_pointer_add, NULL },
+	{ "pointer-set", op_pointer_set, NULL },
+	{ "pointer-del", op_pointer_del, NULL },
+	{ "snapshot", op_snapshot, NULL },
+	{ "rollback", op_rollback, NULL },
+	{ "diff", op_diff, NULL },
+	{ "usage", op_usage, NULL },
 };
 
 int vol_execute(struct vol_request *rq, struct json_object **result)
@@ -933,6 +950,8 @@ int vol_execute(struct vol_request *rq, struct json_object **result)
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
 		if (strcmp(ops[i].name, name))
 			continue;
+		if (rq->pool->kernel && ops[i].not_in_kernel)
+			return op_not_in_kernel(rq, ops[i].not_in_kernel);
 		rq->result = json_object_new_object();
 		if (!rq->result)
 			return op_fail(rq, -ENOMEM, "out of memory");

@@ -35,6 +35,9 @@ int op_error(struct vol_request *rq, int r, const char *volume, const char *what
 /* The text for -ENOSPC where a volume's reservation is in the way: it "cannot be …". */
 int op_no_promise(struct vol_request *rq, const char *volume, const char *what, uint64_t wanted);
 
+/* The text for what cannot be done, or had, while the kernel has the pool open. */
+int op_not_in_kernel(struct vol_request *rq, const char *what);
+
 /* A volume's name in the request. -EINVAL: absent or breaks the rule. */
 int op_arg_volume(struct vol_request *rq, const char *key, const char **name) __must_check;
 /* The volume itself, and its record when info is not NULL. */

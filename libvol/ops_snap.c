@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Requests about snapshots and what volumes share. ops.c lists them all. */
 #include "ops.h"
+#include "change.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -96,7 +97,7 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 		}
 		if (test)
 			return 0;
-		r = vd_snapshot(rq->pool->engine, snap, n);
+		r = change_snapshot(rq->pool, snap, n);
 		if (r != -EEXIST || all_named || tries == 3)
 			break;
 	}
@@ -191,7 +192,7 @@ int op_rollback(struct vol_request *rq, struct json_object *result)
 	if (!r && info[0].family != info[1].family)
 		r = -EXDEV;
 	if (!r && !json_flag(rq->args, "test"))
-		r = vd_rollback(rq->pool->engine, id, from);
+		r = change_rollback(rq->pool, id, from);
 	if (r == -EXDEV)
 		op_fail(rq, r, "volume %s/%s cannot be rolled back to %s: that is no snapshot of it, nor of its family\n"
 			"`vdls -o name,origin %s` tells what was made from what", rq->pool->name, name, snap, rq->pool->name);

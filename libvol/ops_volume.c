@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Requests about one volume: its record, lock and open pointers. ops.c lists them all. */
 #include "ops.h"
+#include "change.h"
 
 #include <ctype.h>
 #include <fcntl.h>
@@ -26,7 +27,7 @@ static int check_writable(struct vol_request *rq, const char *name, const char *
 
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	r = (rq->pool->flags & VOL_READONLY) || info->mode >= VD_MODE_READONLY ? -EROFS : 0;
 	free(info);
 	return r ? op_error(rq, r, name, what) : 0;
@@ -50,7 +51,7 @@ int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, 
 			continue;
 		vol_holder_text(&p->who, who, sizeof(who));
 		vol_log(VOL_LOG_INFO, "volume %s/%s: the open pointer of %s is stale and is removed", rq->pool->name, name, who);
-		r = testing(rq) ? 0 : vd_volume_pointer_del(rq->pool->engine, id, le32_to_cpu(p->link));
+		r = testing(rq) ? 0 : change_pointer_del(rq->pool, id, le32_to_cpu(p->link));
 		if (r)
 			return op_error(rq, r, name, "freed of a stale open pointer");
 		memmove(&info->pointer[i], &info->pointer[i + 1], (info->npointers - i - 1) * sizeof(info->pointer[0]));
@@ -358,7 +359,7 @@ int op_no_promise(struct vol_request *rq, const char *volume, const char *what, 
 
 	if (!info)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, info);
+	change_state(rq->pool, info);
 	n = info->reservable_blocks;
 	free(info);
 	vol_format_size(wanted, 'h', true, want, sizeof(want));
@@ -376,7 +377,7 @@ static int check_reserve(struct vol_request *rq, const struct vd_volume_info *in
 
 	if (!pi)
 		return -ENOMEM;
-	vd_pool_info(rq->pool->engine, pi);
+	change_state(rq->pool, pi);
 	most = pi->reservable_blocks + own + (info ? info->unused : 0);
 	free(pi);
 	return blocks > most && (!info || blocks > info->reserved) ? -ENOSPC : 0;
@@ -395,6 +396,8 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	if (r)
 		return r;
 	if (json_get_str(rq->args, "base", &spec.base)) {
+		if (rq->pool->kernel)
+			return op_not_in_kernel(rq, "a volume on a base image");
 		r = check_base(rq, spec.name, spec.base, &base_size);
 		if (r)
 			return r;
@@ -432,7 +435,7 @@ int op_create(struct vol_request *rq, struct json_object *result)
 		if (!r && spec.reserved)
 			r = check_reserve(rq, NULL, spec.reserved);
 	} else {
-		r = vd_volume_create(rq->pool->engine, &spec, &id);
+		r = change_create(rq->pool, &spec, &id);
 		json_set_u64(result, "id", r ? 0 : id);
 	}
 	if (r == -EEXIST)
@@ -458,14 +461,14 @@ int op_remove(struct vol_request *rq, struct json_object *result)
 	if (!info)
 		return -ENOMEM;
 	r = find_mine(rq, "removed", &name, &id, info);
-	if (!r && testing(rq) && info->npointers)
+	if (!r && info->npointers)
 		r = op_error(rq, -EBUSY, name, "removed");
 	if (!r && !testing(rq)) {
 		/* Its own lock: the engine removes nothing that is locked. */
 		if ((info->flags & VD_VOL_LOCKED) && !vol_holder_stale(&info->lock))
-			r = vd_volume_unlock(rq->pool->engine, id);
+			r = change_unlock(rq->pool, id);
 		if (!r)
-			r = vd_volume_delete(rq->pool->engine, id);
+			r = change_delete(rq->pool, id);
 		if (r)
 			r = op_error(rq, r, name, "removed");
 	}
@@ -492,7 +495,7 @@ int op_rename(struct vol_request *rq, struct json_object *result)
 	if (!r && info->npointers)
 		r = op_error(rq, -EBUSY, name, "renamed");
 	if (!r) {
-		r = testing(rq) ? vd_volume_find(rq->pool->engine, to, &other) : vd_volume_rename(rq->pool->engine, id, to);
+		r = testing(rq) ? vd_volume_find(rq->pool->engine, to, &other) : change_rename(rq->pool, id, to);
 		if (testing(rq))
 			r = r == -ENOENT ? 0 : r ? r : -EEXIST;
 		if (r == -EEXIST)
@@ -543,7 +546,7 @@ int op_resize(struct vol_request *rq, struct json_object *result)
 	if (!r && size < info->size && open_for_writing(info) && !json_flag(rq->args, "force"))
 		r = op_error(rq, -EBUSY, name, "made smaller");
 	if (!r && !testing(rq) && size != info->size) {
-		r = vd_volume_resize(rq->pool->engine, id, size);
+		r = change_resize(rq->pool, id, size);
 		if (r)
 			op_error(rq, r, name, "resized");
 	}
@@ -571,7 +574,7 @@ int op_reserve(struct vol_request *rq, struct json_object *result)
 		r = arg_reserve(rq, name, info->size, &blocks);
 	if (r)
 		goto out;
-	r = testing(rq) ? check_reserve(rq, info, blocks) : vd_volume_reserve(rq->pool->engine, id, blocks);
+	r = testing(rq) ? check_reserve(rq, info, blocks) : change_reserve(rq->pool, id, blocks);
 	if (r == -ENOSPC)
 		op_no_promise(rq, name, "given that reservation", blocks << VD_BLOCK_SHIFT);
 	else if (r)
@@ -604,7 +607,7 @@ static int set_attrs(struct vol_request *rq, const char *name, uint32_t id, stru
 			json_set(attrs, key, json_object_get(v));
 		r = attrs_text(rq, attrs, text);
 		if (!r && !testing(rq)) {
-			r = vd_volume_set_attrs(rq->pool->engine, id, text);
+			r = change_set_attrs(rq->pool, id, text);
 			if (r)
 				op_error(rq, r, name, "changed");
 		}
@@ -632,8 +635,7 @@ int op_set(struct vol_request *rq, struct json_object *result)
 		if (readonly && open_for_writing(info))
 			r = op_error(rq, -EBUSY, name, "made read-only");
 		else if (!testing(rq))
-			r = vd_volume_set_flags(rq->pool->engine, id, readonly ? VD_VOL_READONLY : 0,
-						readonly ? 0 : VD_VOL_READONLY);
+			r = change_set_flags(rq->pool, id, readonly ? VD_VOL_READONLY : 0, readonly ? 0 : VD_VOL_READONLY);
 		if (r && !rq->err.text[0])
 			op_error(rq, r, name, "changed");
 	}
@@ -660,7 +662,7 @@ int op_lock(struct vol_request *rq, struct json_object *result)
 	if (!r)
 		r = find_mine(rq, "locked", &name, &id, info);
 	if (!r && !testing(rq)) {
-		r = vd_volume_lock(rq->pool->engine, id, &who);
+		r = change_lock(rq->pool, id, &who);
 		if (r == -EACCES) { /* another came between, or it is ours already */
 			int k = vd_volume_info(rq->pool->engine, id, info);
 			r = k ? op_error(rq, k, name, "locked") : op_check_lock(rq, info);
@@ -695,7 +697,7 @@ int op_unlock(struct vol_request *rq, struct json_object *result)
 		}
 	}
 	if (!r && (info->flags & VD_VOL_LOCKED) && !testing(rq)) {
-		r = vd_volume_unlock(rq->pool->engine, id);
+		r = change_unlock(rq->pool, id);
 		if (r)
 			op_error(rq, r, name, "unlocked");
 	}
@@ -754,12 +756,12 @@ int op_pointer_add(struct vol_request *rq, struct json_object *result)
 		r = pointer_fields(rq, &p);
 	if (r)
 		goto out;
-	vd_pool_info(rq->pool->engine, pi);
+	change_state(rq->pool, pi);
 	p.epoch = cpu_to_le64(pi->epoch);
 	p.mode = cpu_to_le32(!strcmp(mode, "rw"));
 	if (testing(rq))
 		goto out;
-	r = vd_volume_pointer_add(rq->pool->engine, id, &p, &link);
+	r = change_pointer_add(rq->pool, id, &p, &link);
 	if (r == -ENOSPC)
 		op_fail(rq, r, "volume %s/%s is opened %u times already, which is the most there can be", rq->pool->name, name,
 			info->npointers);
@@ -809,8 +811,7 @@ static int change_pointer(struct vol_request *rq, bool set)
 			r = op_holder(rq, &p.who);
 	}
 	if (!r && !testing(rq)) {
-		r = set ? vd_volume_pointer_set(rq->pool->engine, id, (uint32_t)link, &p) :
-			  vd_volume_pointer_del(rq->pool->engine, id, (uint32_t)link);
+		r = set ? change_pointer_set(rq->pool, id, (uint32_t)link, &p) : change_pointer_del(rq->pool, id, (uint32_t)link);
 		if (r)
 			op_error(rq, r, name, "changed");
 	}

@@ -252,6 +252,19 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	ok vdpool check p
 }
 
+@test "it is told who serves a pool, and why not the kernel" {
+	need jq
+	linkable
+	[ "$(vdpool show --reportformat json p | jq -r '.report[0].pool[0].active')" = no ]
+	VD_KERNEL=n ok vdlink -v --noudevsync p/v
+	says "not in the kernel: VD_KERNEL says so" "server of pool p started"
+	[ "$(vdpool show --reportformat json p | jq -r '.report[0].pool[0].active')" = server ]
+	[ "$(vdpool ls --noheadings -o active p | tr -d ' ')" = server ]
+	ok vdunlink --noudevsync p/v
+	ok vdlink -v p/v
+	says "not in the kernel: "
+}
+
 # ctl JSON: a request to the control socket of pool p, as any process may send it
 ctl() { python3 -c '
 import socket, sys

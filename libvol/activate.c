@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Who serves a pool's volumes on this host. activate.h tells. */
+#include "activate.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "handle.h"
+#include "json.h"
+#include "serve.h"
+
+#define TRIES 20 /* another command may open the pool between two looks */
+
+/* ---- a volume's record ----------------------------------------------------- */
+
+struct record { struct dm_volume v; bool base; unsigned found; };
+
+static int take_record(void *arg, struct json_object *o)
+{
+	struct json_object *part, *vols, *vol;
+	struct record *rec = arg;
+
+	if (!json_get(o, "part", json_type_object, &part) || !json_get(part, "volumes", json_type_array, &vols))
+		return 0;
+	for (size_t i = 0; i < json_object_array_length(vols); i++) {
+		vol = json_object_array_get_idx(vols, i);
+		if (vol_uuid_parse(json_str(vol, "uuid"), rec->v.uuid))
+			return -EPROTO;
+		rec->v.size = json_u64(vol, "size");
+		rec->v.snapshot = json_flag(vol, "snapshot");
+		rec->base |= *json_str(vol, "base");
+		rec->found++;
+	}
+	return 0;
+}
+
+/* What the device of a volume is made of; of several volumes, whether any has a base. */
+static int read_record(struct vol_pool *p, const char *const *volume, unsigned n, struct record *rec)
+{
+	struct json_object *q = json_object_new_object(), *names = json_object_new_array();
+	int r;
+
+	for (unsigned i = 0; i < n; i++)
+		json_object_array_add(names, json_object_new_string(volume[i]));
+	json_set_str(q, "op", "list");
+	json_set(q, "names", names);
+	r = vol_call(p, q, take_record, rec, NULL);
+	json_object_put(q);
+	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : rec->found == n ? 0 : -EPROTO;
+}
+
+/* ---- pools ------------------------------------------------------------------ */
+
+static const char *why_no_device(const char *pool, const char *const *volume, unsigned n)
+{
+	char path[DM_PATH];
+	const char *e = getenv("VD_KERNEL");
+
+	if (e && (*e == 'n' || *e == '0'))
+		return "VD_KERNEL says so";
+	for (unsigned i = 0; i < n; i++)
+		if (vol_dm_volume_path(pool, volume[i], path))
+			return "the names are too long for a device of the kernel";
+	return vol_dm_load() ? NULL : "dm-vd is not loaded, and cannot be";
+}
+
+/* Opens the pool here first: its owner, its members, its journal are looked at as ever,
+ * and what is wrong is told in the same words. */
+static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
+			   const char **why)
+{
+	char *member[VD_MEMBERS_MAX];
+	struct record rec = { 0 };
+	struct vol_pool *p;
+	unsigned m, k = 0;
+	int r, e;
+
+	r = vol_pool_open(pool, VOL_OFFLINE | (takeover ? VOL_TAKEOVER : 0), &p);
+	if (r)
+		return r;
+	if (n)
+		r = read_record(p, volume, n, &rec);
+	if (!r && rec.base)
+		*why = "a volume is on a base image";
+	for (m = 0; !r && !*why && m < VD_MEMBERS_MAX; m++) {
+		const char *path = vol_host_path(vol_pool_host(p), m);
+		if (!path)
+			continue;
+		if (vol_host_is_file(vol_pool_host(p), m))
+			*why = "a member is a file";
+		member[k] = strdup(path);
+		r = member[k++] ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
+	}
+	p->passed_on = !r && !*why;
+	e = vol_pool_close(p);
+	r = r ? r : e;
+	if (!r && !*why) {
+		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, k);
+		r = r == -EBUSY ? -EAGAIN : r; /* somebody was faster */
+	}
+	while (k)
+		free(member[--k]);
+	return r;
+}
+
+static bool in_kernel(const uint8_t uuid[16])
+{
+	char device[DM_PATH];
+
+	return !vol_dm_find(uuid, NULL, device);
+}
+
+int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
+		  const char **started, const char **why)
+{
+	struct timespec nap = { 0, 50000000 };
+	const char *reason = NULL;
+	bool server;
+	int r;
+
+	if (started)
+		*started = NULL;
+	if (why)
+		*why = NULL;
+	for (unsigned i = 0; !vol_serve_running(pool); i++) {
+		if (in_kernel(uuid))
+			return 0;
+		reason = why_no_device(pool, volume, n);
+		if (reason)
+			break;
+		r = start_in_kernel(pool, uuid, volume, n, takeover, &reason);
+		if (!r && reason)
+			break;
+		if (!r && started)
+			*started = "kernel";
+		if (r != -EAGAIN || vol_interrupted())
+			return r;
+		if (i == TRIES)
+			return -EBUSY;
+		nanosleep(&nap, NULL);
+	}
+	if (why)
+		*why = reason;
+	r = vol_serve_start(pool, takeover, &server);
+	if (!r && server && started)
+		*started = "server";
+	return r;
+}
+
+/* ---- volumes ---------------------------------------------------------------- */
+
+static int device_of(struct vol_pool *p, const struct link_info *l, struct record *rec)
+{
+	const char *name = l->volume;
+
+	memset(rec, 0, sizeof(*rec));
+	rec->v.pool = l->pool;
+	rec->v.name = l->volume;
+	rec->v.readonly = l->readonly;
+	memcpy(rec->v.pool_uuid, l->uuid, 16);
+	return read_record(p, &name, 1, rec);
+}
+
+int activate_volume(struct vol_pool *p, struct link_info *l)
+{
+	struct record rec;
+	int r = device_of(p, l, &rec);
+
+	if (!r && rec.base)
+		r = vol_fail(NULL, -EBUSY, "%s/%s is on a base image, which only a server can read, and pool %s is open in the kernel\n"
+			     "unlink its other volumes first ('vdlink ls %s'); or link them all with VD_KERNEL=n", l->pool, l->volume,
+			     l->pool, l->pool);
+	if (!r)
+		r = vol_dm_volume_start(&rec.v, l->device);
+	if (r)
+		return r;
+	l->size = rec.v.size;
+	memcpy(l->volume_uuid, rec.v.uuid, 16);
+	return 0;
+}
+
+int activate_refresh(struct vol_pool *p, const struct link_info *l)
+{
+	struct record rec;
+	int r = device_of(p, l, &rec);
+
+	return r ? r : vol_dm_volume_resize(&rec.v);
+}

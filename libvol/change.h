@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the requests change in a pool.  Where this process has the pool open these are the
+ * engine's calls of the same name (vd.h).  Where the kernel has it open they are messages
+ * to its device, which do and answer the same (dm-target/message.c); what the process sees
+ * of the pool is then a reader's view, which the next request makes anew.
+ */
+#ifndef VOL_CHANGE_H
+#define VOL_CHANGE_H
+
+#include "handle.h"
+
+/* As vd_pool_info(); the mode is the owner's. */
+void change_state(struct vol_pool *p, struct vd_pool_info *info);
+int change_flush(struct vol_pool *p) __must_check;
+int change_checkpoint(struct vol_pool *p) __must_check;
+int change_create(struct vol_pool *p, const struct vd_volume_spec *spec, uint32_t *id) __must_check;
+int change_delete(struct vol_pool *p, uint32_t id) __must_check;
+int change_rename(struct vol_pool *p, uint32_t id, const char *name) __must_check;
+int change_resize(struct vol_pool *p, uint32_t id, uint64_t size) __must_check;
+int change_reserve(struct vol_pool *p, uint32_t id, uint64_t blocks) __must_check;
+int change_set_flags(struct vol_pool *p, uint32_t id, uint32_t set, uint32_t clear) __must_check;
+int change_set_attrs(struct vol_pool *p, uint32_t id, const char *attrs) __must_check;
+int change_lock(struct vol_pool *p, uint32_t id, const struct vd_disk_holder *who) __must_check;
+int change_unlock(struct vol_pool *p, uint32_t id) __must_check;
+int change_pointer_add(struct vol_pool *p, uint32_t id, const struct vd_disk_pointer *ptr, uint32_t *link) __must_check;
+int change_pointer_set(struct vol_pool *p, uint32_t id, uint32_t link, const struct vd_disk_pointer *ptr) __must_check;
+int change_pointer_del(struct vol_pool *p, uint32_t id, uint32_t link) __must_check;
+int change_snapshot(struct vol_pool *p, struct vd_snap *snap, unsigned n) __must_check;
+int change_rollback(struct vol_pool *p, uint32_t id, uint32_t snap) __must_check;
+
+#endif

@@ -1,0 +1,436 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* The kernel's device-mapper.  Names and waits are in dm.h. */
+#include "dm.h"
+
+#include <libdevmapper.h>
+#include <pthread.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "device.h"
+
+#define UDEV_MS 30000u     /* for udev to do its part */
+#define POOL_SECTORS 1024u /* means nothing */
+#define PREFIX "VD-"
+
+extern char **environ;
+
+/* What libdevmapper said last: the reason, where the errno tells little. */
+static _Thread_local char said[256];
+
+__attribute__((format(printf, 5, 6)))
+static void on_log(int level, const char *file, int line, int dm_errno_or_class, const char *fmt, ...)
+{
+	va_list ap;
+
+	(void)file, (void)line, (void)dm_errno_or_class;
+	if ((level & 7) > 3) /* LOG_ERR of syslog(3) */
+		return;
+	va_start(ap, fmt);
+	vsnprintf(said, sizeof(said), fmt, ap);
+	va_end(ap);
+}
+
+static void init(void)
+{
+	dm_log_with_errno_init(on_log);
+}
+
+static void once(void)
+{
+	static pthread_once_t done = PTHREAD_ONCE_INIT;
+
+	pthread_once(&done, init);
+	said[0] = 0;
+}
+
+void vol_dm_no_udev_sync(void)
+{
+	once();
+	dm_udev_set_sync_support(0);
+	dm_udev_set_checking(0);
+}
+
+bool vol_dm_present(void)
+{
+	return !access("/sys/module/dm_vd", F_OK);
+}
+
+bool vol_dm_load(void)
+{
+	char *argv[] = { "modprobe", "-q", "dm-vd", NULL }, dir[128];
+	struct utsname u;
+	pid_t pid;
+
+	if (vol_dm_present())
+		return true;
+	/* A machine without modules, a container: not worth a process. */
+	if (geteuid() || uname(&u))
+		return false;
+	snprintf(dir, sizeof(dir), "/lib/modules/%s/modules.dep", u.release);
+	if (access(dir, R_OK) || posix_spawnp(&pid, "modprobe", NULL, NULL, argv, environ))
+		return false;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return vol_dm_present();
+}
+
+/* ---- names ---------------------------------------------------------------- */
+
+/* Hyphens doubled; how many bytes it takes, which may be more than there are. */
+static size_t mangle(char *to, size_t size, const char *name)
+{
+	size_t n = 0;
+
+	for (; *name; name++)
+		for (int k = *name == '-' ? 2 : 1; k; k--, n++)
+			if (n < size)
+				to[n] = *name;
+	return n;
+}
+
+static int dm_name(const char *first, const char *second, bool hidden, char name[DM_PATH])
+{
+	size_t room = DM_PATH - sizeof("/dev/mapper/"), n = 0;
+
+	if (hidden)
+		n += (size_t)snprintf(name, DM_PATH, "vd-");
+	n += mangle(name + n, room - n, first);
+	if (n < room)
+		name[n] = '-';
+	n++;
+	if (n < room)
+		n += mangle(name + n, room - n, second);
+	if (n > room)
+		return vol_fail(NULL, -ENAMETOOLONG, "%s/%s: the names together are longer than a device of the kernel may be called (%zu bytes)",
+				first, second, room);
+	name[n] = 0;
+	return 0;
+}
+
+int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH])
+{
+	char name[DM_PATH];
+	int r = dm_name(pool, volume, false, name);
+
+	if (!r)
+		snprintf(path, DM_PATH, "/dev/mapper/%.*s", (int)(DM_PATH - sizeof("/dev/mapper/")), name);
+	return r;
+}
+
+static void dm_uuid(const uint8_t pool[16], const uint8_t *volume, char uuid[128])
+{
+	char p[VOL_UUID_TEXT], v[VOL_UUID_TEXT] = "pool";
+
+	vol_uuid_text(pool, p);
+	if (volume)
+		vol_uuid_text(volume, v);
+	snprintf(uuid, 128, PREFIX "%s-%s", p, v);
+}
+
+/* ---- tasks ---------------------------------------------------------------- */
+
+static struct dm_task *task(int type, const uint8_t pool[16], const uint8_t *volume)
+{
+	struct dm_task *t;
+	char uuid[128];
+
+	once();
+	t = dm_task_create(type);
+	dm_uuid(pool, volume, uuid);
+	if (t && (type == DM_DEVICE_CREATE || dm_task_set_uuid(t, uuid)))
+		return t;
+	if (t)
+		dm_task_destroy(t);
+	return NULL;
+}
+
+static int run(struct dm_task *t)
+{
+	int e;
+
+	if (dm_task_run(t))
+		return 0;
+	e = dm_task_get_errno(t);
+	return e > 0 ? -e : -EIO;
+}
+
+/* libdevmapper's own wait has no end. */
+static void wait_for_udev(uint32_t cookie)
+{
+	struct timespec nap = { 0, 5000000 };
+	int ready = 1;
+
+	for (unsigned ms = 0; ms < UDEV_MS && !vol_interrupted(); ms += 5) {
+		if (!dm_udev_wait_immediate(cookie, &ready) || ready)
+			return;
+		nanosleep(&nap, NULL);
+	}
+	vol_log(VOL_LOG_WARN, "udev has not finished with a device after %u s; its names in /dev may come later", UDEV_MS / 1000);
+	dm_udev_complete(cookie); /* the semaphore does not outlive us */
+	(void)dm_udev_wait_immediate(cookie, &ready);
+}
+
+/* Runs one that changes names in /dev; on return they are there, or gone. */
+static int run_synced(struct dm_task *t, uint16_t flags)
+{
+	uint32_t cookie = 0;
+	int r;
+
+	if (!dm_task_set_cookie(t, &cookie, flags))
+		return -EIO;
+	r = run(t);
+	if (cookie)
+		wait_for_udev(cookie);
+	dm_task_update_nodes();
+	return r;
+}
+
+static int info(const uint8_t pool[16], const uint8_t *volume, struct dm_info *di, char path[DM_PATH])
+{
+	struct dm_task *t = task(DM_DEVICE_INFO, pool, volume);
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = run(t);
+	if (!r && (!dm_task_get_info(t, di) || !di->exists))
+		r = -ENOENT;
+	if (!r && path)
+		snprintf(path, DM_PATH, "/dev/mapper/%s", dm_task_get_name(t));
+	dm_task_destroy(t);
+	return r == -ENXIO ? -ENOENT : r;
+}
+
+int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH])
+{
+	struct dm_info di;
+
+	return vol_dm_present() ? info(pool, volume, &di, path) : -ENOENT;
+}
+
+/* ---- devices -------------------------------------------------------------- */
+
+struct device {
+	const uint8_t *pool, *volume;
+	char *name;          /* NULL: there is one, and this is its next table */
+	const char *target, *params;
+	uint64_t sectors;
+	bool readonly;
+	uint16_t flags;      /* of the cookie */
+};
+
+/* A device with its table, live; or not there at all. */
+static int start(const struct device *d)
+{
+	struct dm_task *t = task(d->name ? DM_DEVICE_CREATE : DM_DEVICE_RELOAD, d->pool, d->volume);
+	char uuid[128];
+	int r = -ENOMEM;
+
+	if (!t)
+		return r;
+	dm_uuid(d->pool, d->volume, uuid);
+	if ((d->name && (!dm_task_set_name(t, d->name) || !dm_task_set_uuid(t, uuid))) ||
+	    !dm_task_add_target(t, 0, d->sectors, d->target, d->params) || (d->readonly && !dm_task_set_ro(t)) ||
+	    (d->name && !dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME)))
+		goto out;
+	/* Creating one with a table makes it, loads it and resumes it; and takes it away again when that fails. */
+	r = d->name ? run_synced(t, d->flags) : run(t);
+	if (!r && !d->name) {
+		dm_task_destroy(t);
+		t = task(DM_DEVICE_RESUME, d->pool, d->volume);
+		r = t ? run_synced(t, d->flags) : -ENOMEM;
+	}
+out:
+	if (t)
+		dm_task_destroy(t);
+	return r;
+}
+
+static int stop(const uint8_t pool[16], const uint8_t *volume)
+{
+	struct dm_task *t = task(DM_DEVICE_REMOVE, pool, volume);
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	dm_task_retry_remove(t); /* udev may be looking at it just now */
+	r = run_synced(t, 0);
+	dm_task_destroy(t);
+	return r == -ENXIO ? 0 : r;
+}
+
+static void hex(const uint8_t id[16], char text[33])
+{
+	for (unsigned i = 0; i < 16; i++)
+		sprintf(text + 2 * i, "%02x", id[i]);
+}
+
+int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n)
+{
+	char dev[DM_PATH], host[33], boot[33], *params = NULL;
+	struct device d = { .pool = uuid, .name = dev, .target = "vd-pool", .sectors = POOL_SECTORS,
+		.flags = DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG | DM_UDEV_DISABLE_OTHER_RULES_FLAG };
+	struct vd_disk_holder self;
+	struct stat st;
+	size_t size;
+	FILE *f;
+	int r = dm_name(name, "pool", true, dev);
+
+	if (r)
+		return r;
+	f = open_memstream(&params, &size);
+	if (!f)
+		return -ENOMEM;
+	fprintf(f, "%u", n);
+	/* By number: a path may have a space in it. */
+	for (unsigned i = 0; i < n && !r; i++) {
+		if (stat(member[i], &st))
+			r = vol_fail(NULL, -errno, "pool %s: its member %s: %s", name, member[i], vol_strerror(-errno));
+		else
+			fprintf(f, " %u:%u", major(st.st_rdev), minor(st.st_rdev));
+	}
+	vol_holder_self(&self, NULL);
+	hex(self.host, host);
+	hex(self.boot, boot);
+	fprintf(f, " 4 host %s boot %s", host, boot);
+	if (fclose(f))
+		r = -ENOMEM;
+	d.params = params;
+	if (!r) {
+		r = start(&d);
+		if (r)
+			vol_fail(NULL, r, "pool %s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more", name,
+				 r == -EBUSY ? "a member is in use" : *said ? said : vol_strerror(r));
+	}
+	free(params);
+	return r;
+}
+
+int vol_dm_pool_stop(const uint8_t uuid[16])
+{
+	struct dm_info di;
+	int r = info(uuid, NULL, &di, NULL);
+
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	return di.open_count ? -EBUSY : stop(uuid, NULL);
+}
+
+static int pool_status(const uint8_t uuid[16], char *buf, size_t size)
+{
+	struct dm_task *t = task(DM_DEVICE_STATUS, uuid, NULL);
+	char *target = NULL, *params = NULL;
+	uint64_t at, length;
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = run(t);
+	if (!r) {
+		dm_get_next_target(t, NULL, &at, &length, &target, &params);
+		if (target && !strcmp(target, "vd-pool"))
+			snprintf(buf, size, "%s", params);
+		else
+			r = -ENOENT;
+	}
+	dm_task_destroy(t);
+	return r == -ENXIO ? -ENOENT : r;
+}
+
+int vol_dm_pool_mode(const uint8_t uuid[16], enum vd_pool_mode *mode)
+{
+	char text[1024], word[32] = "";
+	int r = pool_status(uuid, text, sizeof(text));
+
+	if (r)
+		return r;
+	if (!strncmp(text, "Fail", 4)) {
+		*mode = VD_MODE_FAILED;
+		return 0;
+	}
+	if (sscanf(text, "%*s %*s %*s %*s %31s", word) != 1)
+		return -EPROTO;
+	*mode = !strcmp(word, "rw") ? VD_MODE_RW : !strcmp(word, "out_of_data_space") ? VD_MODE_OUT_OF_SPACE : VD_MODE_READONLY;
+	return 0;
+}
+
+static int volume_table(const struct dm_volume *v, char *name)
+{
+	char params[VOL_NAME_SIZE + 32];
+	struct device d = { .pool = v->pool_uuid, .volume = v->uuid, .name = name, .target = "vd-volume", .params = params,
+		.sectors = v->size >> 9, .readonly = v->readonly,
+		/* To our rules: no by-uuid and by-label for it. */
+		.flags = v->snapshot ? DM_SUBSYSTEM_UDEV_FLAG0 : 0 };
+	struct dm_info di;
+	int r = info(v->pool_uuid, NULL, &di, NULL);
+
+	if (r)
+		return r;
+	snprintf(params, sizeof(params), "%u:%u %s", di.major, di.minor, v->name);
+	return start(&d);
+}
+
+int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH])
+{
+	char name[DM_PATH];
+	int r = dm_name(v->pool, v->name, false, name);
+
+	if (r)
+		return r;
+	r = volume_table(v, name);
+	if (r)
+		return vol_fail(NULL, r, "%s/%s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
+				*said ? said : vol_strerror(r));
+	return vol_dm_volume_path(v->pool, v->name, path);
+}
+
+int vol_dm_volume_resize(const struct dm_volume *v)
+{
+	int r = volume_table(v, NULL);
+
+	return r ? vol_fail(NULL, r, "%s/%s does not take its new size: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
+			    *said ? said : vol_strerror(r)) : 0;
+}
+
+int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
+{
+	char path[DM_PATH], who[512] = "";
+	struct dm_info di;
+	int r = info(pool, uuid, &di, path);
+
+	if (r)
+		return r == -ENOENT ? 0 : vol_fail(NULL, r, "its device cannot be looked at: %s", vol_strerror(r));
+	if (di.open_count)
+		device_users(path, who, sizeof(who));
+	r = *who ? -EBUSY : stop(pool, uuid);
+	if (r == -EBUSY)
+		return vol_fail(NULL, r, "%s is in use%s%s%s", path, *who ? " by " : "", who,
+				*who ? "" : "; see 'lsblk' for what is on it");
+	return r ? vol_fail(NULL, r, "%s cannot be removed: %s", path, *said ? said : vol_strerror(r)) : 0;
+}
+
+int vol_dm_message(const uint8_t uuid[16], const char *text, char *answer, size_t size)
+{
+	struct dm_task *t = task(DM_DEVICE_TARGET_MSG, uuid, NULL);
+	const char *got;
+	int r = -ENOMEM;
+
+	if (t && dm_task_set_sector(t, 0) && dm_task_set_message(t, text)) {
+		r = run(t);
+		got = r ? NULL : dm_task_get_message_response(t);
+		if (!r && answer)
+			snprintf(answer, size, "%s", got ? got : "");
+	}
+	if (t)
+		dm_task_destroy(t);
+	return r;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The kernel's device-mapper, the only file that calls libdevmapper.
+ *
+ * A pool that the kernel has open is a device of the target vd-pool, with the UUID
+ * VD-POOLUUID-pool and the name vd-POOL-pool; it holds no data, and udev's rules leave
+ * it alone.  A volume there is a vd-volume: VD-POOLUUID-VOLUMEUUID, POOL-VOLUME.  In
+ * these names a hyphen of the pool or volume is doubled, as LVM does it: so no two
+ * volumes can have the same.
+ *
+ * What udev does about a device is waited for, some seconds at most (a cookie), so that
+ * the names in /dev are there, or gone, when a call returns.
+ *
+ * Texts are in vol_error(NULL) unless a call takes an errbuf.
+ */
+#ifndef VOL_DM_H
+#define VOL_DM_H
+
+#include "host.h"
+
+#define DM_PATH 128 /* "/dev/mapper/POOL-VOLUME", as long as an open pointer can have it */
+
+/* Udev is not waited for from now on, and nodes in /dev/mapper are made here. */
+void vol_dm_no_udev_sync(void);
+
+/* Whether dm-vd is loaded: if not, the kernel has no pool. Costs one look at a file. */
+bool vol_dm_present(void);
+/* The same, after having tried to load it. */
+bool vol_dm_load(void);
+
+/* The name of a volume's device; -ENAMETOOLONG: cannot be had, the names are too long. */
+int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH]) __must_check;
+/* Whether there is such a device, and its path. `volume` NULL: the pool's. -ENOENT. */
+int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH]) __must_check;
+
+/* Members are block devices.  -EBUSY: one is in use. */
+int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n) __must_check;
+/* -EBUSY: it has volumes. */
+int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
+int vol_dm_pool_mode(const uint8_t uuid[16], enum vd_pool_mode *mode) __must_check;
+
+struct dm_volume {
+	const char *pool, *name;
+	uint8_t pool_uuid[16], uuid[16];
+	uint64_t size;      /* bytes */
+	bool readonly, snapshot;
+};
+int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH]) __must_check;
+/* It takes the size that v says. */
+int vol_dm_volume_resize(const struct dm_volume *v) __must_check;
+/* -EBUSY: open (text: by whom). */
+int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16]) __must_check;
+
+/* Sends a message to the pool's device; answer (may be NULL) gets what it says.  No text:
+ * a negative errno is the engine's. */
+int vol_dm_message(const uint8_t uuid[16], const char *text, char *answer, size_t size) __must_check;
+
+#endif
