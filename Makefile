@@ -281,7 +281,7 @@ lab-deps: deps
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEB_LAB) $(DEB_UML)
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
-check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats
+check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
@@ -293,6 +293,9 @@ demo: deps
 
 # ---- install ---------------------------------------------------------------
 
+# Between device-mapper's own two, which Debian has moved from 10 and 13 to 55 and 60.
+DM_RULES ?= $(if $(wildcard /lib/udev/rules.d/55-dm.rules /usr/lib/udev/rules.d/55-dm.rules),56,11)-dm-vd.rules
+rules_name = $$(basename $(1) | sed 's/^11-dm-vd.rules$$/$(DM_RULES)/')
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBDIR) $(DESTDIR)$(NBDKIT_PLUGINDIR) $(DESTDIR)$(PREFIX)/include/vd \
 		$(DESTDIR)$(SYSCONFDIR)/vd
@@ -304,10 +307,11 @@ install: all
 	install -m 755 $(patsubst %,$(B)/%.so,$(PLUGINS)) $(DESTDIR)$(NBDKIT_PLUGINDIR)
 	@for m in $(wildcard man/*.[1-8]); do s=$${m##*.}; \
 		install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
-	@for r in $(wildcard udev-rules/*.rules); do install -D -m 644 $$r $(DESTDIR)$(PREFIX)/lib/udev/rules.d/$${r##*/}; done
+	@for r in $(wildcard udev-rules/*.rules); do install -D -m 644 $$r $(DESTDIR)$(PREFIX)/lib/udev/rules.d/$(call rules_name,$$r); done
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(CMDS)) $(DESTDIR)$(LIBDIR)/libvol.so.1 $(DESTDIR)$(LIBDIR)/libvol.so \
 		$(DESTDIR)$(LIBDIR)/libvol.a $(DESTDIR)$(PREFIX)/include/vd/vol.h \
+		$(addprefix $(DESTDIR)$(PREFIX)/lib/udev/rules.d/,$(DM_RULES) $(filter-out 11-dm-vd.rules,$(notdir $(wildcard udev-rules/*.rules)))) \
 		$(patsubst %,$(DESTDIR)$(NBDKIT_PLUGINDIR)/%.so,$(PLUGINS)) \
 		$(foreach m,$(wildcard man/*.[1-8]),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m)))
 

@@ -28,12 +28,13 @@ static int begin(struct message *m, const char *fmt, ...)
 	return 0;
 }
 
-/* " KEY=VALUE", where blanks are part of the value. */
+/* " KEY=VALUE", where blanks are part of the value; to the kernel byte 0xa0 is one, which
+ * UTF-8 has inside of letters. */
 static void add(struct message *m, const char *key, const char *value, size_t size)
 {
 	fprintf(m->f, " %s=", key);
 	for (size_t i = 0; i < size && value[i]; i++)
-		fprintf(m->f, strchr(" \t\n\v\f\r\\", value[i]) ? "\\%c" : "%c", value[i]);
+		fprintf(m->f, strchr(" \t\n\v\f\r\\\xa0", value[i]) ? "\\%c" : "%c", value[i]);
 }
 
 static void add_holder(struct message *m, const struct vd_disk_holder *who)

@@ -18,6 +18,7 @@
 #include "device.h"
 
 #define UDEV_MS 30000u     /* for udev to do its part */
+#define PROBE_MS 2000u     /* for udev to look at a device */
 #define POOL_SECTORS 1024u /* means nothing */
 #define PREFIX "VD-"
 
@@ -404,9 +405,15 @@ int vol_dm_volume_resize(const struct dm_volume *v)
 int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 {
 	char path[DM_PATH], who[512] = "";
+	struct timespec nap = { 0, 20000000 };
 	struct dm_info di;
 	int r = info(pool, uuid, &di, path);
 
+	/* It may be udev that has it open, for a moment. */
+	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
+		nanosleep(&nap, NULL);
+		r = info(pool, uuid, &di, path);
+	}
 	if (r)
 		return r == -ENOENT ? 0 : vol_fail(NULL, r, "its device cannot be looked at: %s", vol_strerror(r));
 	if (di.open_count)

@@ -358,7 +358,9 @@ static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 	if (!readonly)
 		r = check_owner(p);
 	if (!r)
-		r = open_engine(p, beside ? VD_OPEN_READONLY | VD_OPEN_NO_REPLAY : readonly ? VD_OPEN_READONLY :
+		/* Of an owner that writes no more the journal is part of what there is. */
+		r = open_engine(p, beside && !(p->kernel && p->kernel_mode >= VD_MODE_READONLY) ?
+				   VD_OPEN_READONLY | VD_OPEN_NO_REPLAY : readonly ? VD_OPEN_READONLY :
 				   (p->flags & VOL_REPAIR ? VD_OPEN_REPAIR : 0) | (p->flags & VOL_ACCEPT ? VD_OPEN_ACCEPT : 0));
 	if (!r && !readonly) {
 		r = vol_host_start_worker(p->host, p->engine);

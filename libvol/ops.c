@@ -77,7 +77,10 @@ static const char *read_only_why(struct vol_request *rq)
 	if (!info)
 		return why;
 	change_state(rq->pool, info);
-	if (info->mode == VD_MODE_FAILED)
+	if (info->mode == VD_MODE_FAILED && rq->pool->kernel)
+		why = "a metadata write failed, and the kernel takes nothing any more\n"
+		      "unmount its volumes, 'dmsetup remove' their devices and then the pool's, and 'vdlink --restore'";
+	else if (info->mode == VD_MODE_FAILED)
 		why = "a metadata write failed, and nothing is taken any more until it is opened again";
 	else if (info->nmissing)
 		why = "members are missing; `vdpool show` tells which";
