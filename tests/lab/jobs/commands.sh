@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# The commands on a pool in the kernel, from its making to its check; with udev's rules
+# where Debian has them.  The module is loaded when the first volume is linked.
+. /vd/tests/lab/jobs/common.sh
+cp /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
+cp /vd/udev-rules/11-dm-vd.rules /etc/udev/rules.d/56-dm-vd.rules
+udevadm control --reload
+echo "install dm-vd insmod $VD_MODULE" >/etc/modprobe.d/vd.conf
+[ -e "/lib/modules/$(uname -r)/modules.dep" ] || insmod "$VD_MODULE" # User-Mode Linux
+
+step() { echo "== $*"; }
+# fails CODE TEXT COMMAND...: it does, and says so
+fails()
+{
+	local code=$1 text=$2 said rc=0
+	shift 2
+	said=$("$@" 2>&1) || rc=$?
+	[ $rc = "$code" ] && grep -qF -- "$text" <<<"$said" || { echo "$* gave $rc and said: $said"; return 1; }
+}
+shows() { vdpool show --reportformat json p-1 | jq -r ".report[0].pool[0].$1"; }
+active() { [ "$(shows active)" = "$1" ] || { echo "active: $(shows active), wanted $1"; return 1; }; }
+uuid_of() { vdls --reportformat json -o name,uuid p-1 | jq -r ".report[0].volume[] | select(.name == \"$1\").uuid"; }
+
+sum_tree() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum); }
+
+step make a pool, a volume
+# shellcheck disable=SC2086 # one word a disk
+vdpool create -q p-1 $DISKS
+vdcreate -q -L 256M p-1/web
+active no
+
+step link it, here
+vdlink -v p-1/web
+active kernel
+pool=$(shows uuid)
+vdpool show p-1 | grep -F "has it open, as /dev/mapper/vd-p--1-pool"
+[ "$(cat /sys/block/dm-*/dm/uuid | sort)" = "$(printf '%s\n' "VD-$pool-$(uuid_of web)" "VD-$pool-pool" | sort)" ]
+[ -b /dev/vdisk/p-1/web ] && [ "$(readlink -f /dev/vdisk/p-1/web)" = "$(readlink -f /dev/mapper/p--1-web)" ]
+udevadm info -q property /dev/mapper/p--1-web | grep -x 'VD_VOLUME=web'
+udevadm info -q property /dev/mapper/vd-p--1-pool | grep -x 'DM_UDEV_DISABLE_OTHER_RULES_FLAG=1'
+fails 4 "linked already" vdlink p-1/web
+(nbdkit -f -U - /vd/build/nbdkit-vd-plugin.so pool=p-1 --run true 2>&1 || true) | grep -F "open in the kernel"
+
+step a file system, a snapshot of it
+mkfs.ext4 -q /dev/vdisk/p-1/web
+udevadm settle
+fs=$(blkid -o value -s UUID /dev/vdisk/p-1/web)
+[ "$(readlink -f "/dev/disk/by-uuid/$fs")" = "$(readlink -f /dev/vdisk/p-1/web)" ]
+mkdir -p /tmp/a /tmp/b
+mount /dev/vdisk/p-1/web /tmp/a
+cp -r /usr/bin /tmp/a/bin
+sync
+sum_tree /tmp/a >/tmp/before
+vdsnap -q -n monday p-1/web
+rm -r /tmp/a/bin/[a-m]*
+cp -r /usr/sbin /tmp/a/sbin
+vdlink -q p-1/monday
+mount /dev/vdisk/p-1/monday /tmp/b
+sum_tree /tmp/b | cmp - /tmp/before
+udevadm settle
+[ "$(readlink -f "/dev/disk/by-uuid/$fs")" = "$(readlink -f /dev/vdisk/p-1/web)" ]
+udevadm info -q property /dev/vdisk/p-1/monday | grep -x 'ID_FS_TYPE=ext4'
+
+step records change by messages, while it is in use
+vdcreate -q -L 64M --attr 'owner=the office à côté' --attr 'back=a\b' p-1/spare
+[ "$(vdls --reportformat json -o name,attrs p-1 | jq -r '.report[0].volume[] | select(.name == "spare").attrs | .owner + "," + .back')" = 'the office à côté,a\b' ]
+vdrename -q p-1/spare other
+vdresize -q -L 128M p-1/other
+vdpool set -q --readonly y p-1/other
+fails 4 "" vdrename p-1/web x
+fails 4 "" vdrm -y p-1/web
+vdsnap -q p-1/web p-1/other
+[ "$(vdls --noheadings -o name p-1 | wc -l)" = 5 ]
+vddiff p-1/monday p-1/web >/dev/null
+vdrm -q -y p-1/other
+fails 4 "unlink its volumes" vdpool check p-1
+fails 4 "unlink its volumes" vdpool set --policy error p-1
+vdls p-1
+vdlink ls
+
+step grow a mounted volume
+vdresize -q -L 512M p-1/web
+vdlink -q --refresh p-1/web
+[ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
+resize2fs /dev/vdisk/p-1/web 2>/dev/null
+
+step unlink, in use and not
+exec 9</tmp/a/bin
+fails 4 "" vdunlink p-1/web
+exec 9<&-
+umount /tmp/b
+vdunlink -q p-1/monday
+[ ! -e /dev/vdisk/p-1/monday ]
+active kernel
+sum_tree /tmp/a >/tmp/last
+vdunlink -q p-1/web
+[ ! -e /dev/vdisk ] || [ -z "$(ls -A /dev/vdisk)" ]
+[ -z "$(dmsetup ls | grep -v '^No devices')" ]
+active no
+vdpool check p-1
+
+step a link that is down, and is made again
+vdlink -q -m /tmp/a p-1/web
+umount /tmp/a
+dmsetup remove --retry p--1-web
+vdlink ls --noheadings -o state p-1 | grep -w down
+vdlink -q --restore p-1
+mountpoint -q /tmp/a
+sum_tree /tmp/a | cmp - /tmp/last
+vdunlink -q p-1/web
+
+step without udev
+vdlink -q --noudevsync p-1/web
+[ -b /dev/vdisk/p-1/web ]
+vdunlink -q --noudevsync p-1/web
+udevadm settle
+
+step a base image is for a server to read
+if modprobe -q loop && modprobe -q fuse; then
+	yes base | head -c 1M >/tmp/base || true
+	vdcreate -q --base /tmp/base p-1/based
+	vdlink -q p-1/web
+	fails 4 "base image" vdlink p-1/based
+	fails 4 "base image" vdcreate --base /tmp/base p-1/more
+	vdunlink -q p-1/web
+	vdlink -v p-1/based 2>&1 | grep -F "on a base image"
+	active server
+	cmp /tmp/base /dev/vdisk/p-1/based
+	step the server reads what the kernel wrote, and writes what it reads
+	vdlink -q p-1/web
+	mount /dev/vdisk/p-1/web /tmp/a
+	sum_tree /tmp/a | cmp - /tmp/last
+	echo "by the server" >/tmp/a/note
+	umount /tmp/a
+	vdunlink -q p-1/web p-1/based
+	vdlink -q -r -m /tmp/a p-1/web
+	active kernel
+	[ "$(cat /tmp/a/note)" = "by the server" ]
+	if touch /tmp/a/x 2>/dev/null; then echo "a read-only link was written"; exit 1; fi
+	vdunlink -q p-1/web
+fi
+
+vdlink -q p-1/web
+fsck.ext4 -fn /dev/vdisk/p-1/web
+sha256sum </dev/vdisk/p-1/web >/job/sum.web
+vdunlink -q p-1/web
+vdpool check p-1
+[ -z "$(dmsetup ls | grep -v '^No devices')" ]
+rmmod dm-vd
+quiet
