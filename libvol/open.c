@@ -537,10 +537,10 @@ static int find_in_kernel(struct vol_pool *p)
 	if (r)
 		return r == -ENOENT ? r : vol_fail(NULL, r, "pool %s: whether the kernel has it open cannot be found out: %s", p->name,
 						   vol_strerror(r));
+	p->kernel = true;
 	if (p->flags & VOL_OFFLINE)
 		return vol_fail(NULL, -EBUSY, "pool %s is open in the kernel, as %s\n"
 				"unlink its volumes first ('vdlink ls %s' lists them); then it is free", p->name, device, p->name);
-	p->kernel = true;
 	return 0;
 }
 
@@ -601,8 +601,8 @@ int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
 		if ((r != -EBUSY && r != -EAGAIN) || (flags & VOL_NO_WAIT) || vol_interrupted() ||
 		    now_ms() - start >= WAIT_MS)
 			break;
-		if (p->have_owner && r == -EBUSY)
-			break; /* another host's: waiting is no use */
+		if ((p->have_owner || p->kernel) && r == -EBUSY)
+			break; /* another host's, or the kernel's: waiting is no use */
 		sleep_ms(nap);
 		nap = vd_min(2 * nap, 100u);
 	}

@@ -3,8 +3,9 @@
  * libvol: pools, volumes, snapshots.
  *
  * A pool has one owner at a time.  While a server owns it, vol_pool_open()
- * connects to that server's control socket; else it opens the members in this
- * process.  The caller sees no difference: both take the same requests.
+ * connects to that server's control socket; while the kernel does, requests are done by
+ * messages to its device; else it opens the members in this process.  The caller sees no
+ * difference: all take the same requests.
  *
  * Every call answers 0 or a negative errno; outputs are untouched on failure.
  * vol_error() then has one or two lines that name the object, what was wanted,
@@ -110,7 +111,7 @@ void vol_found_free(struct vol_found *list, size_t n);
 enum vol_open_flags {
 	VOL_READONLY = 1, /* nothing is written; several readers may be in at once.  Beside an
 	                   * owner that has no socket: the last checkpoint is seen */
-	VOL_OFFLINE = 2,  /* not through a server: -EBUSY when one owns the pool.  What a server itself uses */
+	VOL_OFFLINE = 2,  /* not through a server or the kernel: -EBUSY when one owns the pool.  What a server itself uses */
 	VOL_TAKEOVER = 4, /* also when the owner record says that another host has it in use */
 	VOL_REPAIR = 16,  /* for writing although it is damaged: to remove what is lost, and to check */
 	VOL_ACCEPT = 32,  /* for writing although the newest superblock is lost: to check what is there instead */

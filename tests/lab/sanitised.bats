@@ -23,3 +23,7 @@ load helper
 	guest san edges -t 560
 	same_here
 }
+
+@test "sanitised: the commands make, link, snapshot, change and unlink in the kernel" {
+	commands san -t 560
+}

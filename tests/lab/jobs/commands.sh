@@ -147,5 +147,4 @@ sha256sum </dev/vdisk/p-1/web >/job/sum.web
 vdunlink -q p-1/web
 vdpool check p-1
 [ -z "$(dmsetup ls | grep -v '^No devices')" ]
-rmmod dm-vd
-quiet
+nothing_left

@@ -21,6 +21,11 @@ all_down()
 	local v
 	for v; do dmsetup remove --retry "$v"; done
 	dmsetup remove --retry pool
+	nothing_left
+}
+
+nothing_left()
+{
 	if [ -e /sys/kernel/debug/kmemleak ]; then
 		sleep 6 # what was allocated lately is passed over
 		echo scan >/sys/kernel/debug/kmemleak
