@@ -37,9 +37,21 @@ nothing_left()
 }
 
 # Nothing was complained of: warnings, lock order, sleeping in atomic context, bad memory.
-quiet()
+sound() { ! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'; }
+# And nothing failed, either.
+quiet() { sound && ! dmesg | grep -E 'device-mapper: vd: pool .*error'; }
+
+# fails COMMAND...: as it must
+fails() { if "$@" >/dev/null 2>&1; then echo "$* should have failed"; return 1; fi; }
+# until_ok SECONDS COMMAND...
+until_ok()
 {
-	! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function|device-mapper: vd: pool .*error'
+	local i n=$1
+	shift
+	for ((i = 0; i < n * 5; i++)); do ! "$@" || return 0; sleep 0.2; done
+	echo "never: $*"
+	dmsetup status pool
+	return 1
 }
 
 # Contents of devices, for who reads the same with another engine
