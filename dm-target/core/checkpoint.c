@@ -682,7 +682,7 @@ static int make_room(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn eno
 		r = settle(pool);
 		room = !r && enough(pool, vol);
 	} while (!r && !room && (vd_atomic_read(&pool->volumes->dying) ||
-				 (vol && vd_atomic_read(&vol->promise.left) > vd_atomic_read(&vol->promise.begun) && tries && --tries)));
+				 (vol && vd_promise_open(&vol->promise) > 0 && tries && --tries)));
 	if (!r && !room && pool->host.grow && pool->host.grow(pool->host.ctx))
 		room = enough(pool, vol);
 	return r || room ? r : -ENOSPC;

@@ -60,7 +60,7 @@ struct vd_pool {
 	struct vd_cache *cache;
 	struct vd_space *space;
 	struct vd_journal *journal;
-	struct vd_volumes *volumes;   /* volume.c */
+	struct vd_volumes *volumes;   /* record.c */
 };
 
 /* memory.c.  init: class B, -ENOMEM; fini: after all else has freed its own. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later */
 /*
- * What volume.c and snap.c share: records, and plans of changes to the name
+ * What record.c, volume.c and snap.c share: records, and plans of changes to the name
  * index.  All under meta (pool->volumes->lock) unless said otherwise.
  */
 #ifndef VD_RECORD_H

@@ -37,11 +37,16 @@
  */
 #include "volume.h"
 
+static uint64_t left_of(uint64_t reserved, uint64_t own)
+{
+	return reserved - vd_min(reserved, own);
+}
+
 uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped)
 {
 	uint64_t shared = (mapped > own ? mapped - own : 0) + 63;
 
-	return reserved ? (reserved > own ? reserved - own : 0) + reserved / 32 + 64 + 2 * vd_min(reserved, shared / 64) : 0;
+	return reserved ? left_of(reserved, own) + reserved / 32 + 64 + 2 * vd_min(reserved, shared / 64) : 0;
 }
 
 uint64_t vd_reserve_own(const struct vd_volume *vol)
@@ -49,22 +54,27 @@ uint64_t vd_reserve_own(const struct vd_volume *vol)
 	return vol->last_snapshot ? vd_min(vol->own, vol->mapped) : vol->mapped;
 }
 
+uint64_t vd_reserve_left(const struct vd_volume *vol)
+{
+	return left_of(vol->reserved, vd_reserve_own(vol));
+}
+
 void vd_reserve_init(struct vd_volume *vol)
 {
 	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
 
 	vd_atomic_set(&vol->promise.all, (int64_t)all);
-	vd_atomic_set(&vol->promise.left, vol->reserved > own ? (int64_t)(vol->reserved - own) : 0);
+	vd_atomic_set(&vol->promise.left, (int64_t)left_of(vol->reserved, own));
 }
 
 void vd_reserve_follow(struct vd_volume *vol)
 {
 	uint64_t own = vd_reserve_own(vol), all = vd_reserve_promise(vol->reserved, own, vol->mapped);
-	int64_t left = vol->reserved > own ? (int64_t)(vol->reserved - own) : 0, change = (int64_t)all - vd_atomic_read(&vol->promise.all);
+	int64_t change = (int64_t)all - vd_atomic_read(&vol->promise.all);
 
 	if (change > 0)
 		vd_space_promise(vol->pool, change);
-	vd_atomic_set(&vol->promise.left, left);
+	vd_atomic_set(&vol->promise.left, (int64_t)left_of(vol->reserved, own));
 	vd_atomic_set(&vol->promise.all, (int64_t)all);
 	if (change < 0)
 		vd_space_promise(vol->pool, change);
@@ -109,9 +119,9 @@ int64_t vd_reserve_room(struct vd_pool *pool, const struct vd_volume *vol)
 }
 
 /* A part of the reserve is for changes in a full pool while nothing is promised; else as much
- * beside it, which R5 keeps from writers, is.  To vol, which unmaps, its own promise is no hindrance: metadata is
- * a part of it.  Nor is any, if each of its blocks is free again when it is unmapped: that
- * is more than the pages that are split by it. */
+ * beside it, which R5 keeps from writers, is.  To vol, which unmaps, its own promise is no
+ * hindrance: metadata is a part of it.  Nor is any, if each of its blocks is free again when
+ * it is unmapped: that is more than the pages that are split by it. */
 static bool room_for_change(struct vd_pool *pool, struct vd_volume *vol)
 {
 	uint64_t promised = vd_space_promised(pool), own = 0;

@@ -67,6 +67,11 @@ struct vd_promise {
 	vd_atomic_t left;  /* of these, what it may still write */
 	vd_atomic_t begun; /* of left, what writes under way have */
 };
+/* Blocks that a write which begins now may count on.  Less than 0: writes under way have more. */
+static inline int64_t vd_promise_open(const struct vd_promise *p)
+{
+	return vd_atomic_read(&p->left) - vd_atomic_read(&p->begun);
+}
 
 /* ---- data: no ckpt_lock ---------------------------------------------- */
 /* Reserves up to `want` (1..1024) contiguous blocks, near `goal` (VD_PBLK_NONE:

@@ -245,7 +245,7 @@ static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *min
 	const struct vd_space *s = pool->space;
 	int64_t aside = set_aside(pool), room = s->free - s->joining - (int64_t)(pool->reserve_blocks + kept) - aside, left;
 
-	left = mine && aside ? vd_atomic_read(&mine->left) - vd_atomic_read(&mine->begun) : 0;
+	left = mine && aside ? vd_promise_open(mine) : 0;
 	return left > 0 ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
 }
 

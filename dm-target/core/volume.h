@@ -231,6 +231,7 @@ int vd_reserve_admit(struct vd_pool *pool, struct vd_volume *vol) __must_check;
 void vd_reserve_init(struct vd_volume *vol); /* of a record just read */
 uint64_t vd_reserve_promise(uint64_t reserved, uint64_t own, uint64_t mapped); /* blocks kept for it */
 uint64_t vd_reserve_own(const struct vd_volume *vol); /* map, or seal for writing */
+uint64_t vd_reserve_left(const struct vd_volume *vol); /* of its reservation, what it may still write; the same */
 uint64_t vd_reserve_most(struct vd_pool *pool); /* that a new volume could have reserved */
 /* Keeps back what would be promised more if the volume had that reservation and owned so much;
  * -ENOSPC.  *held goes to vd_space_unhold() when it is done, or not. */
@@ -264,10 +265,12 @@ int vd_super_level(struct vd_pool *pool, struct vd_disk_super *super) __must_che
 int vd_super_write(struct vd_pool *pool, struct vd_disk_super *super) __must_check; /* durable on return */
 
 /* ---- volume.c ---- */
-int vd_volumes_init(struct vd_pool *pool) __must_check;
-void vd_volumes_fini(struct vd_pool *pool);
 int vd_volumes_replay(struct vd_pool *pool, uint64_t seq, const struct vd_disk_rec *rec) __must_check;
 int vd_volumes_recover(struct vd_pool *pool) __must_check; /* after replay: pending ones go, deletions go on */
+
+/* ---- record.c ---- */
+int vd_volumes_init(struct vd_pool *pool) __must_check;
+void vd_volumes_fini(struct vd_pool *pool);
 int vd_volumes_load(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __must_check; /* meta; deleting ones too */
 void vd_volumes_evict(struct vd_pool *pool); /* meta */
 void vd_record_put(struct vd_pool *pool, struct vd_record *rec);
