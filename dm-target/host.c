@@ -222,11 +222,17 @@ static void host_kick(void *ctx)
 		mod_delayed_work(p->commit_wq, &p->work, 0);
 }
 
+/* Blocks.  What is promised cannot be given to others. */
+static uint64_t taken_of(const struct vd_pool_info *info)
+{
+	return info->used_blocks + info->promised_blocks;
+}
+
 /* Says which thresholds are passed, and that some no longer are. */
 static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_info *info)
 {
-	/* What is promised cannot be given to others. 2^48 blocks at most. */
-	uint64_t permille = div64_u64((info->used_blocks + info->promised_blocks) * 1000, info->total_blocks ?: 1);
+	/* 2^48 blocks at most */
+	uint64_t permille = div64_u64(taken_of(info) * 1000, info->total_blocks ?: 1);
 	unsigned int i, now = 0;
 
 	for (i = 0; i < ARRAY_SIZE(info->policy.threshold); i++) {
@@ -243,16 +249,14 @@ static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_i
 
 static bool is_low(const struct vdk_pool *p, const struct vd_pool_info *info)
 {
-	uint64_t taken = info->used_blocks + info->promised_blocks;
-
-	return p->low_water && taken + p->low_water >= info->total_blocks;
+	return p->low_water && taken_of(info) + p->low_water >= info->total_blocks;
 }
 
 /* Those who wait for space try again when there may be some, and no oftener: a try costs
  * a checkpoint. */
 static void look_at_starved(struct vdk_pool *p, const struct vd_pool_info *info)
 {
-	uint64_t taken = info->used_blocks + info->promised_blocks;
+	uint64_t taken = taken_of(info);
 	bool full = info->mode == VD_MODE_OUT_OF_SPACE;
 
 	spin_lock_irq(&p->lock);
@@ -287,7 +291,7 @@ static int look_at_pool(struct vdk_pool *p)
 	now = (struct vdk_state_told){ info->mode, READ_ONCE(p->refuses), is_low(p, info), passed_thresholds(p, info) };
 	if (now.low && !p->told.low)
 		DMWARN("pool %s has reached its low-water mark: %llu blocks are free", p->name,
-		       info->total_blocks - min(info->total_blocks, info->used_blocks + info->promised_blocks));
+		       info->total_blocks - min(info->total_blocks, taken_of(info)));
 	if (p->ti && (now.mode != p->told.mode || now.refuses != p->told.refuses || now.low != p->told.low || now.passed != p->told.passed))
 		dm_table_event(p->ti->table);
 	p->told = now;

@@ -121,10 +121,10 @@ static int answer(char *result, unsigned int maxlen, uint32_t n)
 	return 1; /* there is one */
 }
 
-/* ---- the messages: argv[0] is the volume -------------------------------- */
+/* ---- messages about volumes: vol is the one that argv[0] names, where there has to be one ---- */
 
 /* create NAME SECTORS [KEY=VALUE]... */
-static int create(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int create(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_spec *spec = kzalloc(sizeof(*spec), GFP_KERNEL);
 	u64 sectors, readonly = 0, locked = 0;
@@ -158,10 +158,10 @@ static int create(struct vdk_pool *p, unsigned int argc, char **argv, char *resu
 }
 
 /* create_thin NAME [SECTORS] */
-static int create_thin(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int create_thin(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	char *args[2] = { argv[0], argc > 1 ? argv[1] : "8" };
-	int r = create(p, 2, args, result, maxlen);
+	int r = create(p, vol, 2, args, result, maxlen);
 
 	return r < 0 ? r : 0; /* dm-thin's has no answer */
 }
@@ -193,7 +193,7 @@ static int snapshots(struct vdk_pool *p, unsigned int n, unsigned int words, cha
 }
 
 /* snapshot ro|rw {NAME ORIGIN UUID}...: answers their ids */
-static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int snapshot(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	if ((argc - 1) % 3 || (strcmp(argv[0], "ro") && strcmp(argv[0], "rw")))
 		return -EINVAL;
@@ -201,74 +201,57 @@ static int snapshot(struct vdk_pool *p, unsigned int argc, char **argv, char *re
 }
 
 /* create_snap {NAME ORIGIN}... */
-static int create_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int create_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	int r = argc % 2 ? -EINVAL : snapshots(p, argc / 2, 2, argv, 0, result, maxlen);
 
 	return r < 0 ? r : 0;
 }
 
-static int delete(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int delete(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol;
-	int r = vdk_find_volume(p, argv[0], &vol);
-
-	return r ? r : vd_volume_delete(p->engine, vol);
+	return vd_volume_delete(p->engine, vol);
 }
 
-static int rename(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int rename(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol;
-	int r = vdk_find_volume(p, argv[0], &vol);
-
-	return r ? r : vd_volume_rename(p->engine, vol, argv[1]);
+	return vd_volume_rename(p->engine, vol, argv[1]);
 }
 
-static int rollback(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int rollback(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol, from;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	uint32_t from;
+	int r = vdk_find_volume(p, argv[1], &from);
 
-	if (!r)
-		r = vdk_find_volume(p, argv[1], &from);
 	return r ? r : vd_rollback(p->engine, vol, from);
 }
 
-static int resize(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int resize(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol;
 	u64 sectors;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	int r = kstrtou64(argv[1], 10, &sectors);
 
-	if (!r)
-		r = kstrtou64(argv[1], 10, &sectors);
 	if (!r && sectors >> (63 - SECTOR_SHIFT))
 		r = -EINVAL;
 	return r ? r : vd_volume_resize(p->engine, vol, sectors << SECTOR_SHIFT);
 }
 
 /* reserve NAME BLOCKS */
-static int reserve(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int reserve(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol;
 	u64 blocks;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	int r = kstrtou64(argv[1], 10, &blocks);
 
-	if (!r)
-		r = kstrtou64(argv[1], 10, &blocks);
 	return r ? r : vd_volume_reserve(p->engine, vol, blocks);
 }
 
 /* set NAME readonly=0|1 | attrs=TEXT: one of them, so that it is done or not done */
-static int set(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	const char *attrs = value(argc, argv, "attrs");
 	u64 readonly = 2;
-	uint32_t vol;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	int r = number(argc, argv, "readonly", &readonly);
 
-	if (!r)
-		r = number(argc, argv, "readonly", &readonly);
 	if (r)
 		return r;
 	if (attrs)
@@ -278,52 +261,44 @@ static int set(struct vdk_pool *p, unsigned int argc, char **argv, char *result,
 	return vd_volume_set_flags(p->engine, vol, readonly ? VD_VOL_READONLY : 0, readonly ? 0 : VD_VOL_READONLY);
 }
 
-static int lock(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int lock(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_disk_holder who = p->self;
-	uint32_t vol;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	int r;
 
 	who.since = cpu_to_le64(ktime_get_real_ns());
-	if (!r)
-		r = holder(argc, argv, &who);
+	r = holder(argc, argv, &who);
 	return r ? r : vd_volume_lock(p->engine, vol, &who);
 }
 
-static int unlock(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int unlock(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol;
-	int r = vdk_find_volume(p, argv[0], &vol);
-
-	return r ? r : vd_volume_unlock(p->engine, vol);
+	return vd_volume_unlock(p->engine, vol);
 }
 
 /* pointer_add NAME ro|rw [KEY=VALUE]...: answers the link's number */
-static int pointer_add(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int pointer_add(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_disk_pointer ptr = { .mode = cpu_to_le32(!strcmp(argv[1], "rw")) };
-	uint32_t vol, link;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	uint32_t link;
+	int r;
 
-	if (!r && strcmp(argv[1], "rw") && strcmp(argv[1], "ro"))
-		r = -EINVAL;
-	if (!r)
-		r = pointer(argc, argv, &ptr);
+	if (strcmp(argv[1], "rw") && strcmp(argv[1], "ro"))
+		return -EINVAL;
+	r = pointer(argc, argv, &ptr);
 	if (!r)
 		r = vd_volume_pointer_add(p->engine, vol, &ptr, &link);
 	return r ? r : answer(result, maxlen, link);
 }
 
 /* pointer_set NAME LINK [KEY=VALUE]...: what is not told stays as it is */
-static int pointer_set(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int pointer_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info;
-	uint32_t vol, link;
+	uint32_t link;
 	unsigned int i;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	int r = kstrtou32(argv[1], 10, &link);
 
-	if (!r)
-		r = kstrtou32(argv[1], 10, &link);
 	if (r)
 		return r;
 	info = kmalloc(sizeof(*info), GFP_KERNEL);
@@ -342,13 +317,11 @@ static int pointer_set(struct vdk_pool *p, unsigned int argc, char **argv, char 
 	return r;
 }
 
-static int pointer_del(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int pointer_del(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	uint32_t vol, link;
-	int r = vdk_find_volume(p, argv[0], &vol);
+	uint32_t link;
+	int r = kstrtou32(argv[1], 10, &link);
 
-	if (!r)
-		r = kstrtou32(argv[1], 10, &link);
 	return r ? r : vd_volume_pointer_del(p->engine, vol, link);
 }
 
@@ -358,19 +331,16 @@ static const char *text_of(const char *field, size_t size)
 }
 
 /* One line about the volume itself, one for its lock, one for each attribute. */
-static int show(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int show(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
 	const char *line, *end;
 	unsigned int sz = 0;
-	uint32_t vol;
 	int r;
 
 	if (!info)
 		return -ENOMEM;
-	r = vdk_find_volume(p, argv[0], &vol);
-	if (!r)
-		r = vd_volume_info(p->engine, vol, info);
+	r = vd_volume_info(p->engine, vol, info);
 	if (r)
 		goto out;
 	DMEMIT("id %u uuid %pUb size %llu mapped %llu reserved %llu origin %u mode %s pointers %u", info->id, info->uuid,
@@ -389,16 +359,15 @@ out:
 }
 
 /* A line each: ID NAME */
-static int list(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
 	unsigned int sz = 0;
-	uint32_t vol = 0;
 	int r = 0;
 
 	if (!info)
 		return -ENOMEM;
-	for (; !r && !vd_volume_next(p->engine, &vol); vol++) {
+	for (vol = 0; !r && !vd_volume_next(p->engine, &vol); vol++) {
 		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
 
 		DMEMIT("%s%u %s", sz ? "\n" : "", vol, name);
@@ -413,13 +382,13 @@ static int list(struct vdk_pool *p, unsigned int argc, char **argv, char *result
 
 /* ---- messages about the pool ---------------------------------------------- */
 
-static int checkpoint(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int checkpoint(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	return vd_checkpoint(p->engine);
 }
 
 /* set_transaction_id CURRENT NEW */
-static int set_transaction_id(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int set_transaction_id(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	u64 was, now;
 	int r = kstrtou64(argv[0], 10, &was);
@@ -436,7 +405,7 @@ static int set_transaction_id(struct vdk_pool *p, unsigned int argc, char **argv
 }
 
 /* thresholds [PERMILLE]... */
-static int thresholds(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int thresholds(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
 	unsigned int i;
@@ -457,46 +426,49 @@ static int thresholds(struct vdk_pool *p, unsigned int argc, char **argv, char *
 /* dm-thin holds a root of its metadata for a tool that reads beside it.  Who reads beside
  * the engine takes the last checkpoint, and sees by the generation that a later one has
  * come (I16): it then begins anew, and nothing has to be held for it. */
-static int metadata_snap(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+static int metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	DMWARN("pool %s: its metadata is read as of the last checkpoint (message checkpoint); there is no snapshot of it to reserve", p->name);
 	return -EOPNOTSUPP;
 }
 
-/* From least to most words after the message's own; keys: any number of KEY=VALUE may follow */
+/* From least to most words after the message's own; keys: any number of KEY=VALUE may follow;
+ * volume: the first word is one that there is */
 static const struct {
 	const char *name;
 	unsigned int least, most;
-	bool keys;
-	int (*fn)(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
+	bool keys, volume;
+	int (*fn)(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen);
 } messages[] = {
-	{ "create_thin", 1, 2, false, create_thin },
-	{ "create_snap", 2, 2 * VDK_SNAP_MAX, false, create_snap },
-	{ "delete", 1, 1, false, delete },
-	{ "set_transaction_id", 2, 2, false, set_transaction_id },
-	{ "reserve_metadata_snap", 0, 0, false, metadata_snap },
-	{ "release_metadata_snap", 0, 0, false, metadata_snap },
-	{ "create", 2, 2, true, create },
-	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, false, snapshot },
-	{ "rename", 2, 2, false, rename },
-	{ "rollback", 2, 2, false, rollback },
-	{ "resize", 2, 2, false, resize },
-	{ "reserve", 2, 2, false, reserve },
-	{ "set", 1, 1, true, set },
-	{ "lock", 1, 1, true, lock },
-	{ "unlock", 1, 1, false, unlock },
-	{ "pointer_add", 2, 2, true, pointer_add },
-	{ "pointer_set", 2, 2, true, pointer_set },
-	{ "pointer_del", 2, 2, false, pointer_del },
-	{ "show", 1, 1, false, show },
-	{ "list", 0, 0, false, list },
-	{ "thresholds", 0, 4, false, thresholds },
-	{ "checkpoint", 0, 0, false, checkpoint },
+	{ "create_thin", 1, 2, false, false, create_thin },
+	{ "create_snap", 2, 2 * VDK_SNAP_MAX, false, false, create_snap },
+	{ "delete", 1, 1, false, true, delete },
+	{ "set_transaction_id", 2, 2, false, false, set_transaction_id },
+	{ "reserve_metadata_snap", 0, 0, false, false, metadata_snap },
+	{ "release_metadata_snap", 0, 0, false, false, metadata_snap },
+	{ "create", 2, 2, true, false, create },
+	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, false, false, snapshot },
+	{ "rename", 2, 2, false, true, rename },
+	{ "rollback", 2, 2, false, true, rollback },
+	{ "resize", 2, 2, false, true, resize },
+	{ "reserve", 2, 2, false, true, reserve },
+	{ "set", 1, 1, true, true, set },
+	{ "lock", 1, 1, true, true, lock },
+	{ "unlock", 1, 1, false, true, unlock },
+	{ "pointer_add", 2, 2, true, true, pointer_add },
+	{ "pointer_set", 2, 2, true, true, pointer_set },
+	{ "pointer_del", 2, 2, false, true, pointer_del },
+	{ "show", 1, 1, false, true, show },
+	{ "list", 0, 0, false, false, list },
+	{ "thresholds", 0, 4, false, false, thresholds },
+	{ "checkpoint", 0, 0, false, false, checkpoint },
 };
 
 int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	unsigned int i, n = argc - 1;
+	uint32_t vol = 0;
+	int r;
 
 	for (i = 0; i < ARRAY_SIZE(messages); i++) {
 		if (strcasecmp(argv[0], messages[i].name))
@@ -504,7 +476,8 @@ int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result
 		if (n < messages[i].least || (n > messages[i].most && !messages[i].keys) ||
 		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least)))
 			break;
-		return messages[i].fn(p, n, argv + 1, result, maxlen);
+		r = messages[i].volume ? vdk_find_volume(p, argv[1], &vol) : 0;
+		return r ? r : messages[i].fn(p, vol, n, argv + 1, result, maxlen);
 	}
 	DMWARN("pool %s: message %s is not known, or has wrong arguments", p->name, argv[0]);
 	return -EINVAL;
