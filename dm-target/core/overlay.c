@@ -1,41 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
- * Overlays are skip lists of leaves with some extents each: a search path needs no
- * parent pointers and misses the cache a few times only, a change touches the leaves
- * beside it, and nothing is ever rebalanced, so the time under the caller's lock is
- * short and an insertion cannot fail half-way.
+ * Overlays are linked lists of leaves with some extents each, and an index of the leaves,
+ * a B+tree in memory: a search misses the cache in the lowest node and in the leaf, and
+ * seldom elsewhere.
+ *
+ * The index is a hint.  A search walks the list, either way, from the leaf that the index
+ * names; so a leaf whose first extent has moved since it was entered, or that is not in
+ * the index since there was no memory for a node, costs steps and nothing else.  This is
+ * why an insertion cannot fail half-way with one leaf brought along.
  *
  * Invariants, after every call:
  *   O1. extents are in ascending order over all leaves, not empty, disjoint, within
  *       VD_VBLK_END;
- *   O2. a leaf of level n is on the lists 0 .. n-1; list 0 holds them all, and each but
- *       the first, the head, has an extent at least;
+ *   O2. the list holds all leaves, and each but the first, the head, has an extent at
+ *       least; the index names leaves of the list only, not the head, each once, by the
+ *       key that the leaf remembers;
  *   O3. an inserted extent is joined on both sides where may_join() allows it;
  *       other neighbours are not looked at;
  *   O4. DATA extents are at most VD_EXTENT_LEN_MAX long, if the inserted were.
  *
- * Leaves that have lost extents are not joined: what an overlay holds goes with the next
- * checkpoint, and hardly anything is taken out of one before.
+ * Neither leaves nor nodes that have lost entries are joined: what an overlay holds goes
+ * with the next checkpoint, and hardly anything is taken out of one before.
  *
- * A level is chosen when a leaf is linked, not when it is made: it may be made long
- * before and for an overlay that has been swapped since.  So each has room for the
- * highest; seven, with one leaf in four going a level up, serve some hundred thousand
- * extents.  With thirteen extents a leaf fills 512 bytes, as allocators like it.
+ * With fourteen extents a leaf, and 31 entries a node, fill 512 bytes, as allocators like it.
  */
 #include "overlay.h"
 
-#define LEVELS 7u
-#define SLOTS 13u
+#define SLOTS 14u
+#define ENTRIES 31u
+#define HEIGHT_MAX 16u /* a level is added for 15 nodes of the one below: more is out of reach */
 
 struct slot { uint64_t len, p, birth; };
 
 struct vd_ov_leaf {
-	struct vd_ov_leaf *next[LEVELS]; /* what a search reads: these and v[0] are 64 bytes */
+	struct vd_ov_leaf *next, *prev;
 	uint64_t v[SLOTS];               /* where they begin */
-	struct slot s[SLOTS];
 	uint8_t kind[SLOTS];
 	uint8_t n;
-	uint8_t level;
+	bool indexed;
+	uint64_t key;                    /* v[0] of when it was entered */
+	struct slot s[SLOTS];
+};
+
+/* Entry i leads to keys from key[i] on and below key[i + 1]; in the upper levels the first
+ * leads to all that are below, whatever its key. */
+struct vd_ov_node {
+	uint64_t n;
+	uint64_t key[ENTRIES];
+	void *child[ENTRIES];            /* nodes; in the lowest level leaves */
 };
 
 int vd_ov_init(struct vd_ov *ov, const struct vd_host *host)
@@ -45,25 +57,29 @@ int vd_ov_init(struct vd_ov *ov, const struct vd_host *host)
 	if (!head)
 		return -ENOMEM;
 	memset(head, 0, sizeof(*head));
-	head->level = LEVELS;
-	ov->host = host;
-	ov->count = 0;
-	ov->rand = 0x9e3779b9u;
-	ov->levels = 1;
-	ov->head = head;
+	*ov = (struct vd_ov){ .host = host, .head = head };
 	return 0;
+}
+
+/* h: its level, the lowest is 1. */
+static void free_nodes(const struct vd_host *host, struct vd_ov_node *node, unsigned h)
+{
+	while (h > 1 && node->n)
+		free_nodes(host, node->child[--node->n], h - 1);
+	host->free(host->ctx, node);
 }
 
 void vd_ov_fini(struct vd_ov *ov)
 {
 	struct vd_ov_leaf *leaf = ov->head, *next;
 
+	if (ov->root)
+		free_nodes(ov->host, ov->root, ov->height);
 	for (; leaf; leaf = next) {
-		next = leaf->next[0];
+		next = leaf->next;
 		vd_ov_leaf_free(ov->host, leaf);
 	}
-	ov->head = NULL;
-	ov->count = 0;
+	*ov = (struct vd_ov){ .host = ov->host };
 }
 
 bool vd_ov_empty(const struct vd_ov *ov)
@@ -96,6 +112,122 @@ static void ext_of(const struct vd_ov_leaf *leaf, unsigned i, struct vd_ext *out
 	out->kind = (enum vd_ext_kind)leaf->kind[i];
 }
 
+/* ---- the index ---------------------------------------------------------- */
+
+/* The last entry whose key is below v, or the first. */
+static unsigned entry_below(const struct vd_ov_node *node, vd_vblk_t v)
+{
+	unsigned at = 0, n = (unsigned)node->n, half;
+
+	for (; n > 1; n -= half) { /* it is among n from `at` on; no branch to guess */
+		half = n / 2;
+		at += node->key[at + half] < v ? half : 0;
+	}
+	return at;
+}
+
+static void entry_put(struct vd_ov_node *node, unsigned i, uint64_t key, void *child)
+{
+	memmove(&node->key[i + 1], &node->key[i], (node->n - i) * sizeof(node->key[0]));
+	memmove(&node->child[i + 1], &node->child[i], (node->n - i) * sizeof(node->child[0]));
+	node->key[i] = key;
+	node->child[i] = child;
+	node->n++;
+}
+
+static void entry_remove(struct vd_ov_node *node, unsigned i)
+{
+	node->n--;
+	memmove(&node->key[i], &node->key[i + 1], (node->n - i) * sizeof(node->key[0]));
+	memmove(&node->child[i], &node->child[i + 1], (node->n - i) * sizeof(node->child[0]));
+}
+
+static struct vd_ov_node *node_new(struct vd_ov *ov)
+{
+	struct vd_ov_node *node = ov->host->alloc(ov->host->ctx, sizeof(*node), VD_ALLOC_NOWAIT);
+
+	if (node)
+		node->n = 0;
+	return node;
+}
+
+/* Gives half of its child i, a node, to a new one behind it.  False: no memory. */
+static bool split_child(struct vd_ov *ov, struct vd_ov_node *node, unsigned i)
+{
+	struct vd_ov_node *left = node->child[i], *right = node_new(ov);
+	unsigned half = (unsigned)left->n / 2;
+
+	if (!right)
+		return false;
+	right->n = left->n - half;
+	left->n = half;
+	memcpy(right->key, &left->key[half], right->n * sizeof(right->key[0]));
+	memcpy(right->child, &left->child[half], right->n * sizeof(right->child[0]));
+	entry_put(node, i + 1, right->key[0], right);
+	return true;
+}
+
+/* A root above the root; the first of all. */
+static bool grow_root(struct vd_ov *ov)
+{
+	struct vd_ov_node *root = node_new(ov);
+
+	if (!root)
+		return false;
+	if (ov->root)
+		entry_put(root, 0, ov->root->key[0], ov->root);
+	ov->root = root;
+	ov->height++;
+	return true;
+}
+
+/* Enters a leaf, if there is memory and no other has its key.  Nodes that are full are
+ * split on the way down: so there is room above each, and nothing to undo. */
+static void index_add(struct vd_ov *ov, struct vd_ov_leaf *leaf)
+{
+	uint64_t key = leaf->v[0];
+	struct vd_ov_node *node;
+	unsigned h, i;
+
+	if ((!ov->root || ov->root->n == ENTRIES) && !grow_root(ov))
+		return;
+	node = ov->root;
+	for (h = ov->height; h > 1; h--) {
+		i = entry_below(node, key + 1);
+		if (((struct vd_ov_node *)node->child[i])->n == ENTRIES) {
+			if (!split_child(ov, node, i))
+				return;
+			i = entry_below(node, key + 1);
+		}
+		node = node->child[i];
+	}
+	i = node->n ? entry_below(node, key + 1) : 0;
+	if (i < node->n && node->key[i] == key)
+		return;
+	entry_put(node, i < node->n && node->key[i] < key ? i + 1 : i, key, leaf);
+	leaf->key = key;
+	leaf->indexed = true;
+}
+
+static void index_remove(struct vd_ov *ov, struct vd_ov_leaf *leaf)
+{
+	struct vd_ov_node *path[HEIGHT_MAX], *node = ov->root;
+	unsigned at[HEIGHT_MAX], h;
+
+	for (h = ov->height; h--; node = node->child[at[h]]) {
+		path[h] = node;
+		at[h] = entry_below(node, leaf->key + 1);
+	}
+	for (h = 0; h < ov->height; h++) {
+		entry_remove(path[h], at[h]);
+		if (path[h]->n)
+			return;
+		ov->host->free(ov->host->ctx, path[h]);
+	}
+	ov->root = NULL;
+	ov->height = 0;
+}
+
 /*
  * Right behind the first n extents of a leaf, all of which begin before what is looked
  * for: no extent there means that there is none in the overlay (the leaf is the head).
@@ -103,22 +235,26 @@ static void ext_of(const struct vd_ov_leaf *leaf, unsigned i, struct vd_ext *out
 struct place {
 	struct vd_ov_leaf *leaf;
 	unsigned n;
-	struct vd_ov_leaf *at[LEVELS]; /* for changes: on each list the last leaf up to this one */
 };
 
-static void place_find(const struct vd_ov *ov, vd_vblk_t v, struct place *pl, bool change)
+static void place_find(const struct vd_ov *ov, vd_vblk_t v, struct place *pl)
 {
 	struct vd_ov_leaf *leaf = ov->head;
-	unsigned l;
+	void *child = ov->root;
+	unsigned h;
 
-	for (l = LEVELS; change && l-- > ov->levels;)
-		pl->at[l] = leaf;
-	for (l = ov->levels; l--;) {
-		while (leaf->next[l] && leaf->next[l]->v[0] < v)
-			leaf = leaf->next[l];
-		if (change)
-			pl->at[l] = leaf;
+	for (h = ov->height; h; h--) {
+		struct vd_ov_node *node = child;
+
+		child = node->child[entry_below(node, v)];
 	}
+	if (child)
+		leaf = child;
+	while (leaf->prev && leaf->v[0] >= v)
+		leaf = leaf->prev;
+	/* The next leaf is not touched where this one shows that it lies behind. */
+	while (leaf->next && (!leaf->n || leaf->v[leaf->n - 1] < v) && leaf->next->v[0] < v)
+		leaf = leaf->next;
 	pl->leaf = leaf;
 	for (pl->n = 0; pl->n < leaf->n && leaf->v[pl->n] < v; pl->n++)
 		;
@@ -129,7 +265,7 @@ static bool behind(const struct place *pl, struct vd_ov_leaf **leaf, unsigned *i
 {
 	bool here = pl->n < pl->leaf->n;
 
-	*leaf = here ? pl->leaf : pl->leaf->next[0];
+	*leaf = here ? pl->leaf : pl->leaf->next;
 	*i = here ? pl->n : 0;
 	return *leaf;
 }
@@ -140,7 +276,7 @@ bool vd_ov_find(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 	struct place pl;
 	unsigned i;
 
-	place_find(ov, v + 1, &pl, false);
+	place_find(ov, v + 1, &pl);
 	if (pl.n && end_of(pl.leaf, pl.n - 1) > v) {
 		ext_of(pl.leaf, pl.n - 1, out);
 		if (out->kind == VD_DATA)
@@ -163,7 +299,7 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 	struct place pl;
 	unsigned i;
 
-	place_find(ov, v + 1, &pl, false);
+	place_find(ov, v + 1, &pl);
 	if (pl.n && end_of(pl.leaf, pl.n - 1) > v)
 		ext_of(pl.leaf, pl.n - 1, out);
 	else if (behind(&pl, &leaf, &i))
@@ -175,45 +311,30 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 
 /* ---- insertion -------------------------------------------------------- */
 
-static uint8_t pick_level(struct vd_ov *ov)
-{
-	uint32_t x = ov->rand, bits;
-	uint8_t level = 1;
-
-	x ^= x << 13;
-	x ^= x >> 17;
-	x ^= x << 5;
-	ov->rand = x;
-	for (bits = x >> 8; !(bits & 3) && level < LEVELS; bits >>= 2)
-		level++;
-	return level;
-}
-
-/* The spare, empty, behind the leaf of the place. */
-static struct vd_ov_leaf *link_leaf(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf **spare)
+/* The spare, empty, behind a leaf. */
+static struct vd_ov_leaf *link_leaf(struct vd_ov_leaf *prev, struct vd_ov_leaf **spare)
 {
 	struct vd_ov_leaf *leaf = *spare;
-	unsigned l;
 
 	*spare = NULL;
 	leaf->n = 0;
-	leaf->level = pick_level(ov);
-	for (l = 0; l < leaf->level; l++) {
-		leaf->next[l] = pl->at[l]->next[l];
-		pl->at[l]->next[l] = leaf;
-	}
-	if (ov->levels < leaf->level)
-		ov->levels = leaf->level;
+	leaf->indexed = false;
+	leaf->prev = prev;
+	leaf->next = prev->next;
+	if (leaf->next)
+		leaf->next->prev = leaf;
+	prev->next = leaf;
 	return leaf;
 }
 
-/* The leaf behind that of the place, empty by now. */
-static void unlink_leaf(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf *leaf)
+/* One that is empty by now, and not the head. */
+static void unlink_leaf(struct vd_ov *ov, struct vd_ov_leaf *leaf)
 {
-	unsigned l;
-
-	for (l = 0; l < leaf->level; l++)
-		pl->at[l]->next[l] = leaf->next[l];
+	if (leaf->indexed)
+		index_remove(ov, leaf);
+	leaf->prev->next = leaf->next;
+	if (leaf->next)
+		leaf->next->prev = leaf->prev;
 	vd_ov_leaf_free(ov->host, leaf);
 }
 
@@ -228,18 +349,17 @@ static void move_slots(struct vd_ov_leaf *to, unsigned at, const struct vd_ov_le
 /* Splits the full leaf of the place, which stays behind the same extent. */
 static void split(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf **spare)
 {
-	struct vd_ov_leaf *leaf = pl->leaf, *rest = link_leaf(ov, pl, spare);
-	unsigned half = SLOTS / 2, l;
+	struct vd_ov_leaf *leaf = pl->leaf, *rest = link_leaf(leaf, spare);
+	unsigned half = SLOTS / 2;
 
 	move_slots(rest, 0, leaf, half, SLOTS - half);
 	rest->n = (uint8_t)(SLOTS - half);
 	leaf->n = (uint8_t)half;
+	index_add(ov, rest);
 	if (pl->n <= half)
 		return;
 	pl->leaf = rest;
 	pl->n -= half;
-	for (l = 0; l < rest->level; l++)
-		pl->at[l] = rest;
 }
 
 /* Behind the place, which stays before it.  If it takes the spare there is room for another. */
@@ -249,9 +369,9 @@ static void put(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, stru
 	unsigned i = pl->n;
 
 	if (leaf->n == SLOTS && i == SLOTS) { /* what is written in order fills its leaves */
-		leaf = leaf->next[0];
+		leaf = leaf->next;
 		if (!leaf || leaf->n == SLOTS)
-			leaf = link_leaf(ov, pl, spare);
+			leaf = link_leaf(pl->leaf, spare);
 		i = 0;
 	} else if (leaf->n == SLOTS) {
 		split(ov, pl, spare);
@@ -264,16 +384,18 @@ static void put(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, stru
 	leaf->kind[i] = (uint8_t)e->kind;
 	leaf->n++;
 	ov->count++;
+	if (!leaf->indexed && leaf != ov->head) /* it is new, or there was no memory for it */
+		index_add(ov, leaf);
 }
 
-/* An extent that is behind the place. */
-static void remove_slot(struct vd_ov *ov, struct place *pl, struct vd_ov_leaf *leaf, unsigned i)
+/* A place before it stays. */
+static void remove_slot(struct vd_ov *ov, struct vd_ov_leaf *leaf, unsigned i)
 {
 	leaf->n--;
 	move_slots(leaf, i, leaf, i + 1, leaf->n - i);
 	ov->count--;
 	if (!leaf->n && leaf != ov->head)
-		unlink_leaf(ov, pl, leaf);
+		unlink_leaf(ov, leaf);
 }
 
 static void report(const struct vd_ov_leaf *leaf, unsigned i, uint64_t from, uint64_t to, vd_ov_displaced_fn displaced, void *arg)
@@ -324,7 +446,7 @@ static void clear_range(struct vd_ov *ov, struct place *pl, uint64_t v, uint64_t
 			drop_front(leaf, i, end - leaf->v[i]); /* stays in its place in the order */
 			break;
 		}
-		remove_slot(ov, pl, leaf, i);
+		remove_slot(ov, leaf, i);
 	}
 }
 
@@ -351,7 +473,7 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		return;
 	if (e->kind != VD_DATA)
 		fresh.p = VD_PBLK_NONE;
-	place_find(ov, e->v, &pl, true);
+	place_find(ov, e->v, &pl);
 	clear_range(ov, &pl, e->v, e->v + e->len, spare, displaced, arg);
 
 	if (pl.n) {
@@ -371,7 +493,7 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 	if (before) {
 		pl.leaf->s[pl.n - 1] = (struct slot){ fresh.len, fresh.p, fresh.birth };
 		if (after)
-			remove_slot(ov, &pl, leaf, i);
+			remove_slot(ov, leaf, i);
 	} else if (after) { /* it grows towards the front, its place in the order stays */
 		leaf->v[i] = fresh.v;
 		leaf->s[i] = (struct slot){ fresh.len, fresh.p, fresh.birth };
@@ -384,10 +506,6 @@ void vd_ov_move(struct vd_ov *to, struct vd_ov *from)
 {
 	struct vd_ov_leaf *head = to->head;
 
-	to->head = from->head;
-	to->count = from->count;
-	to->levels = from->levels;
-	from->head = head;
-	from->count = 0;
-	from->levels = 1;
+	*to = *from;
+	*from = (struct vd_ov){ .host = to->host, .head = head };
 }

@@ -25,9 +25,9 @@ struct vd_ov_leaf; /* some extents */
 struct vd_ov {
 	const struct vd_host *host;
 	uint64_t count;       /* extents */
-	uint32_t rand;
-	unsigned levels;
 	struct vd_ov_leaf *head;
+	struct vd_ov_node *root; /* of the index; NULL: it is empty */
+	unsigned height;
 };
 
 int vd_ov_init(struct vd_ov *ov, const struct vd_host *host) __must_check; /* -ENOMEM */

@@ -13,10 +13,15 @@
 #include "overlay.h"
 
 static unsigned live; /* allocations not freed */
+static unsigned no_nodes; /* of ten nodes of the index, for how many there is no memory */
 
 static void *host_alloc(void *ctx, size_t size, int how)
 {
-	(void)ctx, (void)how;
+	static unsigned turn;
+
+	(void)ctx;
+	if (how == VD_ALLOC_NOWAIT && ++turn * 7 % 10 < no_nodes)
+		return NULL;
 	live++;
 	return malloc(size);
 }
@@ -260,11 +265,11 @@ static void leaves_are_not_left_with_one_extent(void **state)
 		vd_ov_fini(ov);
 		assert_int_equal(live, 0);
 		assert_int_equal(vd_ov_init(ov, &host), 0);
-		for (i = 0; i < 13 * turn; i++)
+		for (i = 0; i < 14 * turn; i++)
 			put(ov, ext(2 * i, 1, VD_DATA, 7 * i, 1), 0, NULL);
 		for (i = 0; i < n; i++)
 			put(ov, ext(200 + 2 * (turn & 1 ? n - i : i), 1, VD_DATA, 7 * i, 1), 0, NULL);
-		assert_in_range(live, n / 13, n / 5);
+		assert_in_range(live, n / 14, n / 5);
 	}
 }
 
@@ -455,6 +460,45 @@ static void many_entries_stay_quick_to_find(void **state)
 	}
 }
 
+/* Thousands of leaves, whose first extents come and go: with nodes of the index always, at
+ * times and never to be had. */
+static void a_search_does_not_trust_the_index(void **state)
+{
+	enum { BLOCKS = 60000, TURNS = 12 };
+	static uint64_t p[BLOCKS]; /* 0: a hole was put there, or nothing */
+	struct vd_ov *ov = *state;
+	uint64_t s = 4711, i, v, len;
+	struct vd_ext e;
+	unsigned turn;
+
+	for (turn = 0; turn < TURNS; turn++) {
+		no_nodes = turn % 3 * 5;
+		for (i = 0; i < 12000; i++) {
+			v = rnd(&s, BLOCKS);
+			put(ov, ext(v, 1, VD_DATA, p[v] = 3 * i + 5, 1), 0, NULL);
+		}
+		for (i = 0; i < 40; i++) { /* leaves go, and others lose what they began with */
+			len = 1 + rnd(&s, i % 10 ? 300 : 9000);
+			v = rnd(&s, BLOCKS - len);
+			memset(&p[v], 0, len * sizeof(p[0]));
+			put(ov, ext(v, len, VD_HOLE, 0, 1), 0, NULL);
+		}
+		for (i = 0; i < 20000; i++) {
+			v = rnd(&s, BLOCKS);
+			if (vd_ov_find(ov, v, &e) && e.kind == VD_DATA)
+				assert_int_equal(e.p, p[v]);
+			else
+				assert_int_equal(p[v], 0);
+		}
+		for (v = 0, i = 0; vd_ov_next(ov, v, &e); v = e.v + e.len, i++)
+			assert_true(e.v >= v && e.len);
+		assert_int_equal(i, ov->count);
+	}
+	no_nodes = 0;
+	put(ov, ext(0, BLOCKS, VD_HOLE, 0, 1), 0, NULL);
+	assert_in_range(live, 1, 4); /* the head, a leaf and the nodes above it */
+}
+
 /* ---- CRC32C ----------------------------------------------------------- */
 
 static void crc32c_is_that_of_rfc_3720(void **state)
@@ -510,6 +554,7 @@ int main(void)
 		T(no_memory_is_said),
 		T(behaves_as_an_array_of_cells),
 		T(many_entries_stay_quick_to_find),
+		T(a_search_does_not_trust_the_index),
 		cmocka_unit_test(crc32c_is_that_of_rfc_3720),
 		cmocka_unit_test(crc32c_chains),
 	};
