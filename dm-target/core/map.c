@@ -221,7 +221,7 @@ void vd_volume_teardown(struct vd_volume *vol)
 	vd_rwlock_fini(&vol->map);
 	vd_spin_fini(&vol->claim_lock);
 	vd_cond_fini(&vol->claim_cond);
-	vd_spin_fini(&vol->win.lock);
+	vd_windows_fini(vol);
 	vd_gate_fini(&vol->gate);
 }
 

@@ -55,24 +55,30 @@ void vd_gate_await(struct vd_gate *g);   /* wait for the last flip to drain; cla
 #define VD_WINDOW_BLOCKS 1024u
 #define VD_WINDOWS_MAX 1024u
 struct vd_window {
-	struct vd_list lru;
-	struct vd_list hash;
+	struct vd_window *next; /* of its bucket */
 	vd_vblk_t v;
 	vd_pblk_t p;
 	uint32_t len, used;
+	struct vd_list lru;
 	uint64_t map[VD_WINDOW_BLOCKS / 64]; /* bit: given out */
+};
+struct vd_window_table { /* 4 KiB */
+	struct vd_window *region[448]; /* those within one region, by v / VD_REGION_BLOCKS */
+	struct vd_window *wide[64];    /* all others, by v / VD_WINDOW_BLOCKS */
 };
 struct vd_windows {
 	struct vd_spin lock;
 	struct vd_list lru;
-	struct vd_list hash[128]; /* by v / VD_WINDOW_BLOCKS */
+	struct vd_window_table *table; /* had with the first window */
 	unsigned n;
+	unsigned made;           /* goes up with each window */
 	vd_vblk_t next_v;        /* where the last window ended: sequential if the next begins there */
 	vd_pblk_t goal;          /* where the last window ended on disk */
 	uint32_t grow;           /* length of the next sequential window */
 	uint64_t run;            /* blocks on this member so far */
 };
 void vd_windows_init(struct vd_windows *w);
+void vd_windows_fini(struct vd_volume *vol); /* all were dropped before */
 #define VD_REGION_BLOCKS 16u /* 64 KiB, the smallest window */
 /* Blocks for [v, v + want): contiguous, got <= want. Class N; -EWOULDBLOCK, then
  * *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */

@@ -6,7 +6,7 @@
  * A window ties `len` blocks of a volume to as many contiguous blocks of the
  * pool; offset within one is offset within the other, so that writes that arrive
  * out of order still merge into one extent.  It lies within one aligned stretch
- * of VD_WINDOW_BLOCKS, by which it is found.
+ * of VD_WINDOW_BLOCKS, and most within one region of VD_REGION_BLOCKS, by which it is found.
  *
  * W1  A block of the window whose bit is clear is reserved in the space layer
  *     and known to nobody; one whose bit is set is its writer's for good.
@@ -22,22 +22,39 @@
 
 void vd_windows_init(struct vd_windows *w)
 {
-	unsigned i;
-
+	memset(w, 0, sizeof(*w));
 	vd_spin_init(&w->lock);
 	vd_list_init(&w->lru);
-	for (i = 0; i < sizeof(w->hash) / sizeof(w->hash[0]); i++)
-		vd_list_init(&w->hash[i]);
 	w->goal = VD_PBLK_NONE;
 	w->grow = REGION_BLOCKS;
 	w->next_v = VD_VBLK_END;
 }
 
-static struct vd_list *bucket(struct vd_windows *w, vd_vblk_t v)
+void vd_windows_fini(struct vd_volume *vol)
 {
-	uint64_t stretch = v / VD_WINDOW_BLOCKS;
+	vd_free(vol->pool, vol->win.table);
+	vd_spin_fini(&vol->win.lock);
+}
 
-	return &w->hash[(stretch ^ stretch >> 7) & 127];
+/* Multiplied by 2^64 / golden ratio (Knuth, vol. 3, 6.4): neighbours are far apart. */
+static uint64_t spread(uint64_t x, unsigned n)
+{
+	return (x * 0x9e3779b97f4a7c15ull >> 32) * n >> 32;
+}
+
+static struct vd_window **region(const struct vd_windows *w, vd_vblk_t v)
+{
+	return &w->table->region[spread(v / REGION_BLOCKS, sizeof(w->table->region) / sizeof(w->table->region[0]))];
+}
+
+static struct vd_window **wide(const struct vd_windows *w, vd_vblk_t v)
+{
+	return &w->table->wide[spread(v / VD_WINDOW_BLOCKS, sizeof(w->table->wide) / sizeof(w->table->wide[0]))];
+}
+
+static struct vd_window **bucket(const struct vd_windows *w, vd_vblk_t v, uint32_t len)
+{
+	return v / REGION_BLOCKS == (v + len - 1) / REGION_BLOCKS ? region(w, v) : wide(w, v);
 }
 
 static bool taken(const struct vd_window *win, uint32_t i)
@@ -47,6 +64,7 @@ static bool taken(const struct vd_window *win, uint32_t i)
 
 static void drop(struct vd_volume *vol, struct vd_window *win)
 {
+	struct vd_window **at;
 	uint32_t i, end;
 
 	for (i = 0; i < win->len; i = end) {
@@ -57,8 +75,10 @@ static void drop(struct vd_volume *vol, struct vd_window *win)
 		if (!t)
 			vd_space_unreserve(vol->pool, win->p + i, end - i);
 	}
+	for (at = bucket(&vol->win, win->v, win->len); *at != win;)
+		at = &(*at)->next;
+	*at = win->next;
 	vd_list_del(&win->lru);
-	vd_list_del(&win->hash);
 	vol->win.n--;
 	vd_free(vol->pool, win);
 }
@@ -73,18 +93,19 @@ void vd_windows_drop(struct vd_volume *vol)
 	vd_spin_unlock(&w->lock);
 }
 
-/* The window that has a block for v. */
-static struct vd_window *find(struct vd_windows *w, vd_vblk_t v)
+static struct vd_window *find_in(struct vd_window *win, vd_vblk_t v)
 {
-	struct vd_list *pos;
+	while (win && !(v >= win->v && v - win->v < win->len && !taken(win, (uint32_t)(v - win->v))))
+		win = win->next;
+	return win;
+}
 
-	vd_list_for_each(pos, bucket(w, v)) {
-		struct vd_window *win = vd_container(pos, struct vd_window, hash);
+/* The window that has a block for v. */
+static struct vd_window *find(const struct vd_windows *w, vd_vblk_t v)
+{
+	struct vd_window *win = w->n ? find_in(*region(w, v), v) : NULL;
 
-		if (v >= win->v && v - win->v < win->len && !taken(win, (uint32_t)(v - win->v)))
-			return win;
-	}
-	return NULL;
+	return win || !w->n ? win : find_in(*wide(w, v), v);
 }
 
 static void take(struct vd_volume *vol, struct vd_window *win, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
@@ -107,34 +128,52 @@ static void take(struct vd_volume *vol, struct vd_window *win, vd_vblk_t v, unsi
 	}
 }
 
-/* Where a window for v begins and how long it may be, so that it neither leaves
- * its stretch nor covers what another window has. */
-static uint32_t shape(struct vd_windows *w, vd_vblk_t v, bool sequential, vd_vblk_t *start)
+/* Makes [*start, *end), which has v, smaller until it covers nothing of the windows of a
+ * bucket.  False: one of them has v's own place. */
+static bool trim(const struct vd_window *o, vd_vblk_t v, vd_vblk_t *start, vd_vblk_t *end)
 {
-	vd_vblk_t s = sequential ? v : v & ~(vd_vblk_t)(REGION_BLOCKS - 1);
-	vd_vblk_t end = vd_min(s + (sequential ? w->grow : REGION_BLOCKS), (s | (VD_WINDOW_BLOCKS - 1)) + 1);
-	struct vd_list *pos;
-
-	vd_list_for_each(pos, bucket(w, v)) {
-		struct vd_window *o = vd_container(pos, struct vd_window, hash);
+	for (; o; o = o->next) {
 		vd_vblk_t o_end = o->v + o->len;
 
-		if (o_end <= v && o_end > s)
-			s = o_end;
-		else if (o->v > v && o->v < end)
-			end = o->v;
+		if (o_end <= v && o_end > *start)
+			*start = o_end;
+		else if (o->v > v && o->v < *end)
+			*end = o->v;
 		else if (o->v <= v && v < o_end)
-			return 0; /* v's own place is taken: it is written anew, singly */
+			return false;
 	}
+	return true;
+}
+
+/* Where a window for v begins and how long it may be, so that it neither leaves its
+ * stretch nor covers what another window has.  0: v is to be written anew, singly. */
+static uint32_t shape(const struct vd_windows *w, vd_vblk_t v, bool sequential, vd_vblk_t *start)
+{
+	vd_vblk_t s = sequential ? v : v & ~(vd_vblk_t)(REGION_BLOCKS - 1), at;
+	vd_vblk_t end = vd_min(s + (sequential ? w->grow : REGION_BLOCKS), (s | (VD_WINDOW_BLOCKS - 1)) + 1);
+
+	if (w->n && !trim(*wide(w, v), v, &s, &end))
+		return 0;
+	for (at = v & ~(vd_vblk_t)(REGION_BLOCKS - 1); w->n && at < end; at += REGION_BLOCKS)
+		if (!trim(*region(w, at), v, &s, &end))
+			return 0;
 	*start = s;
 	return (uint32_t)(end - s);
 }
 
 static struct vd_window *window_new(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t len)
 {
+	const struct vd_host *host = &vol->pool->host;
 	struct vd_windows *w = &vol->win;
-	struct vd_window *win = vol->pool->host.alloc(vol->pool->host.ctx, sizeof(*win), VD_ALLOC_NOWAIT);
+	struct vd_window *win, **at;
 
+	if (!w->table) {
+		w->table = host->alloc(host->ctx, sizeof(*w->table), VD_ALLOC_NOWAIT);
+		if (!w->table)
+			return NULL;
+		memset(w->table, 0, sizeof(*w->table));
+	}
+	win = host->alloc(host->ctx, sizeof(*win), VD_ALLOC_NOWAIT);
 	if (!win)
 		return NULL;
 	memset(win, 0, sizeof(*win));
@@ -142,8 +181,11 @@ static struct vd_window *window_new(struct vd_volume *vol, vd_vblk_t v, vd_pblk_
 	win->p = p;
 	win->len = len;
 	vd_list_add_tail(&w->lru, &win->lru);
-	vd_list_add_tail(bucket(w, v), &win->hash);
+	at = bucket(w, v, len);
+	win->next = *at;
+	*at = win;
 	w->n++;
+	w->made++;
 	return win;
 }
 
@@ -222,15 +264,17 @@ int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_
 	struct vd_windows *w = &vol->win;
 	struct vd_window *win;
 	vd_pblk_t beside = VD_PBLK_NONE;
+	unsigned made;
 	int r = 0;
 
 	vd_spin_lock(&w->lock);
 	win = find(w, v);
 	if (!win && v != w->next_v) {
+		made = w->made;
 		vd_spin_unlock(&w->lock);
 		beside = vd_map_beside(vol, v, v & ~(vd_vblk_t)(REGION_BLOCKS - 1), REGION_BLOCKS);
 		vd_spin_lock(&w->lock);
-		win = find(w, v);
+		win = made == w->made ? NULL : find(w, v);
 	}
 	if (!win && beside != VD_PBLK_NONE)
 		win = regain(vol, v, beside, p, &r);
