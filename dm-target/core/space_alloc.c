@@ -66,8 +66,9 @@ static struct run group_search(struct space_group *g, unsigned from, unsigned wa
 	unsigned i = from;
 
 	while ((i = space_bit_next(g->busy, i, VD_GROUP_BLOCKS, false)) < VD_GROUP_BLOCKS) {
-		unsigned end = space_bit_next(g->busy, i, VD_GROUP_BLOCKS, true);
 		unsigned aligned = want >= 16 ? (i + 15) & ~15u : i;
+		/* not beyond what is enough: all behind may be free */
+		unsigned end = space_bit_next(g->busy, i, vd_min(aligned + want, VD_GROUP_BLOCKS), true);
 
 		if (aligned + want <= end) {
 			best.i = aligned;
@@ -88,7 +89,9 @@ static struct run group_search(struct space_group *g, unsigned from, unsigned wa
 	return best;
 }
 
-/* A run of `want` in a group of the member, the current one first. n == 0: none. */
+/* A run of `want` in a good group of the member, the current one first. n == 0: none.
+ * The rest of what others left is not looked through while there is such a group: gaps
+ * between blocks of a region are the region's (W3 of window.c). */
 static struct run member_search(struct space_member *m, unsigned want)
 {
 	struct run none = { .n = 0 }, run;
@@ -96,21 +99,19 @@ static struct run member_search(struct space_member *m, unsigned want)
 
 	if (m->cur && !m->cur->meta && m->cur->longest >= want) {
 		run = group_search(m->cur, m->cur_at, want);
-		if (run.n < want && m->cur_at)
-			run = group_search(m->cur, 0, want);
 		if (run.n == want) {
 			m->cur_at = run.i + run.n;
 			return run;
 		}
 	}
-	for (unsigned c = SPACE_CLASSES; c-- > space_log2(want);)
+	for (unsigned c = SPACE_CLASSES; c-- > space_log2(vd_max(want, SPACE_POOR));)
 		vd_list_for_each_safe(at, tmp, &m->class[c]) {
 			struct space_group *g = vd_container(at, struct space_group, class_link);
 
 			if (g->longest < want)
 				continue;
 			run = group_search(g, 0, want); /* or g moves down to where it belongs */
-			if (run.n == want) {
+			if (run.n == want && g->longest >= SPACE_POOR) {
 				m->cur = g;
 				m->cur_at = run.i + run.n;
 				return run;
@@ -222,7 +223,7 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 		good |= w && member_good(m);
 	}
 	all |= s->free <= (int64_t)s->loaded;
-	if (best.n && (best.g->meta || best.n < vd_min(want, SPACE_POOR)) && !good && !all) {
+	if (best.n && !good && !all) {
 		if (s->poor)
 			s->poor--;
 		else
@@ -290,6 +291,8 @@ int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd
 	if (run.n) {
 		space_busy_set(s, run.g, run.i, run.n);
 		run.g->recent = true;
+		if (run.g == run.g->m->cur && want >= 16) /* who has no goal need not go through what this left */
+			run.g->m->cur_at = vd_max(run.g->m->cur_at, run.i + run.n);
 		*p = space_first(run.g) + run.i;
 		*got = run.n;
 	}
