@@ -74,8 +74,10 @@ unsigned space_busy_clear(struct vd_space *s, struct space_group *g, unsigned i,
 	g->m->free += changed;
 	s->loaded += changed;
 	s->free += changed;
-	if (changed) {
-		g->longest = g->free; /* a bound; the next search that fails says better */
+	if (changed && g->longest < g->free) { /* a bound; a search that fails says better */
+		unsigned end = space_bit_next(g->busy, i + n, VD_GROUP_BLOCKS, true);
+
+		g->longest = vd_max(g->longest, end - i + space_bits_clear_before(g->busy, i));
 		space_classify(g);
 	}
 	return changed;

@@ -343,9 +343,12 @@ void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
 		struct space_group *g = space_find(s, space_nr(p));
 		unsigned i = space_in(p), n = (unsigned)vd_min(len, (uint64_t)(VD_GROUP_BLOCKS - i));
 
-		for (unsigned j = i; g && j < i + n; j++)
-			if (!space_count_at(g, j))
-				space_busy_clear(s, g, j, 1);
+		for (unsigned j = i, end; g && j < i + n; j = end + 1) {
+			for (end = j; end < i + n && !space_count_at(g, end); end++)
+				;
+			if (end > j)
+				space_busy_clear(s, g, j, end - j);
+		}
 		p += n;
 		len -= n;
 	}

@@ -161,6 +161,20 @@ static inline unsigned space_bit_next(const uint64_t *bits, unsigned i, unsigned
 	}
 	return end;
 }
+/* How many bits right below i are clear. */
+static inline unsigned space_bits_clear_before(const uint64_t *bits, unsigned i)
+{
+	unsigned at = i;
+
+	while (at) {
+		uint64_t w = bits[(at - 1) >> 6] << (63 - ((at - 1) & 63));
+
+		if (w)
+			return i - at + (unsigned)__builtin_clzll(w);
+		at = (at - 1) & ~63u;
+	}
+	return i;
+}
 /* Makes n bits from i as `set` says; gives how many changed. */
 static inline unsigned space_bits_fill(uint64_t *bits, unsigned i, unsigned n, bool set)
 {
