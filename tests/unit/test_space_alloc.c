@@ -65,6 +65,33 @@ static void reserve_gives_the_longest_when_none_fits(void **state)
 	verify_totals();
 }
 
+/* What is given back joins what is free on both sides, across the words of the bitmap too:
+ * else its group would be passed over for one with a shorter run. */
+static void a_run_of_pieces_counts_as_one(void **state)
+{
+	static const unsigned order[][3] = { { 0, 1, 2 }, { 2, 1, 0 }, { 0, 2, 1 }, { 1, 0, 2 } };
+	vd_pblk_t p;
+	unsigned got;
+
+	(void)state;
+	pool_one(2 * 8192);
+	while (!reserve(VD_PBLK_NONE, 64, &p, &got))
+		;
+	for (unsigned i = 0; i < 4; i++)
+		for (vd_pblk_t at = 8192 + 4000; at < 8192 + 4200; at += 7) {
+			for (unsigned k = 0; k < 3; k++)
+				vd_space_unreserve(P, at + 14 * order[i][k], 14);
+			vd_space_unreserve(P, 1000, 30);
+			OK(reserve(VD_PBLK_NONE, 64, &p, &got));
+			assert_int_equal(p, at);
+			assert_int_equal(got, 42);
+			OK(reserve(VD_PBLK_NONE, 64, &p, &got));
+			assert_int_equal(p, 1000);
+			assert_int_equal(got, 30);
+		}
+	verify_totals();
+}
+
 static void reserve_aligns_long_runs(void **state)
 {
 	vd_pblk_t p;
@@ -420,6 +447,7 @@ int main(void)
 		T(reserve_gives_exactly_the_goal),
 		T(reserve_near_the_goal_when_it_is_taken),
 		T(reserve_gives_the_longest_when_none_fits),
+		T(a_run_of_pieces_counts_as_one),
 		T(reserve_aligns_long_runs),
 		T(the_reserve_is_exact_over_members),
 		T(reserve_leaves_the_metadata_reserve),
