@@ -585,7 +585,10 @@ int vd_space_refill(struct vd_pool *pool)
 		any |= m->free > m->window_left;
 		good |= member_good(m);
 	}
-	s->poor = good ? 0 : SPACE_POOR_CREDIT; /* not good: reserve takes what there is, for a while */
+	/* Not good: reserve takes what there is, for longer each time, so that a pool where
+	 * nothing better is left does not go through its groups for ever. */
+	s->credit = good ? 0 : vd_min(vd_max(2 * s->credit, SPACE_POOR_CREDIT), SPACE_POOR_CREDIT_MAX);
+	s->poor = s->credit;
 	any &= s->free > (int64_t)pool->reserve_blocks;
 	vd_spin_unlock(&s->lock);
 	if (any)

@@ -27,7 +27,8 @@
 #define SPACE_WINDOW 64u           /* blocks of metadata reserved at once */
 #define SPACE_WINDOW_POOR 16u      /* a shorter one is not a good one */
 #define SPACE_POOR 256u            /* a shorter free run is not a good one */
-#define SPACE_POOR_CREDIT 32u      /* poor answers, or windows, between two readings of groups */
+#define SPACE_POOR_CREDIT 32u      /* poor answers, or windows, between two readings of groups: */
+#define SPACE_POOR_CREDIT_MAX 4096u /* answers, when reading has found nothing good for long */
 #define SPACE_FAILURES 8u          /* groups that could not be read, in one refill */
 #define SPACE_LOW 4096u            /* free blocks a member should have in memory */
 #define SPACE_FLOOR_MAX 16384u     /* free blocks a member keeps from data, at most */
@@ -129,6 +130,7 @@ struct vd_space {
 	unsigned rotor;            /* member whose turn it is for data */
 	unsigned pair;             /* member whose turn it is for metadata */
 	unsigned poor;             /* poor answers allowed before refill is asked */
+	unsigned credit;           /* the last that refill allowed */
 	bool warned_copy, warned_leak;
 	int bad;                   /* why a group was passed over, or 0; load_lock */
 	struct space_group *hash[SPACE_HASH];

@@ -269,6 +269,36 @@ static void data_of_one_stream_stays_together(void **state)
 	}
 }
 
+/* What windows leave between the blocks of their regions is theirs to come back to, while
+ * there is a group that nobody has begun (W3 of window.c). */
+static void gaps_are_left_while_there_are_free_groups(void **state)
+{
+	enum { GROUPS = 48 };
+	vd_pblk_t p, goal = VD_PBLK_NONE;
+	uint64_t now = ~0ull;
+	bool left[GROUPS] = { false };
+	unsigned got, begun = 0, keep = 0;
+
+	(void)state;
+	pool_one(GROUPS * 8192);
+	while (begun < GROUPS - 4) {
+		OK(reserve(goal, 16, &p, &got));
+		assert_int_equal(got, 16);
+		if (p / 8192 != now) {
+			if (now != ~0ull)
+				left[now] = true;
+			now = p / 8192;
+			assert_false(left[now]);
+			begun++;
+		}
+		keep = 15 - keep; /* the gaps are of 30 blocks and of none, in turns */
+		vd_space_unreserve(P, p, keep);
+		vd_space_unreserve(P, p + keep + 1, 15 - keep);
+		goal = begun % 3 ? p + 16 : VD_PBLK_NONE;
+	}
+	verify_totals();
+}
+
 static void refill_finds_what_is_free_after_opening(void **state)
 {
 	uint64_t total = 0;
@@ -456,6 +486,7 @@ int main(void)
 		T(the_reserve_is_kept_on_each_member),
 		T(without_goal_members_take_turns),
 		T(data_of_one_stream_stays_together),
+		T(gaps_are_left_while_there_are_free_groups),
 		T(refill_finds_what_is_free_after_opening),
 		T(refill_skips_what_is_full),
 		T(refill_passes_over_groups_it_cannot_read),
