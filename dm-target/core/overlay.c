@@ -5,16 +5,16 @@
  * seldom elsewhere.
  *
  * The index is a hint.  A search walks the list, either way, from the leaf that the index
- * names; so a leaf whose first extent has moved since it was entered, or that is not in
- * the index since there was no memory for a node, costs steps and nothing else.  This is
- * why an insertion cannot fail half-way with one leaf brought along.
+ * names; so a leaf whose first extent has moved since it was entered costs a step, and one
+ * that is not in the index since there was no memory for a node costs steps until there is.
+ * This is why an insertion cannot fail half-way with one leaf brought along.
  *
  * Invariants, after every call:
  *   O1. extents are in ascending order over all leaves, not empty, disjoint, within
  *       VD_VBLK_END;
  *   O2. the list holds all leaves, and each but the first, the head, has an extent at
  *       least; the index names leaves of the list only, not the head, each once, by the
- *       key that the leaf remembers;
+ *       key that the leaf remembers; keys ascend as the list does, while there is memory;
  *   O3. an inserted extent is joined on both sides where may_join() allows it;
  *       other neighbours are not looked at;
  *   O4. DATA extents are at most VD_EXTENT_LEN_MAX long, if the inserted were.
@@ -181,9 +181,9 @@ static bool grow_root(struct vd_ov *ov)
 	return true;
 }
 
-/* Enters a leaf, if there is memory and no other has its key.  Nodes that are full are
- * split on the way down: so there is room above each, and nothing to undo. */
-static void index_add(struct vd_ov *ov, struct vd_ov_leaf *leaf)
+/* If there is memory, and no other leaf has its key.  Nodes that are full are split on the
+ * way down: so there is room above each, and nothing to undo. */
+static void enter(struct vd_ov *ov, struct vd_ov_leaf *leaf)
 {
 	uint64_t key = leaf->v[0];
 	struct vd_ov_node *node;
@@ -226,6 +226,29 @@ static void index_remove(struct vd_ov *ov, struct vd_ov_leaf *leaf)
 	}
 	ov->root = NULL;
 	ov->height = 0;
+}
+
+static void enter_anew(struct vd_ov *ov, struct vd_ov_leaf *leaf)
+{
+	index_remove(ov, leaf);
+	leaf->indexed = false;
+	enter(ov, leaf);
+}
+
+/*
+ * Enters a leaf.  A neighbour whose first extent has moved since it was entered gets the key
+ * that it has now if this leaf would stand on the wrong side of it: searches would walk over
+ * all leaves that come between the two later.
+ */
+static void index_add(struct vd_ov *ov, struct vd_ov_leaf *leaf)
+{
+	struct vd_ov_leaf *near;
+
+	for (near = leaf->prev; near != ov->head && near->indexed && near->key >= near->next->v[0]; near = near->prev)
+		enter_anew(ov, near);
+	for (near = leaf->next; near && near->indexed && near->key <= near->prev->v[0]; near = near->next)
+		enter_anew(ov, near);
+	enter(ov, leaf);
 }
 
 /*
