@@ -697,6 +697,8 @@ int vd_space_init(struct vd_pool *pool)
 	pool->space = s;
 	vd_mutex_init(&s->load_lock);
 	vd_spin_init(&s->lock);
+	s->found = true;
+	s->unreadable = ~0ull;
 	vd_list_init(&s->clock);
 	vd_list_init(&s->dirty);
 	vd_list_init(&s->changed);

@@ -4,11 +4,12 @@
  *
  * A1. Every free block of a member is in a group in a class, in the member's
  *     metadata group, in its metadata window, or in a group not in memory.
- * A2. A group's class is log2 of `longest`, a bound: a search that fails makes it
- *     exact, a block that becomes free makes it a guess again.
+ * A2. A group's class is log2 of `longest`, a bound: all that is free when it comes in, made
+ *     exact by a search that fails, raised to the run of a block that becomes free.
  * A3. -EWOULDBLOCK and refill's 0 never answer each other for ever: whenever refill
- *     answers 0, memory holds a free run that the next search takes, however poor,
- *     unless another caller was faster.
+ *     answers 0, memory holds a free run that the next search takes, however poor, but
+ *     for once where the groups that came in were not what they seemed, or another
+ *     caller was faster.
  * A4. Data takes no block of a member that would leave less than its floor of free
  *     blocks in memory; floors together are at most the reserve.  So both copies
  *     of a node find room on two members for as long as there is a reserve, while
@@ -120,7 +121,9 @@ static struct run member_search(struct space_member *m, unsigned want)
 	return none;
 }
 
-/* The longest run of the member, at most want and longer than `than`; n == 0: none. */
+/* A run of the member, at most want and longer than `than`, and no other of it is twice as
+ * long; n == 0: none.  That is as good as the longest, and a thousand groups whose gaps are
+ * of one length need not be gone through. */
 static struct run member_longest(struct space_member *m, unsigned want, unsigned than)
 {
 	struct run best = { .n = 0 }, run;
@@ -132,7 +135,7 @@ static struct run member_longest(struct space_member *m, unsigned want, unsigned
 		vd_list_for_each_safe(at, tmp, &m->class[c]) {
 			struct space_group *g = vd_container(at, struct space_group, class_link);
 
-			if (best.n >= want)
+			if (best.n >= vd_min(want, 1u << c))
 				return best;
 			if (g->longest <= vd_max(best.n, than))
 				continue;
@@ -207,8 +210,11 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 		if (!w)
 			continue;
 		run = member_search(m, w);
-		if (run.n == want)
+		if (run.n == want) {
+			s->found = true;
+			s->poor = 0;
 			return run;
+		}
 		if (run.n > best.n)
 			best = run;
 	}
@@ -306,6 +312,7 @@ int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, v
 	struct space_group *g;
 	uint32_t got = 0;
 	unsigned i, in = space_in(p);
+	bool load;
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
@@ -318,18 +325,24 @@ int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, v
 			}
 	if (got)
 		g->recent = true;
+	load = !g && s->unreadable != space_nr(p) && space_valid(s, pool, p, n, true);
 	vd_spin_unlock(&s->lock);
-	if (!g)
-		return -EWOULDBLOCK;
 	*mask = got;
-	return 0;
+	return load ? -EWOULDBLOCK : 0;
 }
 
 int vd_space_load(struct vd_pool *pool, vd_pblk_t p)
 {
+	struct vd_space *s = pool->space;
 	struct space_group *g;
+	int r = space_load(pool, space_nr(p), false, &g);
 
-	return space_load(pool, space_nr(p), false, &g);
+	if (!r || r == -ENOMEM)
+		return r;
+	vd_spin_lock(&s->lock); /* who asks again takes other blocks */
+	s->unreadable = space_nr(p);
+	vd_spin_unlock(&s->lock);
+	return 0;
 }
 
 void vd_space_unreserve(struct vd_pool *pool, vd_pblk_t p, uint64_t len)
@@ -585,10 +598,12 @@ int vd_space_refill(struct vd_pool *pool)
 		any |= m->free > m->window_left;
 		good |= member_good(m);
 	}
-	/* Not good: reserve takes what there is, for longer each time, so that a pool where
-	 * nothing better is left does not go through its groups for ever. */
-	s->credit = good ? 0 : vd_min(vd_max(2 * s->credit, SPACE_POOR_CREDIT), SPACE_POOR_CREDIT_MAX);
+	/* Nothing good, or nothing that was so when it was looked at (what a group's longest run
+	 * is nobody knows when it comes in): reserve takes what there is, for longer each time, so
+	 * that a pool where nothing better is left does not go through its groups for ever. */
+	s->credit = good && s->found ? 0 : vd_min(vd_max(2 * s->credit, SPACE_POOR_CREDIT), SPACE_POOR_CREDIT_MAX);
 	s->poor = s->credit;
+	s->found = false;
 	any &= s->free > (int64_t)pool->reserve_blocks;
 	vd_spin_unlock(&s->lock);
 	if (any)

@@ -131,6 +131,8 @@ struct vd_space {
 	unsigned pair;             /* member whose turn it is for metadata */
 	unsigned poor;             /* poor answers allowed before refill is asked */
 	unsigned credit;           /* the last that refill allowed */
+	bool found;                /* a good run, since refill was asked last */
+	uint64_t unreadable;       /* number of the last group that vd_space_load() could not read */
 	bool warned_copy, warned_leak;
 	int bad;                   /* why a group was passed over, or 0; load_lock */
 	struct space_group *hash[SPACE_HASH];

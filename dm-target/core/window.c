@@ -249,6 +249,7 @@ static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want,
 		vd_space_unreserve(vol->pool, p, got);
 		return NULL;
 	}
+	w->grow = vd_max(got, REGION_BLOCKS); /* where runs are short, no more is looked for */
 	if (goal == VD_PBLK_NONE)
 		w->run = 0;
 	if (win->len < got)

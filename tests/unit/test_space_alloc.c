@@ -299,6 +299,33 @@ static void gaps_are_left_while_there_are_free_groups(void **state)
 	verify_totals();
 }
 
+/* Nothing good is left anywhere: that is found out once and not by each writer. */
+static void an_old_pool_is_not_read_whole(void **state)
+{
+	enum { GROUPS = 300 };
+	static const unsigned want[] = { 16, 16, 1024, 16, 128 };
+	unsigned got, asked, most = 0;
+	vd_pblk_t p;
+
+	(void)state;
+	pool_one(GROUPS * 8192);
+	for (vd_pblk_t g = 1; g < GROUPS; g++)
+		for (unsigned i = 15; i < 8192; i += 16)
+			OK(vd_space_inc(P, g * 8192 + i, 1));
+	checkpoint();
+	drain();
+	reopen();
+	P->reserve_blocks = 4096;
+	for (unsigned i = 0; i < 2000; i++) {
+		for (asked = 0; vd_space_reserve(P, VD_PBLK_NONE, want[i % 5], &p, &got); asked++)
+			OK(vd_space_refill(P));
+		assert_true(got);
+		most = vd_max(most, asked);
+	}
+	assert_in_range(most, 1, 3);
+	assert_in_range(P->space->ngroups, 2, GROUPS / 4);
+}
+
 static void refill_finds_what_is_free_after_opening(void **state)
 {
 	uint64_t total = 0;
@@ -365,6 +392,34 @@ static void refill_passes_over_groups_it_cannot_read(void **state)
 	assert_true(warnings > 0);
 	assert_true(vd_space_free(P) >= 8190);
 	assert_true(vd_space_free(P) < 8192);
+}
+
+/* Who would have had blocks there takes others, and does not fail. */
+static void there_is_nothing_in_a_group_that_cannot_be_read(void **state)
+{
+	uint32_t mask = 7;
+
+	(void)state;
+	pool_one(3 * 8192);
+	checkpoint(); /* metadata is in group 0 */
+	OK(vd_space_inc(P, 9000, 1));
+	checkpoint();
+	drain();
+	reopen();
+	assert_int_equal(vd_space_reserve_mask(P, NULL, 8999, 3, &mask), -EWOULDBLOCK);
+	fetch_error_at = 1;
+	OK(vd_space_load(P, 8999));
+	OK(vd_space_reserve_mask(P, NULL, 8999, 3, &mask));
+	assert_int_equal(mask, 0);
+	fetch_error_at = 0;
+	OK(vd_space_load(P, 8999));
+	OK(vd_space_reserve_mask(P, NULL, 8999, 3, &mask));
+	assert_int_equal(mask, 5);
+	mask = 7;
+	OK(vd_space_reserve_mask(P, NULL, 3 * 8192, 3, &mask)); /* nor behind the member's end */
+	assert_int_equal(mask, 0);
+	vd_space_unreserve(P, 8999, 3);
+	verify_totals();
 }
 
 static void claims_conflict(void **state)
@@ -487,9 +542,11 @@ int main(void)
 		T(without_goal_members_take_turns),
 		T(data_of_one_stream_stays_together),
 		T(gaps_are_left_while_there_are_free_groups),
+		T(an_old_pool_is_not_read_whole),
 		T(refill_finds_what_is_free_after_opening),
 		T(refill_skips_what_is_full),
 		T(refill_passes_over_groups_it_cannot_read),
+		T(there_is_nothing_in_a_group_that_cannot_be_read),
 		T(claims_conflict),
 		T(nodes_have_copies_on_two_members),
 		T(nodes_of_a_checkpoint_are_contiguous),
