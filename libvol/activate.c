@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "handle.h"
 #include "json.h"
@@ -65,6 +66,25 @@ static const char *why_no_device(const char *pool, const char *const *volume, un
 	return vol_dm_load() ? NULL : "dm-vd is not loaded, and cannot be";
 }
 
+/* Until the kernel has the members, a reader could take them for those of a pool at rest. */
+static int hand_over(const char *pool, const uint8_t uuid[16], char *const *member, unsigned n)
+{
+	int keep[VD_MEMBERS_MAX], r = 0;
+	unsigned kept = 0;
+
+	while (!r && kept < n) {
+		r = vol_member_keep(member[kept], &keep[kept]);
+		kept += !r;
+	}
+	if (!r)
+		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, n);
+	else
+		vol_fail(NULL, r, "pool %s: its member %s: %s", pool, member[kept], vol_strerror(r));
+	while (kept)
+		close(keep[--kept]);
+	return r;
+}
+
 /* Opens the pool here first: its owner, its members, its journal are looked at as ever,
  * and what is wrong is told in the same words. */
 static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
@@ -96,7 +116,7 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	e = vol_pool_close(p);
 	r = r ? r : e;
 	if (!r && !*why) {
-		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, k);
+		r = hand_over(pool, uuid, member, k);
 		r = r == -EBUSY ? -EAGAIN : r; /* somebody was faster */
 	}
 	while (k)

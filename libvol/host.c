@@ -529,13 +529,54 @@ static bool mounted_where(dev_t rdev, char *where, size_t size)
 	return found;
 }
 
+/* Another device of the kernel's that has this one as a part: "dm-3".  Who opens without
+ * O_EXCL is not told by the kernel, and its own users take no lock of ours. */
+static bool part_of(dev_t rdev, char name[64])
+{
+	char path[64];
+	struct dirent *e;
+	bool found = false;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/holders", major(rdev), minor(rdev));
+	d = opendir(path);
+	while (d && !found && (e = readdir(d)))
+		if (e->d_name[0] != '.') {
+			snprintf(name, 64, "%.63s", e->d_name);
+			found = true;
+		}
+	if (d)
+		closedir(d);
+	return found;
+}
+
+/* What people call it: of device-mapper's the name that it was given. */
+static void holder_text(const char *dev, char *buf, size_t size)
+{
+	char path[96], name[128] = "";
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/block/%s/dm/name", dev);
+	f = fopen(path, "re");
+	if (f && fgets(name, sizeof(name), f))
+		name[strcspn(name, "\n")] = 0;
+	if (f)
+		fclose(f);
+	snprintf(buf, size, "/dev/%s%s", *name ? "mapper/" : "", *name ? name : dev);
+}
+
 static void busy_text(const struct stat *st, char why[256])
 {
-	char where[201], comm[64] = "";
+	char where[201], comm[64] = "", dev[64];
 	pid_t pid;
 
 	if (S_ISBLK(st->st_mode) && mounted_where(st->st_rdev, where, sizeof(where))) {
 		snprintf(why, 256, "is mounted on %s", where);
+		return;
+	}
+	if (S_ISBLK(st->st_mode) && part_of(st->st_rdev, dev)) {
+		holder_text(dev, where, sizeof(where));
+		snprintf(why, 256, "is part of %s", where);
 		return;
 	}
 	pid = S_ISBLK(st->st_mode) ? device_opener(st->st_rdev) : lock_owner(st);
@@ -575,6 +616,7 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 {
 	bool write = lock == VOL_LOCK_EXCLUSIVE;
 	struct vol_geometry g = { .sector = 512 };
+	char holder[64];
 	struct stat st, opened;
 	int fd, r;
 
@@ -602,6 +644,8 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 		goto err;
 	}
 	r = lock_member(fd, &opened, lock);
+	if (!r && lock == VOL_LOCK_SHARED && S_ISBLK(opened.st_mode) && part_of(opened.st_rdev, holder))
+		r = -EBUSY;
 	if (r == -EBUSY) {
 		busy_text(&opened, why);
 		goto err;
@@ -628,6 +672,22 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 err:
 	close(fd);
 	return r;
+}
+
+int vol_member_keep(const char *path, int *out)
+{
+	struct stat st;
+	int fd = open(path, O_RDWR | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	r = fstat(fd, &st) ? -errno : lock_member(fd, &st, VOL_LOCK_EXCLUSIVE);
+	if (r) {
+		close(fd);
+		return r;
+	}
+	*out = fd;
+	return 0;
 }
 
 /* ---- the host ---------------------------------------------------------- */

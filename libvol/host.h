@@ -61,11 +61,16 @@ void vol_time_text(uint64_t ns, char *buf, size_t size);
 
 enum vol_lock { VOL_LOCK_NONE, VOL_LOCK_SHARED, VOL_LOCK_EXCLUSIVE };
 struct vol_geometry { uint64_t bytes; uint32_t sector; bool is_file; };
-/* Opens a member, read-only unless the lock is EXCLUSIVE.  On failure `why` (256
+/* Opens a member, read-only unless the lock is EXCLUSIVE.  A device that is part of another
+ * one is busy to SHARED too: the kernel, which writes to it there, knows no locks.  On failure `why` (256
  * bytes) has the rest of a sentence that begins with the path: "is mounted on
  * /srv", "is in use by process 17 (nbdkit)".  -EBUSY; -ENOTBLK neither a block
  * device nor a regular file. */
 int vol_member_open(const char *path, enum vol_lock lock, int *fd, struct vol_geometry *geo, char why[256]) __must_check;
+
+/* Keeps other commands off a member that the kernel is about to open: a lock without the
+ * claim (O_EXCL) that would keep the kernel off as well. -EBUSY. */
+int vol_member_keep(const char *path, int *fd) __must_check;
 
 /* A host without members. */
 int vol_host_new(struct vol_host **out) __must_check;

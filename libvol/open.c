@@ -144,8 +144,9 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 				 r == -EBUSY ? "\ntry again when that has ended" : "");
 			goto err;
 		}
-		/* The kernel's pool writes past the cache of the device, which is kept while anybody has it open. */
-		if (!geo.is_file && (lock == VOL_LOCK_EXCLUSIVE || p->kernel))
+		/* The kernel's pool writes past the cache of the device, which is kept while anybody has it open:
+		 * by another reader, say, who came before the kernel. */
+		if (!geo.is_file)
 			(void)!ioctl(fd, BLKFLSBUF, 0);
 		r = vol_label_fd(fd, &label);
 		if (r || memcmp(label.pool, c->uuid, 16) || le32_to_cpu(label.index) != i) {
