@@ -218,6 +218,28 @@ int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH
 	return vol_dm_present() ? info(pool, volume, &di, path) : -ENOENT;
 }
 
+int vol_dm_find_pool(const char *pool, uint8_t uuid[16])
+{
+	char name[DM_PATH], text[VOL_UUID_TEXT];
+	struct dm_task *t;
+	const char *id;
+	int r = -ENOENT;
+
+	if (!vol_dm_present() || dm_name(pool, "pool", true, name))
+		return r;
+	once();
+	t = dm_task_create(DM_DEVICE_INFO);
+	if (t && dm_task_set_name(t, name) && !run(t)) {
+		id = dm_task_get_uuid(t);
+		if (id && sscanf(id, PREFIX "%36s", text) == 1 && !strcmp(id + strlen(PREFIX) + strlen(text), "-pool") &&
+		    !vol_uuid_parse(text, uuid))
+			r = 0;
+	}
+	if (t)
+		dm_task_destroy(t);
+	return r;
+}
+
 /* ---- devices -------------------------------------------------------------- */
 
 struct device {
@@ -326,7 +348,7 @@ int vol_dm_pool_stop(const uint8_t uuid[16])
 	return di.open_count ? -EBUSY : stop(uuid, NULL);
 }
 
-static int pool_status(const uint8_t uuid[16], char *buf, size_t size)
+static int status_text(const uint8_t uuid[16], char *buf, size_t size)
 {
 	struct dm_task *t = task(DM_DEVICE_STATUS, uuid, NULL);
 	char *target = NULL, *params = NULL;
@@ -347,21 +369,47 @@ static int pool_status(const uint8_t uuid[16], char *buf, size_t size)
 	return r == -ENXIO ? -ENOENT : r;
 }
 
-int vol_dm_pool_mode(const uint8_t uuid[16], enum vd_pool_mode *mode)
+int vol_dm_pool_status(const uint8_t uuid[16], struct dm_pool_status *st)
 {
-	char text[1024], word[32] = "";
-	int r = pool_status(uuid, text, sizeof(text));
+	char text[1024], mode[32], check[32], *at;
+	unsigned long long generation;
+	int r = status_text(uuid, text, sizeof(text));
 
 	if (r)
 		return r;
+	memset(st, 0, sizeof(*st));
 	if (!strncmp(text, "Fail", 4)) {
-		*mode = VD_MODE_FAILED;
+		st->mode = VD_MODE_FAILED;
 		return 0;
 	}
-	if (sscanf(text, "%*s %*s %*s %*s %31s", word) != 1)
+	at = strstr(text, " generation ");
+	if (sscanf(text, "%*s %*s %*s %*s %31s %*s %*s %31s %*s name %127s", mode, check, st->name) != 3 ||
+	    !at || sscanf(at, " generation %llu", &generation) != 1)
 		return -EPROTO;
-	*mode = !strcmp(word, "rw") ? VD_MODE_RW : !strcmp(word, "out_of_data_space") ? VD_MODE_OUT_OF_SPACE : VD_MODE_READONLY;
+	st->mode = !strcmp(mode, "rw") ? VD_MODE_RW : !strcmp(mode, "out_of_data_space") ? VD_MODE_OUT_OF_SPACE : VD_MODE_READONLY;
+	st->damaged = strcmp(check, "-");
+	st->generation = generation;
 	return 0;
+}
+
+int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsigned *n)
+{
+	struct dm_task *t = task(DM_DEVICE_DEPS, uuid, NULL);
+	struct dm_deps *deps;
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = run(t);
+	deps = r ? NULL : dm_task_get_deps(t);
+	if (!r && (!deps || !deps->count || deps->count > VD_MEMBERS_MAX))
+		r = deps && deps->count ? -EPROTO : -ENOENT;
+	for (unsigned i = 0; !r && i < deps->count; i++)
+		dev[i] = (dev_t)deps->device[i];
+	if (!r)
+		*n = deps->count;
+	dm_task_destroy(t);
+	return r == -ENXIO ? -ENOENT : r;
 }
 
 static int volume_table(const struct dm_volume *v, char *name)

@@ -33,11 +33,24 @@ int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH])
 /* Whether there is such a device, and its path. `volume` NULL: the pool's. -ENOENT. */
 int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH]) __must_check;
 
+/* The pool that is called so. -ENOENT. */
+int vol_dm_find_pool(const char *name, uint8_t uuid[16]) __must_check;
+
 /* Members are block devices.  -EBUSY: one is in use. */
 int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n) __must_check;
 /* -EBUSY: it has volumes. */
 int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
-int vol_dm_pool_mode(const uint8_t uuid[16], enum vd_pool_mode *mode) __must_check;
+
+struct dm_pool_status {
+	enum vd_pool_mode mode;
+	char name[VOL_NAME_SIZE]; /* this and the rest only if it has not failed */
+	bool damaged;
+	uint64_t generation;      /* of the last checkpoint */
+};
+/* -ENOENT: it is not open. */
+int vol_dm_pool_status(const uint8_t uuid[16], struct dm_pool_status *st) __must_check;
+/* The devices that are its members there. -ENOENT. */
+int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsigned *n) __must_check;
 
 struct dm_volume {
 	const char *pool, *name;

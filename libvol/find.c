@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 struct paths {
@@ -331,6 +332,59 @@ int vol_find_members(struct vol_found **list, size_t *n)
 	if (r) {
 		vol_found_free(s.list, s.n);
 		return r == -ENOMEM ? vol_fail(NULL, r, "out of memory while looking for pools") : r;
+	}
+	*list = s.list;
+	*n = s.n;
+	return 0;
+}
+
+/* "/dev/sdb", as the kernel calls it. */
+static int path_of(dev_t dev, char *path, size_t size)
+{
+	char file[64], line[256];
+	int r = -ENODEV;
+	FILE *f;
+
+	snprintf(file, sizeof(file), "/sys/dev/block/%u:%u/uevent", major(dev), minor(dev));
+	f = fopen(file, "re");
+	while (f && r && fgets(line, sizeof(line), f))
+		if (!strncmp(line, "DEVNAME=", 8)) {
+			line[strcspn(line, "\n")] = 0;
+			snprintf(path, size, "/dev/%s", line + 8);
+			r = 0;
+		}
+	if (f)
+		fclose(f);
+	return r;
+}
+
+int vol_find_devices(const dev_t *dev, unsigned ndev, struct vol_found **list, size_t *n)
+{
+	struct search s = { 0 };
+	struct vol_found *known;
+	size_t nknown;
+	int r = vol_find_members(&known, &nknown);
+
+	if (r)
+		return r;
+	for (unsigned i = 0; !r && i < ndev; i++) {
+		const char *path = NULL;
+		char name[300];
+		struct stat st;
+		/* The path that people gave it, when they did. */
+		for (size_t k = 0; k < nknown && !path; k++)
+			if (!stat(known[k].path, &st) && S_ISBLK(st.st_mode) && st.st_rdev == dev[i])
+				path = known[k].path;
+		if (!path)
+			r = path_of(dev[i], name, sizeof(name));
+		if (!r)
+			r = look_at(&s, path ? path : name, FROM_FILE);
+	}
+	vol_found_free(known, nknown);
+	free(s.seen);
+	if (r) {
+		vol_found_free(s.list, s.n);
+		return vol_fail(NULL, r, "the members that the kernel has open cannot be looked at: %s", vol_strerror(r));
 	}
 	*list = s.list;
 	*n = s.n;

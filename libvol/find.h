@@ -5,6 +5,10 @@
 
 #include "host.h"
 
+/* As vol_find_members(), of these devices alone, wherever they are known from.  -ENODEV: a
+ * device has no name. */
+int vol_find_devices(const dev_t *dev, unsigned ndev, struct vol_found **list, size_t *n) __must_check;
+
 /* Reads the label of an open file: as vd_label_read(). */
 int vol_label_fd(int fd, struct vd_disk_label *label) __must_check;
 

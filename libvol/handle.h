@@ -17,6 +17,7 @@ struct vol_pool {
 	bool kernel;                /* the kernel owns the pool: host and engine are a reader's view of it */
 	bool viewed;                /* they are there, and as new as this handle needs */
 	enum vd_pool_mode kernel_mode;
+	uint64_t generation;        /* of the view, or of what was wanted of it */
 
 	struct vol_client *client;  /* a server owns the pool, or: */
 	struct vol_host *host;

@@ -437,21 +437,44 @@ static void view_close(struct vol_pool *p)
 	p->host = NULL;
 }
 
+/* A later checkpoint is there: what the view stands on may be something else by now. */
+static bool overtaken(const struct vol_pool *p)
+{
+	struct dm_pool_status st;
+
+	return !vol_dm_pool_status(p->uuid, &st) && st.generation > p->generation;
+}
+
+/* Asks for a checkpoint and opens that, on the devices which the kernel has: a copy of a
+ * member may carry the same label.  -ESTALE: the kernel does not have the pool any more. */
 static int view(struct vol_pool *p)
 {
+	struct dm_pool_status st;
+	dev_t dev[VD_MEMBERS_MAX];
 	struct vol_found *found;
+	struct vd_pool_info info;
 	char uuid[VOL_UUID_TEXT];
 	struct chosen c;
+	unsigned ndev;
 	size_t n;
 	int r;
 
 	view_close(p);
-	r = vol_dm_pool_mode(p->uuid, &p->kernel_mode);
-	if (!r && p->kernel_mode < VD_MODE_READONLY)
+	r = vol_dm_pool_status(p->uuid, &st);
+	if (!r && st.mode < VD_MODE_READONLY) {
 		r = change_checkpoint(p);
+		if (!r)
+			r = vol_dm_pool_status(p->uuid, &st);
+	}
+	if (!r)
+		r = vol_dm_pool_members(p->uuid, dev, &ndev);
+	if (r == -ENOENT || r == -ENXIO)
+		return -ESTALE;
 	if (r)
 		return vol_fail(NULL, r, "pool %s: the kernel, which has it open, cannot be asked: %s", p->name, vol_strerror(r));
-	r = vol_find_members(&found, &n);
+	p->kernel_mode = st.mode;
+	p->generation = st.generation;
+	r = vol_find_devices(dev, ndev, &found, &n);
 	if (r)
 		return r;
 	vol_uuid_text(p->uuid, uuid);
@@ -461,7 +484,13 @@ static int view(struct vol_pool *p)
 	p->beside = false;
 	free(c.rival);
 	vol_found_free(found, n);
-	return r;
+	if (r)
+		return r;
+	vd_pool_info(p->engine, &info);
+	p->generation = info.generation;
+	if (info.generation < st.generation || (info.damaged && !st.damaged && overtaken(p)))
+		return vol_fail(NULL, -EAGAIN, "pool %s changes while it is being read; try again", p->name);
+	return 0;
 }
 
 /* One at a time asks and changes. */
@@ -493,6 +522,7 @@ static int pass_part(void *arg, struct json_object *o)
 	return ps->fn(ps->arg, o);
 }
 
+/* -ESTALE, of nothing that was done: the kernel does not have the pool any more. */
 static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct json_object **answer)
 {
 	struct parts ps = { .fn = rq->part, .arg = rq->arg };
@@ -513,6 +543,8 @@ static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct jso
 		if (changes || !p->viewed) {
 			r = view(p);
 			p->viewed = !r;
+			if (r == -ESTALE)
+				break;
 			if (r)
 				vol_failbuf(&rq->err, r, "%s", vol_error(NULL));
 		} else {
@@ -545,6 +577,24 @@ static int find_in_kernel(struct vol_pool *p)
 	return 0;
 }
 
+/* One whose members this process cannot find, but which the kernel knows by its name. */
+static int kernel_by_name(struct vol_pool *p, const char *name)
+{
+	struct dm_pool_status st;
+	int r;
+
+	if (!vol_dm_present())
+		return -ENOENT;
+	r = vol_uuid_parse(name, p->uuid) ? vol_dm_find_pool(name, p->uuid) : 0;
+	if (!r)
+		r = vol_dm_pool_status(p->uuid, &st);
+	if (r)
+		return -ENOENT;
+	snprintf(p->name, sizeof(p->name), "%s", *st.name ? st.name : name);
+	p->kernel = true;
+	return 0;
+}
+
 /* ---- opening ----------------------------------------------------------- */
 
 static int open_once(struct vol_pool *p, const char *name, bool beside)
@@ -560,6 +610,8 @@ static int open_once(struct vol_pool *p, const char *name, bool beside)
 	r = choose(name, found, n, &c);
 	if (r == -ENOENT && !(p->flags & VOL_OFFLINE)) {
 		int k = connect_by_name(p, name);
+		if (k == -ENOENT)
+			k = kernel_by_name(p, name);
 		if (k != -ENOENT)
 			r = k;
 		goto out;
@@ -582,11 +634,32 @@ out:
 	return r;
 }
 
+static int open_waiting(struct vol_pool *p, const char *name)
+{
+	uint64_t start = now_ms();
+	unsigned nap = 5;
+	int r;
+
+	for (;;) {
+		bool beside = (p->flags & VOL_READONLY) && !(p->flags & VOL_OFFLINE) && now_ms() - start >= WAIT_READER_MS;
+		r = open_once(p, name, beside);
+		if ((r != -EBUSY && r != -EAGAIN) || (p->flags & VOL_NO_WAIT) || vol_interrupted() ||
+		    now_ms() - start >= WAIT_MS)
+			break;
+		if ((p->have_owner || p->kernel) && r == -EBUSY)
+			break; /* another host's, or the kernel's: waiting is no use */
+		sleep_ms(nap);
+		nap = vd_min(2 * nap, 100u);
+	}
+	if (!r && p->beside)
+		vol_log(VOL_LOG_WARN, "pool %s is in use by another process that cannot be asked: what is shown is its last checkpoint",
+			p->name);
+	return r;
+}
+
 int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
 {
 	struct vol_pool *p;
-	uint64_t start = now_ms();
-	unsigned nap = 5;
 	int r;
 
 	r = vol_check_pool_name(name);
@@ -596,26 +669,28 @@ int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
 	if (!p)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	p->flags = flags;
-	for (;;) {
-		bool beside = (flags & VOL_READONLY) && !(flags & VOL_OFFLINE) && now_ms() - start >= WAIT_READER_MS;
-		r = open_once(p, name, beside);
-		if ((r != -EBUSY && r != -EAGAIN) || (flags & VOL_NO_WAIT) || vol_interrupted() ||
-		    now_ms() - start >= WAIT_MS)
-			break;
-		if ((p->have_owner || p->kernel) && r == -EBUSY)
-			break; /* another host's, or the kernel's: waiting is no use */
-		sleep_ms(nap);
-		nap = vd_min(2 * nap, 100u);
-	}
+	r = open_waiting(p, name);
 	if (r) {
 		free(p);
 		return r;
 	}
-	if (p->beside)
-		vol_log(VOL_LOG_WARN, "pool %s is in use by another process that cannot be asked: what is shown is its last checkpoint",
-			p->name);
 	*out = p;
 	return 0;
+}
+
+/* The kernel has closed the pool since: it is opened as if it were now. */
+static int open_anew(struct vol_pool *p)
+{
+	char uuid[VOL_UUID_TEXT];
+	int r;
+
+	view_close(p);
+	p->kernel = p->viewed = p->have_owner = false;
+	vol_uuid_text(p->uuid, uuid);
+	r = open_waiting(p, uuid);
+	/* As it was, for the next call: this one has failed. */
+	p->kernel |= r != 0;
+	return r ? vol_fail(p, r, "%s", vol_error(NULL)) : 0;
 }
 
 int vol_pool_close(struct vol_pool *p)
@@ -679,6 +754,24 @@ struct vol_host *vol_pool_host(struct vol_pool *p)
 	return p->host;
 }
 
+static int call_once(struct vol_pool *p, struct json_object *request, vol_part_fn part, void *arg, struct json_object **result)
+{
+	struct vol_request rq = { .pool = p, .args = request, .part = part, .arg = arg };
+	struct json_object *answer = NULL;
+	int r;
+
+	if (p->client)
+		return vol_client_call(p->client, request, part, arg, result, &p->err);
+	r = p->kernel ? call_in_kernel(p, &rq, &answer) : vol_execute(&rq, &answer);
+	if (r && rq.err.text[0])
+		p->err = rq.err;
+	else if (result)
+		*result = answer;
+	else
+		json_object_put(answer);
+	return r;
+}
+
 int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, void *arg, struct json_object **result)
 {
 	struct vd_disk_holder self;
@@ -690,19 +783,9 @@ int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, 
 		json_set(request, "holder", vol_holder_to_json(&self));
 	}
 	p->err.text[0] = 0;
-	if (p->client) {
-		r = vol_client_call(p->client, request, part, arg, result, &p->err);
-	} else {
-		struct vol_request rq = { .pool = p, .args = request, .part = part, .arg = arg };
-		struct json_object *answer = NULL;
-		r = p->kernel ? call_in_kernel(p, &rq, &answer) : vol_execute(&rq, &answer);
-		if (r && rq.err.text[0])
-			p->err = rq.err;
-		else if (result)
-			*result = answer;
-		else
-			json_object_put(answer);
-	}
+	do {
+		r = call_once(p, request, part, arg, result);
+	} while (r == -ESTALE && p->kernel && !(r = open_anew(p)));
 	if (r && !p->err.text[0])
 		vol_fail(p, r, "pool %s: %s", p->name, vol_strerror(r));
 	return r;
