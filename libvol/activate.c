@@ -66,7 +66,8 @@ static const char *why_no_device(const char *pool, const char *const *volume, un
 	return vol_dm_load() ? NULL : "dm-vd is not loaded, and cannot be";
 }
 
-/* Until the kernel has the members, a reader could take them for those of a pool at rest. */
+/* -EAGAIN: somebody was faster.
+ * Until the kernel has the members, a reader could take them for those of a pool at rest. */
 static int hand_over(const char *pool, const uint8_t uuid[16], char *const *member, unsigned n)
 {
 	int keep[VD_MEMBERS_MAX], r = 0;
@@ -79,7 +80,7 @@ static int hand_over(const char *pool, const uint8_t uuid[16], char *const *memb
 	if (!r)
 		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, n);
 	else
-		vol_fail(NULL, r, "pool %s: its member %s: %s", pool, member[kept], vol_strerror(r));
+		r = vol_fail(NULL, r == -EBUSY ? -EAGAIN : r, "pool %s: its member %s: %s", pool, member[kept], vol_strerror(r));
 	while (kept)
 		close(keep[--kept]);
 	return r;
@@ -96,6 +97,7 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	unsigned m, k = 0;
 	int r, e;
 
+	vol_dm_pool_clear(uuid);
 	r = vol_pool_open(pool, VOL_OFFLINE | (takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		return r;
@@ -115,10 +117,8 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	p->passed_on = !r && !*why;
 	e = vol_pool_close(p);
 	r = r ? r : e;
-	if (!r && !*why) {
+	if (!r && !*why)
 		r = hand_over(pool, uuid, member, k);
-		r = r == -EBUSY ? -EAGAIN : r; /* somebody was faster */
-	}
 	while (k)
 		free(member[--k]);
 	return r;

@@ -214,8 +214,9 @@ static int info(const uint8_t pool[16], const uint8_t *volume, struct dm_info *d
 int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH])
 {
 	struct dm_info di;
+	int r = vol_dm_present() ? info(pool, volume, &di, path) : -ENOENT;
 
-	return vol_dm_present() ? info(pool, volume, &di, path) : -ENOENT;
+	return !r && !volume && !di.live_table ? -ENOENT : r;
 }
 
 int vol_dm_find_pool(const char *pool, uint8_t uuid[16])
@@ -251,33 +252,6 @@ struct device {
 	uint16_t flags;      /* of the cookie */
 };
 
-/* A device with its table, live; or not there at all. */
-static int start(const struct device *d)
-{
-	struct dm_task *t = task(d->name ? DM_DEVICE_CREATE : DM_DEVICE_RELOAD, d->pool, d->volume);
-	char uuid[128];
-	int r = -ENOMEM;
-
-	if (!t)
-		return r;
-	dm_uuid(d->pool, d->volume, uuid);
-	if ((d->name && (!dm_task_set_name(t, d->name) || !dm_task_set_uuid(t, uuid))) ||
-	    !dm_task_add_target(t, 0, d->sectors, d->target, d->params) || (d->readonly && !dm_task_set_ro(t)) ||
-	    (d->name && !dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME)))
-		goto out;
-	/* Creating one with a table makes it, loads it and resumes it; and takes it away again when that fails. */
-	r = d->name ? run_synced(t, d->flags) : run(t);
-	if (!r && !d->name) {
-		dm_task_destroy(t);
-		t = task(DM_DEVICE_RESUME, d->pool, d->volume);
-		r = t ? run_synced(t, d->flags) : -ENOMEM;
-	}
-out:
-	if (t)
-		dm_task_destroy(t);
-	return r;
-}
-
 static int stop(const uint8_t pool[16], const uint8_t *volume)
 {
 	struct dm_task *t = task(DM_DEVICE_REMOVE, pool, volume);
@@ -291,6 +265,72 @@ static int stop(const uint8_t pool[16], const uint8_t *volume)
 	return r == -ENXIO ? 0 : r;
 }
 
+static int create(const struct device *d)
+{
+	struct dm_task *t = task(DM_DEVICE_CREATE, d->pool, d->volume);
+	char uuid[128];
+	int r = -ENOMEM;
+
+	if (!t)
+		return r;
+	dm_uuid(d->pool, d->volume, uuid);
+	if (dm_task_set_name(t, d->name) && dm_task_set_uuid(t, uuid) && dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME))
+		r = run(t);
+	dm_task_destroy(t);
+	return r;
+}
+
+static int load(const struct device *d)
+{
+	struct dm_task *t = task(DM_DEVICE_RELOAD, d->pool, d->volume);
+	int r = -ENOMEM;
+
+	if (!t)
+		return r;
+	if (dm_task_add_target(t, 0, d->sectors, d->target, d->params) && (!d->readonly || dm_task_set_ro(t)))
+		r = run(t);
+	dm_task_destroy(t);
+	return r;
+}
+
+static int resume(const struct device *d)
+{
+	struct dm_task *t = task(DM_DEVICE_RESUME, d->pool, d->volume);
+	int r;
+
+	if (!t)
+		return -ENOMEM;
+	r = run_synced(t, d->flags);
+	dm_task_destroy(t);
+	return r;
+}
+
+/* A device with its table, live; or not there at all.  One ioctl at a time: of the one
+ * that does all three libdevmapper loses the errno.  *taken: its name, or its UUID, is. */
+static int start(const struct device *d, bool *taken)
+{
+	char why[sizeof(said)];
+	int r;
+
+	*taken = false;
+	if (d->name) {
+		r = create(d);
+		*taken = r == -EBUSY;
+		if (r)
+			return r;
+	}
+	r = load(d);
+	if (!r)
+		r = resume(d);
+	if (r && d->name) {
+		memcpy(why, said, sizeof(why));
+		if (stop(d->pool, d->volume))
+			vol_log(VOL_LOG_WARN, "the device %s has no table and cannot be removed: %s", d->name, said);
+		memcpy(said, why, sizeof(said));
+	}
+	return r;
+}
+
 static void hex(const uint8_t id[16], char text[33])
 {
 	for (unsigned i = 0; i < 16; i++)
@@ -299,12 +339,13 @@ static void hex(const uint8_t id[16], char text[33])
 
 int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n)
 {
-	char dev[DM_PATH], host[33], boot[33], *params = NULL;
+	char dev[DM_PATH], live[DM_PATH], host[33], boot[33], *params = NULL;
 	struct device d = { .pool = uuid, .name = dev, .target = "vd-pool", .sectors = POOL_SECTORS,
 		.flags = DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG | DM_UDEV_DISABLE_OTHER_RULES_FLAG };
 	struct vd_disk_holder self;
 	struct stat st;
 	size_t size;
+	bool taken;
 	FILE *f;
 	int r = dm_name(name, "pool", true, dev);
 
@@ -329,13 +370,26 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 		r = -ENOMEM;
 	d.params = params;
 	if (!r) {
-		r = start(&d);
-		if (r)
+		r = start(&d, &taken);
+		if (taken && vol_dm_find(uuid, NULL, live))
+			vol_fail(NULL, r, "pool %s cannot be opened in the kernel: another device is called %s there\n"
+				 "'dmsetup info %s' tells of it; 'dmsetup rename' gives it another name", name, dev, dev);
+		else if (r == -EBUSY)
+			r = vol_fail(NULL, -EAGAIN, "pool %s cannot be opened in the kernel: a member is in use", name);
+		else if (r)
 			vol_fail(NULL, r, "pool %s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more", name,
-				 r == -EBUSY ? "a member is in use" : *said ? said : vol_strerror(r));
+				 *said ? said : vol_strerror(r));
 	}
 	free(params);
 	return r;
+}
+
+void vol_dm_pool_clear(const uint8_t uuid[16])
+{
+	struct dm_info di;
+
+	if (vol_dm_present() && !info(uuid, NULL, &di, NULL) && !di.live_table && stop(uuid, NULL))
+		vol_log(VOL_LOG_WARN, "the device of a pool that somebody began to open cannot be removed: %s", said);
 }
 
 int vol_dm_pool_stop(const uint8_t uuid[16])
@@ -412,7 +466,7 @@ int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsig
 	return r == -ENXIO ? -ENOENT : r;
 }
 
-static int volume_table(const struct dm_volume *v, char *name)
+static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 {
 	char params[VOL_NAME_SIZE + 32];
 	struct device d = { .pool = v->pool_uuid, .volume = v->uuid, .name = name, .target = "vd-volume", .params = params,
@@ -422,20 +476,25 @@ static int volume_table(const struct dm_volume *v, char *name)
 	struct dm_info di;
 	int r = info(v->pool_uuid, NULL, &di, NULL);
 
+	*taken = false;
 	if (r)
 		return r;
 	snprintf(params, sizeof(params), "%u:%u %s", di.major, di.minor, v->name);
-	return start(&d);
+	return start(&d, taken);
 }
 
 int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH])
 {
 	char name[DM_PATH];
+	bool taken;
 	int r = dm_name(v->pool, v->name, false, name);
 
 	if (r)
 		return r;
-	r = volume_table(v, name);
+	r = volume_table(v, name, &taken);
+	if (r && taken)
+		return vol_fail(NULL, r, "%s/%s cannot be opened in the kernel: another device is called %s there\n"
+				"'dmsetup info %s' tells of it; 'dmsetup rename' gives it another name", v->pool, v->name, name, name);
 	if (r)
 		return vol_fail(NULL, r, "%s/%s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
 				*said ? said : vol_strerror(r));
@@ -444,7 +503,8 @@ int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH])
 
 int vol_dm_volume_resize(const struct dm_volume *v)
 {
-	int r = volume_table(v, NULL);
+	bool taken;
+	int r = volume_table(v, NULL, &taken);
 
 	return r ? vol_fail(NULL, r, "%s/%s does not take its new size: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
 			    *said ? said : vol_strerror(r)) : 0;

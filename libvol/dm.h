@@ -30,14 +30,19 @@ bool vol_dm_load(void);
 
 /* The name of a volume's device; -ENAMETOOLONG: cannot be had, the names are too long. */
 int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH]) __must_check;
-/* Whether there is such a device, and its path. `volume` NULL: the pool's. -ENOENT. */
+/* Whether there is such a device, and its path. `volume` NULL: the pool's, which is there
+ * when it is open: while it is being opened or closed the lock on its members tells.  -ENOENT. */
 int vol_dm_find(const uint8_t pool[16], const uint8_t *volume, char path[DM_PATH]) __must_check;
 
 /* The pool that is called so. -ENOENT. */
 int vol_dm_find_pool(const char *name, uint8_t uuid[16]) __must_check;
 
-/* Members are block devices.  -EBUSY: one is in use. */
+/* Members are block devices.  -EAGAIN: one is in use, or somebody was faster; -EBUSY: the name
+ * of its device is another's. */
 int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n) __must_check;
+/* Removes what somebody left who was killed while opening it: a device without a table, which
+ * may keep the members.  Under the lock on the links, so that nobody is at it now. */
+void vol_dm_pool_clear(const uint8_t uuid[16]);
 /* -EBUSY: it has volumes. */
 int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
 

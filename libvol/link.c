@@ -843,6 +843,8 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = lock_links(pool, &lock);
 	if (r)
 		return r;
+	if (!spec->test)
+		vol_dm_pool_clear(uuid);
 	/* With no server running, the pool is opened here: nothing of the link is up then. */
 	r = vol_pool_open(pool, spec->test ? VOL_READONLY : spec->takeover ? VOL_TAKEOVER : 0, &p);
 	if (r)

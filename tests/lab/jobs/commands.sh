@@ -116,6 +116,42 @@ vdlink -q --noudevsync p-1/web
 vdunlink -q --noudevsync p-1/web
 udevadm settle
 
+step a pool that dmsetup has opened is not ours: read as of its last checkpoint, not changed
+# shellcheck disable=SC2086 # one word a disk
+dmsetup create by-hand --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
+dmsetup message by-hand 0 "create_thin late 8192"
+vdls --noheadings -o name p-1 >/tmp/names 2>/tmp/said
+grep -F "last checkpoint" /tmp/said
+grep -w web /tmp/names && ! grep -w late /tmp/names
+fails 4 "is part of /dev/mapper/by-hand" vdrm -y p-1/web
+fails 4 "is part of /dev/mapper/by-hand" vdlink p-1/web
+dmsetup message by-hand 0 "delete late"
+dmsetup remove --retry by-hand
+vdls --noheadings -o name p-1 2>&1 | cmp - /tmp/names
+
+step what was left of an opening that was killed is in no way, and goes with the next
+dmsetup create vd-p--1-pool -u "VD-$pool-pool" --notable
+vdls --noheadings -o name p-1 2>&1 | cmp - /tmp/names
+active no
+vdlink -q p-1/web
+active kernel
+vdunlink -q p-1/web
+# With a table that is not live it has the members.
+dmsetup create vd-p--1-pool -u "VD-$pool-pool" --notable
+# shellcheck disable=SC2086
+dmsetup load vd-p--1-pool --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
+vdlink -q p-1/web
+vdunlink -q p-1/web
+
+step names that others have
+dmsetup create vd-p--1-pool --table "0 8 zero"
+fails 4 "another device is called vd-p--1-pool" vdlink p-1/web
+dmsetup remove --retry vd-p--1-pool
+dmsetup create p--1-web --table "0 8 zero"
+fails 4 "another device is called p--1-web" vdlink p-1/web
+dmsetup remove --retry p--1-web
+active no
+
 step a base image is for a server to read
 if modprobe -q loop && modprobe -q fuse; then
 	yes base | head -c 1M >/tmp/base || true
