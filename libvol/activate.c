@@ -95,13 +95,17 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	struct record rec = { 0 };
 	struct vol_pool *p;
 	unsigned m, k = 0;
+	bool fronts;
 	int r, e;
 
 	vol_dm_pool_clear(uuid);
 	r = vol_pool_open(pool, VOL_OFFLINE | (takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		return r;
-	if (n)
+	r = link_fronts(p, &fronts);
+	if (!r && fronts)
+		*why = "a link of the pool has a front, which needs a server";
+	if (!r && n)
 		r = read_record(p, volume, n, &rec);
 	if (!r && rec.base)
 		*why = "a volume is on a base image";
@@ -137,7 +141,7 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 	struct timespec nap = { 0, 50000000 };
 	const char *reason = NULL;
 	bool server;
-	int r;
+	int lock, r;
 
 	if (started)
 		*started = NULL;
@@ -149,7 +153,16 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 		reason = why_no_device(pool, volume, n);
 		if (reason)
 			break;
+		/* A front may be starting the server again just now. */
+		r = vol_serve_lock(pool, &lock);
+		if (r)
+			return r;
+		if (vol_serve_running(pool)) {
+			close(lock);
+			break;
+		}
 		r = start_in_kernel(pool, uuid, volume, n, takeover, &reason);
+		close(lock);
 		if (!r && reason)
 			break;
 		if (!r && started)

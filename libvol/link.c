@@ -334,6 +334,18 @@ int link_list(const char *pool, link_fn fn, void *arg)
 	return each_pool(pool, list_one, &a);
 }
 
+static int note_front(void *arg, const struct link_info *l)
+{
+	*(bool *)arg |= l->state != LINK_ELSEWHERE && l->state != LINK_CLIENT && front_runs(l->front);
+	return 0;
+}
+
+int link_fronts(struct vol_pool *p, bool *any)
+{
+	*any = false;
+	return list_open(p, NULL, note_front, any);
+}
+
 /* The link of a volume to this host, and whoever else writes to it. */
 struct looked { struct link_info mine, writer; bool have_mine, have_writer; };
 

@@ -87,6 +87,9 @@ int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;
 typedef int (*link_fn)(void *arg, const struct link_info *l);
 int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 
+/* Whether a front of this host is at work for the pool: it lives on a server. */
+int link_fronts(struct vol_pool *p, bool *any) __must_check;
+
 /* Makes again what is down of this host's links, of one pool or all: device, mount
  * and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
  * still is.  Answers the first such r. */

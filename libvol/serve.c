@@ -240,6 +240,28 @@ static bool answers(const char *pool)
 	return true;
 }
 
+int vol_serve_lock(const char *pool, int *out)
+{
+	char path[512];
+	int fd, r = vol_runtime_dir_make();
+
+	if (r)
+		return r;
+	snprintf(path, sizeof(path), "%s/%s.start", vol_runtime_dir(), pool);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
+	while (flock(fd, LOCK_EX)) {
+		if (errno != EINTR || vol_interrupted()) {
+			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+			close(fd);
+			return r;
+		}
+	}
+	*out = fd;
+	return 0;
+}
+
 int vol_serve_start(const char *pool, bool takeover, bool *started)
 {
 	char socket[160], plugin[4096], path[512], words[1024];
@@ -253,19 +275,9 @@ int vol_serve_start(const char *pool, bool takeover, bool *started)
 		*started = false;
 	r = vol_serve_socket_path(pool, socket, sizeof(socket));
 	if (!r)
-		r = vol_runtime_dir_make();
+		r = vol_serve_lock(pool, &lock);
 	if (r)
 		return r;
-	snprintf(path, sizeof(path), "%s/%s.start", vol_runtime_dir(), pool);
-	lock = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (lock < 0)
-		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
-	while (flock(lock, LOCK_EX)) {
-		if (errno != EINTR || vol_interrupted()) {
-			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
-			goto out;
-		}
-	}
 	if (vol_serve_running(pool) && answers(pool))
 		goto out;
 	r = find_plugin(plugin, sizeof(plugin));

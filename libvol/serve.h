@@ -28,6 +28,10 @@ bool vol_serve_running(const char *pool);
  */
 int vol_serve_start(const char *pool, bool takeover, bool *started) __must_check;
 
+/* The lock of one who starts the server, or has the kernel take its place; close() lets it
+ * go.  -EINTR. */
+int vol_serve_lock(const char *pool, int *fd) __must_check;
+
 /* Redirects stdout and stderr to the pool's log. */
 int vol_serve_log_open(const char *pool) __must_check;
 

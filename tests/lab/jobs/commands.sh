@@ -163,6 +163,18 @@ if modprobe -q loop && modprobe -q fuse; then
 	vdlink -v p-1/based 2>&1 | grep -F "on a base image"
 	active server
 	cmp /tmp/base /dev/vdisk/p-1/based
+	step a link with a front keeps its server, when that has died and the front is about to start it again
+	exec 8>/run/vd/p-1.start
+	flock 8
+	kill -9 "$(pgrep -x nbdkit)"
+	vdlink -q p-1/monday 8>&- &
+	sleep 2
+	[ -z "$(dmsetup ls | grep -v '^No devices')" ]
+	exec 8>&-
+	wait $!
+	active server
+	cmp /tmp/base /dev/vdisk/p-1/based
+	vdunlink -q p-1/monday
 	step the server reads what the kernel wrote, and writes what it reads
 	vdlink -q p-1/web
 	mount /dev/vdisk/p-1/web /tmp/a
