@@ -394,12 +394,21 @@ void vol_dm_pool_clear(const uint8_t uuid[16])
 
 int vol_dm_pool_stop(const uint8_t uuid[16])
 {
+	struct timespec nap = { 0, 20000000 };
 	struct dm_info di;
-	int r = info(uuid, NULL, &di, NULL);
+	char volume[64];
+	int r = vol_dm_present() ? info(uuid, NULL, &di, NULL) : -ENOENT;
 
+	/* Not a volume: somebody who lists devices, and is done soon. */
+	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
+		if (vol_part_of(makedev(di.major, di.minor), volume))
+			return -EBUSY;
+		nanosleep(&nap, NULL);
+		r = info(uuid, NULL, &di, NULL);
+	}
 	if (r)
 		return r == -ENOENT ? 0 : r;
-	return di.open_count ? -EBUSY : stop(uuid, NULL);
+	return di.open_count ? -EAGAIN : stop(uuid, NULL);
 }
 
 static int status_text(const uint8_t uuid[16], char *buf, size_t size)

@@ -43,7 +43,7 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 /* Removes what somebody left who was killed while opening it: a device without a table, which
  * may keep the members.  Under the lock on the links, so that nobody is at it now. */
 void vol_dm_pool_clear(const uint8_t uuid[16]);
-/* -EBUSY: it has volumes. */
+/* -EBUSY: it has volumes; -EAGAIN: somebody has its device open, and does not let it go. */
 int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
 
 struct dm_pool_status {

@@ -529,9 +529,7 @@ static bool mounted_where(dev_t rdev, char *where, size_t size)
 	return found;
 }
 
-/* Another device of the kernel's that has this one as a part: "dm-3".  Who opens without
- * O_EXCL is not told by the kernel, and its own users take no lock of ours. */
-static bool part_of(dev_t rdev, char name[64])
+bool vol_part_of(dev_t rdev, char name[64])
 {
 	char path[64];
 	struct dirent *e;
@@ -574,7 +572,7 @@ static void busy_text(const struct stat *st, char why[256])
 		snprintf(why, 256, "is mounted on %s", where);
 		return;
 	}
-	if (S_ISBLK(st->st_mode) && part_of(st->st_rdev, dev)) {
+	if (S_ISBLK(st->st_mode) && vol_part_of(st->st_rdev, dev)) {
 		holder_text(dev, where, sizeof(where));
 		snprintf(why, 256, "is part of %s", where);
 		return;
@@ -644,7 +642,7 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 		goto err;
 	}
 	r = lock_member(fd, &opened, lock);
-	if (!r && lock == VOL_LOCK_SHARED && S_ISBLK(opened.st_mode) && part_of(opened.st_rdev, holder))
+	if (!r && lock == VOL_LOCK_SHARED && S_ISBLK(opened.st_mode) && vol_part_of(opened.st_rdev, holder))
 		r = -EBUSY;
 	if (r == -EBUSY) {
 		busy_text(&opened, why);

@@ -26,6 +26,10 @@ struct vol_host *vol_pool_host(struct vol_pool *pool);
 /* Whether the kernel has it open, and requests change it there. */
 bool vol_pool_in_kernel(const struct vol_pool *pool);
 
+/* Of a pool in the kernel: one at a time looks at it and then changes it; close() lets the
+ * next.  Text in vol_error(pool); -EINTR. */
+int vol_pool_hold(struct vol_pool *pool, int *fd) __must_check;
+
 /* Who this process is: machine id, boot id, host name, pid, now. `purpose` NULL:
  * as set by vol_set_purpose(). */
 void vol_holder_self(struct vd_disk_holder *who, const char *purpose);
@@ -67,6 +71,10 @@ struct vol_geometry { uint64_t bytes; uint32_t sector; bool is_file; };
  * /srv", "is in use by process 17 (nbdkit)".  -EBUSY; -ENOTBLK neither a block
  * device nor a regular file. */
 int vol_member_open(const char *path, enum vol_lock lock, int *fd, struct vol_geometry *geo, char why[256]) __must_check;
+
+/* Another device of the kernel's that has this one as a part: "dm-3".  Who opens without
+ * O_EXCL is not told by the kernel, and its own users take no lock of ours. */
+bool vol_part_of(dev_t dev, char name[64]);
 
 /* Keeps other commands off a member that the kernel is about to open: a lock without the
  * claim (O_EXCL) that would keep the kernel off as well. -EBUSY. */

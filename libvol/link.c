@@ -748,12 +748,16 @@ static void stop_if_unused(struct vol_pool *p)
 	char socket[VOL_NAME_SIZE];
 
 	if (vol_pool_in_kernel(p)) {
-		int r;
+		int hold, r = vol_pool_hold(p, &hold);
 
 		vol_pool_uuid(p, uuid);
-		r = vol_dm_pool_stop(uuid);
+		if (!r) {
+			r = vol_dm_pool_stop(uuid);
+			close(hold);
+		}
 		if (r && r != -EBUSY)
-			vol_log(VOL_LOG_WARN, "pool %s stays open in the kernel: %s", vol_pool_name(p), vol_strerror(r));
+			vol_log(VOL_LOG_WARN, "pool %s stays open in the kernel: %s\nthe next vdunlink tries again", vol_pool_name(p),
+				r == -EAGAIN ? "something has its device open" : vol_strerror(r));
 		return;
 	}
 	if (!vol_pool_is_remote(p))
@@ -810,8 +814,11 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		goto no_pool;
 	r = vol_pool_open(l->pool, spec->test ? VOL_READONLY : 0, &p);
-	if (r)
+	if (r) {
+		if (!spec->test)
+			(void)!vol_dm_pool_stop(l->uuid); /* where it was opened for nothing */
 		goto no_pool;
+	}
 	r = check_link(p, l);
 	if (!r && !spec->test) {
 		r = run_steps(spec, p, l, false);
@@ -862,8 +869,12 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		goto no_pool;
 	r = list_open(p, spec->volume, look, &k);
-	if (!r && !k.have_mine)
+	if (!r && !k.have_mine) {
+		/* A command that was killed may have left it open for nobody. */
+		if (vol_pool_in_kernel(p) && !spec->test)
+			stop_if_unused(p);
 		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host; 'vdlink ls' shows what is", pool, spec->volume);
+	}
 	if (!r)
 		*l = k.mine;
 	if (r || spec->test)

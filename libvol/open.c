@@ -493,8 +493,7 @@ static int view(struct vol_pool *p)
 	return 0;
 }
 
-/* One at a time asks and changes. */
-static int lock_changes(struct vol_pool *p, int *fd)
+int vol_pool_hold(struct vol_pool *p, int *fd)
 {
 	char path[512], uuid[VOL_UUID_TEXT];
 	int r = vol_runtime_dir_make();
@@ -534,7 +533,7 @@ static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct jso
 		rq->arg = &ps;
 	}
 	if (changes) {
-		r = lock_changes(p, &fd);
+		r = vol_pool_hold(p, &fd);
 		if (r)
 			return r;
 	}

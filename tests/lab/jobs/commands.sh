@@ -85,6 +85,14 @@ vdlink -q --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
 resize2fs /dev/vdisk/p-1/web 2>/dev/null
 
+step what the kernel has is what is shown, however its members are known
+disk=$(readlink -f "${DISKS%% *}")
+dmsetup create copy --table "0 $(blockdev --getsz "$disk") linear $disk 0"
+vdpool show --device /dev/mapper/copy --reportformat json p-1 >/tmp/shown
+! grep -F /dev/mapper/copy /tmp/shown
+dmsetup remove --retry copy
+unshare -m sh -c 'mount -t tmpfs none /run/udev && VD_CONFIG_DIR=/nowhere vdls --noheadings -o name p-1' | grep -w web
+
 step unlink, in use and not
 exec 9</tmp/a/bin
 fails 4 "" vdunlink p-1/web
@@ -142,6 +150,13 @@ dmsetup create vd-p--1-pool -u "VD-$pool-pool" --notable
 dmsetup load vd-p--1-pool --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
 vdlink -q p-1/web
 vdunlink -q p-1/web
+
+# All was done but the link: the pool is open for nobody.
+# shellcheck disable=SC2086
+dmsetup create vd-p--1-pool -u "VD-$pool-pool" --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
+active kernel
+fails 3 "not linked" vdunlink p-1/web
+active no
 
 step names that others have
 dmsetup create vd-p--1-pool --table "0 8 zero"
