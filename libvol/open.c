@@ -162,6 +162,8 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 		}
 	}
 	vol_host_set_identity(p->host, c->uuid, c->name, lock != VOL_LOCK_EXCLUSIVE);
+	/* Of a pool in the kernel that has said what there is to say; what a view meets may only be its age. */
+	vol_host_set_quiet(p->host, p->kernel);
 	return 0;
 err:
 	vol_host_free(p->host);
@@ -511,50 +513,87 @@ int vol_pool_hold(struct vol_pool *p, int *fd)
 	return 0;
 }
 
-struct parts { vol_part_fn fn; void *arg; bool sent; };
+/* A reader that has been overtaken begins again: what it had to tell is kept back until it
+ * is done, or has become much. */
+#define HELD_MAX 256u
+struct parts { vol_part_fn fn; void *arg; struct json_object *held; bool sent; };
 
-static int pass_part(void *arg, struct json_object *o)
+static int let_go(struct parts *ps)
+{
+	int r = 0;
+
+	for (size_t i = 0; !r && i < json_object_array_length(ps->held); i++)
+		r = ps->fn(ps->arg, json_object_array_get_idx(ps->held, i));
+	ps->sent |= json_object_array_length(ps->held) > 0;
+	json_object_put(ps->held);
+	ps->held = json_object_new_array();
+	return r;
+}
+
+static int hold_part(void *arg, struct json_object *o)
 {
 	struct parts *ps = arg;
+	struct json_object *progress;
 
-	ps->sent = true;
-	return ps->fn(ps->arg, o);
+	if (ps->sent || json_object_object_get_ex(o, "progress", &progress))
+		return ps->fn(ps->arg, o);
+	json_object_array_add(ps->held, json_object_get(o));
+	return json_object_array_length(ps->held) < HELD_MAX ? 0 : let_go(ps);
+}
+
+static bool is_damage(int r)
+{
+	return r == -EBADMSG || r == -EUCLEAN;
+}
+
+/* On a view that is as new as this call needs it. */
+static int call_on_view(struct vol_pool *p, struct vol_request *rq, bool anew, struct json_object **answer)
+{
+	int r = 0;
+
+	if (anew || !p->viewed) {
+		r = view(p);
+		p->viewed = !r;
+		if (r && r != -ESTALE)
+			vol_failbuf(&rq->err, r, "%s", vol_error(NULL));
+	}
+	if (!r)
+		r = vol_execute(rq, answer);
+	/* What the view stands on is reused some time after the next checkpoint. */
+	if (is_damage(r) && overtaken(p))
+		r = vol_failbuf(&rq->err, -EAGAIN, "pool %s changes while it is being read; try again", p->name);
+	return r;
 }
 
 /* -ESTALE, of nothing that was done: the kernel does not have the pool any more. */
 static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct json_object **answer)
 {
-	struct parts ps = { .fn = rq->part, .arg = rq->arg };
+	struct parts ps = { .fn = rq->part, .arg = rq->arg, .held = json_object_new_array() };
 	bool changes = !(p->flags & VOL_READONLY);
-	int fd = -1, r;
+	int fd = -1, r, e;
 
 	if (rq->part) {
-		rq->part = pass_part;
+		rq->part = hold_part;
 		rq->arg = &ps;
 	}
-	if (changes) {
-		r = vol_pool_hold(p, &fd);
-		if (r)
-			return r;
-	}
-	/* What the view stands on may be written over by the checkpoint after the next. */
-	for (unsigned tries = 0;; tries++) {
-		if (changes || !p->viewed) {
-			r = view(p);
-			p->viewed = !r;
-			if (r == -ESTALE)
-				break;
-			if (r)
-				vol_failbuf(&rq->err, r, "%s", vol_error(NULL));
-		} else {
-			r = 0;
-		}
-		if (!r)
-			r = vol_execute(rq, answer);
-		if ((r != -EBADMSG && r != -EUCLEAN && r != -EAGAIN) || ps.sent || tries == 3 || vol_interrupted())
+	r = changes ? vol_pool_hold(p, &fd) : 0;
+	for (unsigned tries = 0; !r; tries++) {
+		r = call_on_view(p, rq, changes || tries, answer);
+		if (r != -EAGAIN || ps.sent || tries == 3 || vol_interrupted())
 			break;
-		p->viewed = false;
+		json_object_put(ps.held);
+		ps.held = json_object_new_array();
+		r = 0;
 	}
+	if (r != -ESTALE && json_object_array_length(ps.held)) {
+		e = let_go(&ps);
+		if (!r && e) {
+			json_object_put(*answer);
+			*answer = NULL;
+		}
+		r = r ? r : e;
+	}
+	json_object_put(ps.held);
 	if (fd >= 0)
 		close(fd);
 	return r;
