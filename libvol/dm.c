@@ -512,11 +512,22 @@ int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH])
 
 int vol_dm_volume_resize(const struct dm_volume *v)
 {
+	char why[sizeof(said)], path[DM_PATH];
+	struct dm_info di;
 	bool taken;
 	int r = volume_table(v, NULL, &taken);
 
-	return r ? vol_fail(NULL, r, "%s/%s does not take its new size: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
-			    *said ? said : vol_strerror(r)) : 0;
+	if (!r)
+		return 0;
+	memcpy(why, said, sizeof(why));
+	if (r == -EACCES)
+		return vol_fail(NULL, r, "%s/%s does not take its new size: it is locked\n'vdls -o +lock_holder %s' tells by whom", v->pool, v->name,
+				v->pool);
+	if (!info(v->pool_uuid, v->uuid, &di, path) && di.suspended)
+		return vol_fail(NULL, r, "%s/%s does not take its new size: %s\nit is suspended, so that nothing is read or written; "
+				"'dmsetup resume %s' tries again", v->pool, v->name, *why ? why : vol_strerror(r), path);
+	return vol_fail(NULL, r, "%s/%s does not take its new size: %s\nthe kernel's log (dmesg) tells more", v->pool, v->name,
+			*why ? why : vol_strerror(r));
 }
 
 int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])

@@ -1054,45 +1054,76 @@ int link_restore(const char *pool, bool test, int (*fn)(void *, const struct lin
 
 /* ---- resizing ------------------------------------------------------------ */
 
-int link_refresh(const char *pool, const char *volume)
+/* A front asks its server. */
+static int refresh_front(const struct link_info *l)
 {
-	struct looked k = { 0 };
-	struct vol_pool *p;
 	char file[512];
 	struct stat st;
 	uint64_t size;
-	int r, e;
+	int r;
 
-	r = vol_pool_open(pool, VOL_READONLY, &p);
-	if (r)
-		return r;
-	r = list_open(p, volume, look, &k);
-	e = vol_pool_close(p);
-	r = r ? r : e;
-	if (r)
-		return r;
-	if (!k.have_mine || k.mine.state != LINK_UP)
-		return vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
-	if (k.mine.kernel) {
-		r = vol_pool_open(pool, VOL_READONLY, &p);
-		if (r)
-			return r;
-		r = activate_refresh(p, &k.mine);
-		e = vol_pool_close(p);
-		return r ? r : e;
-	}
-	if (kill(k.mine.front, SIGUSR1))
-		return vol_fail(NULL, -errno, "the front of %s/%s is gone", pool, volume);
-	fuse_path(&k.mine, file, sizeof(file));
+	if (!front_runs(l->front) || kill(l->front, SIGUSR1))
+		return vol_fail(NULL, -ESRCH, "the front of %s/%s is gone", l->pool, l->volume);
+	fuse_path(l, file, sizeof(file));
 	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
-		if (!strncmp(k.mine.device, "/dev/loop", 9) && !stat(file, &st) && (uint64_t)st.st_size == k.mine.size) {
-			r = device_loop_resize(k.mine.device);
+		if (!strncmp(l->device, "/dev/loop", 9) && !stat(file, &st) && (uint64_t)st.st_size == l->size) {
+			r = device_loop_resize(l->device);
 			if (r)
 				return r;
 		}
-		if (!device_size(k.mine.device, &size) && size == k.mine.size)
+		if (!device_size(l->device, &size) && size == l->size)
 			return 0;
 		nap(10);
 	}
-	return vol_fail(NULL, -ETIMEDOUT, "%s does not take the size of %s/%s", k.mine.device, pool, volume);
+	return vol_fail(NULL, -ETIMEDOUT, "%s does not take the size of %s/%s", l->device, l->pool, l->volume);
+}
+
+/* The size that the device takes is still the volume's then: nobody changes it meanwhile. */
+static int refresh_kernel(const struct link_info *l)
+{
+	char uuid[VOL_UUID_TEXT];
+	struct vol_pool *p;
+	int hold, r, e;
+
+	vol_uuid_text(l->uuid, uuid);
+	r = vol_pool_open(uuid, VOL_READONLY, &p);
+	if (r)
+		return r;
+	r = vol_pool_hold(p, &hold);
+	if (!r) {
+		r = activate_refresh(p, l);
+		close(hold);
+	} else {
+		vol_fail(NULL, r, "%s", vol_error(p));
+	}
+	e = vol_pool_close(p);
+	return r ? r : e;
+}
+
+int link_refresh(const char *pool, const char *volume)
+{
+	char name[VOL_NAME_SIZE];
+	struct looked k = { 0 };
+	struct vol_pool *p;
+	uint8_t uuid[16];
+	int lock, r, e;
+
+	r = canonical_name(pool, name, uuid);
+	if (!r)
+		r = lock_links(name, &lock);
+	if (r)
+		return r;
+	r = vol_pool_open(pool, VOL_READONLY, &p);
+	if (r)
+		goto out;
+	r = list_open(p, volume, look, &k);
+	e = vol_pool_close(p);
+	r = r ? r : e;
+	if (!r && (!k.have_mine || k.mine.state != LINK_UP))
+		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
+	if (!r)
+		r = k.mine.kernel ? refresh_kernel(&k.mine) : refresh_front(&k.mine);
+out:
+	close(lock);
+	return r;
 }

@@ -84,6 +84,23 @@ vdresize -q -L 512M p-1/web
 vdlink -q --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
 resize2fs /dev/vdisk/p-1/web 2>/dev/null
+vdresize -q -L 520M p-1/web
+dmsetup message vd-p--1-pool 0 "lock web host=$pool boot=$pool pid=7 since=7 hostname=far purpose=backup"
+fails 4 "it is locked" vdlink --refresh p-1/web
+[ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
+vdpool set -q --unlock p-1/web
+vdlink -q --refresh p-1/web
+[ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((520 << 20)) ]
+for n in 1 2 3; do vdlink -q --refresh p-1/web & done
+wait
+
+step readers of a pool that takes checkpoints all the time
+(until [ -e /tmp/enough ]; do dmsetup message vd-p--1-pool 0 "create_thin x 8192" && dmsetup message vd-p--1-pool 0 checkpoint &&
+	dmsetup message vd-p--1-pool 0 "delete x"; done) &
+for n in 1 2 3 4 5 6; do vdls p-1 2>&1 >/dev/null; done >/tmp/said
+touch /tmp/enough
+wait
+[ ! -s /tmp/said ] || { cat /tmp/said; false; }
 
 step what the kernel has is what is shown, however its members are known
 disk=$(readlink -f "${DISKS%% *}")
