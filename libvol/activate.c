@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -53,7 +54,23 @@ static int read_record(struct vol_pool *p, const char *const *volume, unsigned n
 
 /* ---- pools ------------------------------------------------------------------ */
 
-static const char *why_no_device(const char *pool, const char *const *volume, unsigned n)
+/* Seen before the module is loaded for nothing. */
+static bool has_file(const uint8_t uuid[16])
+{
+	struct vol_found *found;
+	struct stat st;
+	bool file = false;
+	size_t n;
+
+	if (vol_find_members(&found, &n))
+		return false;
+	for (size_t i = 0; i < n && !file; i++)
+		file = !found[i].error && !memcmp(found[i].pool, uuid, 16) && !stat(found[i].path, &st) && S_ISREG(st.st_mode);
+	vol_found_free(found, n);
+	return file;
+}
+
+static const char *why_no_device(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n)
 {
 	char path[DM_PATH];
 	const char *e = getenv("VD_KERNEL");
@@ -63,6 +80,8 @@ static const char *why_no_device(const char *pool, const char *const *volume, un
 	for (unsigned i = 0; i < n; i++)
 		if (vol_dm_volume_path(pool, volume[i], path))
 			return "the names are too long for a device of the kernel";
+	if (has_file(uuid))
+		return "a member is a file";
 	return vol_dm_load() ? NULL : "dm-vd is not loaded, and cannot be";
 }
 
@@ -150,7 +169,7 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 	for (unsigned i = 0; !vol_serve_running(pool); i++) {
 		if (in_kernel(uuid))
 			return 0;
-		reason = why_no_device(pool, volume, n);
+		reason = why_no_device(pool, uuid, volume, n);
 		if (reason)
 			break;
 		/* A front may be starting the server again just now. */

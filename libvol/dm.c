@@ -2,6 +2,8 @@
 /* The kernel's device-mapper.  Names and waits are in dm.h. */
 #include "dm.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <libdevmapper.h>
 #include <pthread.h>
 #include <spawn.h>
@@ -154,6 +156,18 @@ static struct dm_task *task(int type, const uint8_t pool[16], const uint8_t *vol
 	return NULL;
 }
 
+/* None could be made: libdevmapper asks the kernel for its version before, and does not tell
+ * why it could not.  -EPERM: may not be asked; -ENOENT: nobody to ask, as in a container. */
+static int why_no_task(void)
+{
+	int fd = open("/dev/mapper/control", O_RDWR | O_CLOEXEC);
+	int r = fd < 0 ? vol_errno() : -ENOMEM;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
 static int run(struct dm_task *t)
 {
 	int e;
@@ -201,7 +215,7 @@ static int info(const uint8_t pool[16], const uint8_t *volume, struct dm_info *d
 	int r;
 
 	if (!t)
-		return -ENOMEM;
+		return why_no_task();
 	r = run(t);
 	if (!r && (!dm_task_get_info(t, di) || !di->exists))
 		r = -ENOENT;
@@ -258,7 +272,7 @@ static int stop(const uint8_t pool[16], const uint8_t *volume)
 	int r;
 
 	if (!t)
-		return -ENOMEM;
+		return why_no_task();
 	dm_task_retry_remove(t); /* udev may be looking at it just now */
 	r = run_synced(t, 0);
 	dm_task_destroy(t);
@@ -272,7 +286,7 @@ static int create(const struct device *d)
 	int r = -ENOMEM;
 
 	if (!t)
-		return r;
+		return why_no_task();
 	dm_uuid(d->pool, d->volume, uuid);
 	if (dm_task_set_name(t, d->name) && dm_task_set_uuid(t, uuid) && dm_task_set_add_node(t, DM_ADD_NODE_ON_RESUME))
 		r = run(t);
@@ -286,7 +300,7 @@ static int load(const struct device *d)
 	int r = -ENOMEM;
 
 	if (!t)
-		return r;
+		return why_no_task();
 	if (dm_task_add_target(t, 0, d->sectors, d->target, d->params) && (!d->readonly || dm_task_set_ro(t)))
 		r = run(t);
 	dm_task_destroy(t);
@@ -299,7 +313,7 @@ static int resume(const struct device *d)
 	int r;
 
 	if (!t)
-		return -ENOMEM;
+		return why_no_task();
 	r = run_synced(t, d->flags);
 	dm_task_destroy(t);
 	return r;
@@ -419,7 +433,7 @@ static int status_text(const uint8_t uuid[16], char *buf, size_t size)
 	int r;
 
 	if (!t)
-		return -ENOMEM;
+		return why_no_task();
 	r = run(t);
 	if (!r) {
 		dm_get_next_target(t, NULL, &at, &length, &target, &params);
@@ -462,7 +476,7 @@ int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsig
 	int r;
 
 	if (!t)
-		return -ENOMEM;
+		return why_no_task();
 	r = run(t);
 	deps = r ? NULL : dm_task_get_deps(t);
 	if (!r && (!deps || !deps->count || deps->count > VD_MEMBERS_MAX))
@@ -557,7 +571,7 @@ int vol_dm_message(const uint8_t uuid[16], const char *text, char *answer, size_
 {
 	struct dm_task *t = task(DM_DEVICE_TARGET_MSG, uuid, NULL);
 	const char *got;
-	int r = -ENOMEM;
+	int r = t ? -ENOMEM : why_no_task();
 
 	if (t && dm_task_set_sector(t, 0) && dm_task_set_message(t, text)) {
 		r = run(t);

@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -119,6 +120,17 @@ static int choose(const char *name, const struct vol_found *found, size_t n, str
 		c->n++;
 	}
 	return c->n ? 0 : not_found(name, found, n);
+}
+
+/* The kernel takes none of these. */
+static bool on_files(const struct chosen *c)
+{
+	struct stat st;
+
+	for (unsigned i = 0; i < VD_MEMBERS_MAX; i++)
+		if (c->member[i] && (stat(c->member[i]->path, &st) || !S_ISREG(st.st_mode)))
+			return false;
+	return true;
 }
 
 /* ---- opening the members ----------------------------------------------- */
@@ -605,6 +617,9 @@ static int find_in_kernel(struct vol_pool *p)
 	char device[DM_PATH];
 	int r = vol_dm_find(p->uuid, NULL, device);
 
+	/* To one who may not ask the lock on the members tells. */
+	if (r == -EPERM)
+		return -ENOENT;
 	if (r)
 		return r == -ENOENT ? r : vol_fail(NULL, r, "pool %s: whether the kernel has it open cannot be found out: %s", p->name,
 						   vol_strerror(r));
@@ -663,7 +678,7 @@ static int open_once(struct vol_pool *p, const char *name, bool beside)
 		if (r != -ENOENT)
 			goto out;
 	}
-	r = find_in_kernel(p);
+	r = on_files(&c) ? -ENOENT : find_in_kernel(p);
 	if (r == -ENOENT)
 		r = open_local(p, &c, beside);
 out:

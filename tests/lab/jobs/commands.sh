@@ -24,6 +24,17 @@ uuid_of() { vdls --reportformat json -o name,uuid p-1 | jq -r ".report[0].volume
 
 sum_tree() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum); }
 
+if [ ! -e /sys/module/dm_vd ] && modprobe -q loop && modprobe -q fuse; then
+	step a pool on files needs no module
+	on_files() { env VD_CONFIG_DIR=/tmp/etc VD_RUNTIME_DIR=/tmp/run "$@"; }
+	mkdir /tmp/etc
+	on_files vdpool create -q -L 64M files /tmp/file
+	on_files vdcreate -q -L 4M files/v
+	on_files vdlink -v files/v 2>&1 | grep -F "not in the kernel: a member is a file"
+	on_files vdunlink -q files/v
+	[ ! -e /sys/module/dm_vd ]
+fi
+
 step make a pool, a volume
 # shellcheck disable=SC2086 # one word a disk
 vdpool create -q p-1 $DISKS
@@ -88,7 +99,7 @@ vdresize -q -L 520M p-1/web
 dmsetup message vd-p--1-pool 0 "lock web host=$pool boot=$pool pid=7 since=7 hostname=far purpose=backup"
 fails 4 "it is locked" vdlink --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
-vdpool set -q --unlock p-1/web
+vdpool set -q -y --unlock p-1/web
 vdlink -q --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((520 << 20)) ]
 for n in 1 2 3; do vdlink -q --refresh p-1/web & done
@@ -183,6 +194,13 @@ dmsetup create p--1-web --table "0 8 zero"
 fails 4 "another device is called p--1-web" vdlink p-1/web
 dmsetup remove --retry p--1-web
 active no
+
+step an ordinary user, who may not ask device-mapper, has pools on files
+install -d -o nobody /tmp/mine
+as_nobody() { setpriv --reuid nobody --clear-groups env VD_CONFIG_DIR=/tmp/mine VD_RUNTIME_DIR=/tmp/mine/run "$@"; }
+as_nobody vdpool create -q -L 64M mine /tmp/mine/file
+as_nobody vdcreate -q -L 4M mine/v
+as_nobody vdls --noheadings -o name mine | grep -w v
 
 step a base image is for a server to read
 if modprobe -q loop && modprobe -q fuse; then
