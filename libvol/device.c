@@ -290,6 +290,20 @@ static void unescape(char *s)
 
 #define MOUNTS_MAX 256
 
+/* Of file systems that show a number of their own (btrfs) the source tells. */
+static bool source_is(const char *line, dev_t rdev)
+{
+	/* … master:1 - btrfs /dev/loop3 rw,… */
+	const char *at = strstr(line, " - ");
+	char source[4096];
+	struct stat st;
+
+	if (!at || sscanf(at, " - %*s %4095s", source) != 1)
+		return false;
+	unescape(source);
+	return source[0] == '/' && !stat(source, &st) && S_ISBLK(st.st_mode) && st.st_rdev == rdev;
+}
+
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg)
 {
 	char *line = NULL, *dirs[MOUNTS_MAX], *dir;
@@ -306,7 +320,8 @@ int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *
 		return -errno;
 	while (getline(&line, &size, f) > 0 && n < MOUNTS_MAX) {
 		/* 36 35 98:0 /root /mnt … */
-		if (sscanf(line, "%*u %*u %u:%u %*s %n", &major_, &minor_, &at) != 2 || makedev(major_, minor_) != st.st_rdev)
+		if (sscanf(line, "%*u %*u %u:%u %*s %n", &major_, &minor_, &at) != 2 ||
+		    (makedev(major_, minor_) != st.st_rdev && (major_ || !source_is(line, st.st_rdev))))
 			continue;
 		dir = line + at;
 		dir[strcspn(dir, " \n")] = 0;
