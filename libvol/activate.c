@@ -74,12 +74,15 @@ static const char *why_no_device(const char *pool, const uint8_t uuid[16], const
 {
 	char path[DM_PATH];
 	const char *e = getenv("VD_KERNEL");
+	int r;
 
 	if (e && (*e == 'n' || *e == '0'))
 		return "VD_KERNEL says so";
-	for (unsigned i = 0; i < n; i++)
-		if (vol_dm_volume_path(pool, volume[i], path))
-			return "the names are too long for a device of the kernel";
+	r = vol_dm_pool_name(pool, path);
+	for (unsigned i = 0; i < n && !r; i++)
+		r = vol_dm_volume_path(pool, volume[i], path);
+	if (r)
+		return "the names are too long for a device of the kernel";
 	if (has_file(uuid))
 		return "a member is a file";
 	return vol_dm_load() ? NULL : "dm-vd is not loaded, and cannot be";
@@ -186,8 +189,10 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 			break;
 		if (!r && started)
 			*started = "kernel";
-		if (r != -EAGAIN || vol_interrupted())
+		if (r != -EAGAIN)
 			return r;
+		if (vol_interrupted())
+			return vol_fail(NULL, -EINTR, "interrupted");
 		if (i == TRIES)
 			return -EBUSY;
 		nanosleep(&nap, NULL);

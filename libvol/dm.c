@@ -110,13 +110,18 @@ static int dm_name(const char *first, const char *second, bool hidden, char name
 	if (n < room)
 		name[n] = '-';
 	n++;
-	if (n < room)
-		n += mangle(name + n, room - n, second);
+	/* What does not fit is counted all the same. */
+	n += n < room ? mangle(name + n, room - n, second) : mangle(NULL, 0, second);
 	if (n > room)
 		return vol_fail(NULL, -ENAMETOOLONG, "%s/%s: the names together are longer than a device of the kernel may be called (%zu bytes)",
 				first, second, room);
 	name[n] = 0;
 	return 0;
+}
+
+int vol_dm_pool_name(const char *pool, char name[DM_PATH])
+{
+	return dm_name(pool, "pool", true, name);
 }
 
 int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH])
@@ -156,6 +161,20 @@ static struct dm_task *task(int type, const uint8_t pool[16], const uint8_t *vol
 	return NULL;
 }
 
+/* By name: where udev does not do it, libdevmapper makes and removes the node of the name it was given. */
+static struct dm_task *task_named(int type, const char *name)
+{
+	struct dm_task *t;
+
+	once();
+	t = dm_task_create(type);
+	if (t && dm_task_set_name(t, name))
+		return t;
+	if (t)
+		dm_task_destroy(t);
+	return NULL;
+}
+
 /* None could be made: libdevmapper asks the kernel for its version before, and does not tell
  * why it could not.  -EPERM: may not be asked; -ENOENT: nobody to ask, as in a container. */
 static int why_no_task(void)
@@ -189,7 +208,8 @@ static void wait_for_udev(uint32_t cookie)
 			return;
 		nanosleep(&nap, NULL);
 	}
-	vol_log(VOL_LOG_WARN, "udev has not finished with a device after %u s; its names in /dev may come later", UDEV_MS / 1000);
+	if (!vol_interrupted())
+		vol_log(VOL_LOG_WARN, "udev has not finished with a device after %u s; its names in /dev may come later", UDEV_MS / 1000);
 	dm_udev_complete(cookie); /* the semaphore does not outlive us */
 	(void)dm_udev_wait_immediate(cookie, &ready);
 }
@@ -240,11 +260,10 @@ int vol_dm_find_pool(const char *pool, uint8_t uuid[16])
 	const char *id;
 	int r = -ENOENT;
 
-	if (!vol_dm_present() || dm_name(pool, "pool", true, name))
+	if (!vol_dm_present() || vol_dm_pool_name(pool, name))
 		return r;
-	once();
-	t = dm_task_create(DM_DEVICE_INFO);
-	if (t && dm_task_set_name(t, name) && !run(t)) {
+	t = task_named(DM_DEVICE_INFO, name);
+	if (t && !run(t)) {
 		id = dm_task_get_uuid(t);
 		if (id && sscanf(id, PREFIX "%36s", text) == 1 && !strcmp(id + strlen(PREFIX) + strlen(text), "-pool") &&
 		    !vol_uuid_parse(text, uuid))
@@ -268,9 +287,14 @@ struct device {
 
 static int stop(const uint8_t pool[16], const uint8_t *volume)
 {
-	struct dm_task *t = task(DM_DEVICE_REMOVE, pool, volume);
-	int r;
+	char path[DM_PATH];
+	struct dm_info di;
+	struct dm_task *t;
+	int r = info(pool, volume, &di, path);
 
+	if (r)
+		return r == -ENOENT ? 0 : r;
+	t = task_named(DM_DEVICE_REMOVE, path + sizeof("/dev/mapper/") - 1);
 	if (!t)
 		return why_no_task();
 	dm_task_retry_remove(t); /* udev may be looking at it just now */
@@ -309,7 +333,7 @@ static int load(const struct device *d)
 
 static int resume(const struct device *d)
 {
-	struct dm_task *t = task(DM_DEVICE_RESUME, d->pool, d->volume);
+	struct dm_task *t = d->name ? task_named(DM_DEVICE_RESUME, d->name) : task(DM_DEVICE_RESUME, d->pool, d->volume);
 	int r;
 
 	if (!t)
@@ -361,7 +385,7 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 	size_t size;
 	bool taken;
 	FILE *f;
-	int r = dm_name(name, "pool", true, dev);
+	int r = vol_dm_pool_name(name, dev);
 
 	if (r)
 		return r;
@@ -391,7 +415,8 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 		else if (r == -EBUSY)
 			r = vol_fail(NULL, -EAGAIN, "pool %s cannot be opened in the kernel: a member is in use", name);
 		else if (r)
-			vol_fail(NULL, r, "pool %s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more", name,
+			vol_fail(NULL, r, "pool %s cannot be opened in the kernel: %s\nthe kernel's log (dmesg) tells more; "
+				 "with VD_KERNEL=n in the environment a server has it instead", name,
 				 *said ? said : vol_strerror(r));
 	}
 	free(params);

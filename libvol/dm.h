@@ -28,7 +28,8 @@ bool vol_dm_present(void);
 /* The same, after having tried to load it. */
 bool vol_dm_load(void);
 
-/* The name of a volume's device; -ENAMETOOLONG: cannot be had, the names are too long. */
+/* The names of a pool's device and of a volume's; -ENAMETOOLONG: cannot be had, the names are too long. */
+int vol_dm_pool_name(const char *pool, char name[DM_PATH]) __must_check;
 int vol_dm_volume_path(const char *pool, const char *volume, char path[DM_PATH]) __must_check;
 /* Whether there is such a device, and its path. `volume` NULL: the pool's, which is there
  * when it is open: while it is being opened or closed the lock on its members tells.  -ENOENT. */

@@ -24,7 +24,7 @@ static void hyphens_are_doubled_so_that_no_two_volumes_have_one_name(void **stat
 
 static void a_name_that_no_open_pointer_could_hold_is_refused(void **state)
 {
-	char pool[64], volume[64], path[DM_PATH];
+	char pool[64], volume[64], longest[128], path[DM_PATH];
 
 	(void)state;
 	memset(pool, 'p', sizeof(pool));
@@ -37,6 +37,16 @@ static void a_name_that_no_open_pointer_could_hold_is_refused(void **state)
 	pool[58] = 0;
 	assert_int_equal(vol_dm_volume_path(pool, volume, path), -ENAMETOOLONG);
 	assert_non_null(strstr(vol_error(NULL), "names together are longer"));
+	/* A pool's name that leaves room for the hyphen alone */
+	memset(longest, 'p', sizeof(longest));
+	longest[114] = 0;
+	assert_int_equal(vol_dm_volume_path(longest, "v", path), -ENAMETOOLONG);
+	assert_int_equal(vol_dm_pool_name(longest, path), -ENAMETOOLONG);
+	longest[108] = 0; /* "vd-" p*107 "-pool": 115 */
+	assert_int_equal(vol_dm_pool_name(longest, path), -ENAMETOOLONG);
+	longest[107] = 0;
+	assert_int_equal(vol_dm_pool_name(longest, path), 0);
+	assert_int_equal(strlen(path), 115);
 	memset(volume, '-', 40); /* two each */
 	assert_int_equal(vol_dm_volume_path("p", volume, path), 0);
 	assert_int_equal(strlen(path), strlen("/dev/mapper/p-") + 80 + 17);
