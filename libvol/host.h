@@ -36,6 +36,8 @@ void vol_holder_self(struct vd_disk_holder *who, const char *purpose);
 /* Purpose of a server in the open pointers it stores for its NBD clients.  One of
  * these whose server is gone stands for nothing, and whoever meets it removes it. */
 #define VOL_PURPOSE_CLIENT "nbd client"
+/* It is one of this host. */
+bool vol_holder_is_here(const struct vd_disk_holder *who);
 /* The holder cannot be running any more: same host and another boot, or same boot and its pid is gone. */
 bool vol_holder_stale(const struct vd_disk_holder *who);
 /* {"host":…, "boot":…, "hostname":…, "purpose":…, "pid":…, "since":ns} and back. -EINVAL. */

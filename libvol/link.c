@@ -237,7 +237,8 @@ static int list_pointer(struct lister *ls, struct json_object *vol, struct json_
 	l->front = (pid_t)le64_to_cpu(who.pid);
 	l->size = json_u64(vol, "size");
 	present_path(l->pool, l->volume, l->path, sizeof(l->path));
-	l->kernel = !memcmp(who.host, ls->self.host, 16) && !vol_uuid_parse(json_str(vol, "uuid"), l->volume_uuid) &&
+	l->here = !memcmp(who.host, ls->self.host, 16);
+	l->kernel = l->here && !vol_uuid_parse(json_str(vol, "uuid"), l->volume_uuid) &&
 		    !vol_dm_find(l->uuid, l->volume_uuid, l->device);
 	l->state = state_of(l, &who, &ls->self);
 	if (l->front == KERNEL_PID)
@@ -520,7 +521,7 @@ static int present(const struct link_info *l)
 		r = make_dir(dir, 0755);
 	if (r)
 		return r;
-	snprintf(tmp, sizeof(tmp), "%s.new", l->path);
+	snprintf(tmp, sizeof(tmp), "%s~", l->path); /* no volume is called so */
 	unlink(tmp);
 	if (symlink(l->device, tmp) || rename(tmp, l->path))
 		return vol_fail(NULL, -errno, "%s cannot be made: %s", l->path, vol_strerror(-errno));
@@ -622,8 +623,10 @@ static int check_link(struct vol_pool *p, struct link_info *l)
 	if (k.have_mine)
 		return refuse(&k.mine);
 	if (k.have_writer && !l->readonly) {
-		if (k.writer.state == LINK_CLIENT && kill(k.writer.front, 0) && errno == ESRCH)
-			return call_pointer_del(p, &k.writer); /* a server that was killed left it */
+		/* A server that was killed left it; where the kernel has the pool none is alive. */
+		if (k.writer.state == LINK_CLIENT &&
+		    ((k.writer.here && vol_pool_in_kernel(p)) || (kill(k.writer.front, 0) && errno == ESRCH)))
+			return call_pointer_del(p, &k.writer);
 		return refuse(&k.writer);
 	}
 	return 0;

@@ -43,7 +43,7 @@ struct link_info {
 	char pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
 	uint8_t uuid[16];            /* of the pool */
 	uint32_t link;
-	bool readonly;
+	bool readonly, here;         /* here: of this host */
 	enum link_state state;
 	char device[128];            /* "/dev/loop3" */
 	char path[512];              /* "/dev/vdisk/POOL/VOLUME" */

@@ -99,7 +99,8 @@ static void busy_why(struct vol_request *rq, const char *volume, char *buf, size
 	char who[256];
 	uint32_t id;
 
-	snprintf(buf, size, "it is open in the pool's server");
+	snprintf(buf, size, rq->pool->kernel ? "a table of device-mapper names it\n`dmsetup table --target vd-volume` tells which" :
+					       "it is open in the pool's server");
 	if (info && !vd_volume_find(rq->pool->engine, volume, &id) && !vd_volume_info(rq->pool->engine, id, info) &&
 	    info->npointers) {
 		const struct vd_disk_pointer *p = &info->pointer[0];

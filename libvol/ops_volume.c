@@ -47,7 +47,10 @@ int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, 
 	}
 	for (unsigned i = info->npointers; i-- > 0;) {
 		const struct vd_disk_pointer *p = &info->pointer[i];
-		if (strncmp(p->who.purpose, VOL_PURPOSE_CLIENT, sizeof(p->who.purpose)) || !vol_holder_stale(&p->who))
+		if (strncmp(p->who.purpose, VOL_PURPOSE_CLIENT, sizeof(p->who.purpose)))
+			continue;
+		/* Beside the kernel no server of this host has the pool, whoever has that pid by now. */
+		if (!vol_holder_stale(&p->who) && !(rq->pool->kernel && vol_holder_is_here(&p->who)))
 			continue;
 		vol_holder_text(&p->who, who, sizeof(who));
 		vol_log(VOL_LOG_INFO, "volume %s/%s: the open pointer of %s is stale and is removed", rq->pool->name, name, who);

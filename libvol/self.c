@@ -219,6 +219,14 @@ void vol_holder_self(struct vd_disk_holder *who, const char *purpose)
 	who->since = cpu_to_le64((uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec);
 }
 
+bool vol_holder_is_here(const struct vd_disk_holder *who)
+{
+	struct vd_disk_holder self;
+
+	vol_holder_self(&self, NULL);
+	return !memcmp(who->host, self.host, 16);
+}
+
 bool vol_holder_stale(const struct vd_disk_holder *who)
 {
 	struct vd_disk_holder self;

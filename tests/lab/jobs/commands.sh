@@ -151,6 +151,25 @@ vdlink -q --noudevsync p-1/web
 [ -b /dev/vdisk/p-1/web ]
 vdunlink -q --noudevsync p-1/web
 udevadm settle
+udevadm control --stop-exec-queue
+vdlink -q --noudevsync p-1/web
+[ -b /dev/mapper/p--1-web ]
+vdunlink -q --noudevsync p-1/web
+[ "$(ls /dev/mapper)" = control ]
+udevadm control --start-exec-queue
+udevadm settle
+
+step a volume in use by a table of dmsetup, which nobody has linked
+vdlink -q p-1/web
+vdcreate -q -L 4M p-1/w
+dmsetup create other --table "0 8192 vd-volume /dev/mapper/vd-p--1-pool w"
+fails 4 "a table of device-mapper names it" vdrm -y p-1/w
+vdunlink -q p-1/web
+active kernel
+dmsetup remove --retry other
+fails 3 "not linked" vdunlink p-1/w
+active no
+vdrm -q -y p-1/w
 
 step a pool that dmsetup has opened is not ours: read as of its last checkpoint, not changed
 # shellcheck disable=SC2086 # one word a disk
