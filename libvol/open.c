@@ -836,9 +836,16 @@ int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, 
 		json_set(request, "holder", vol_holder_to_json(&self));
 	}
 	p->err.text[0] = 0;
-	do {
+	for (unsigned tries = 0;; tries++) {
 		r = call_once(p, request, part, arg, result);
-	} while (r == -ESTALE && p->kernel && !(r = open_anew(p)));
+		if (r != -ESTALE || !p->kernel)
+			break;
+		r = tries < 3 ? open_anew(p) :
+			vol_fail(p, -EAGAIN, "pool %s is opened and closed in the kernel all the time, or its device is no vd-pool; "
+				 "'dmsetup table --target vd-pool' tells what there is", p->name);
+		if (r)
+			break;
+	}
 	if (r && !p->err.text[0])
 		vol_fail(p, r, "pool %s: %s", p->name, vol_strerror(r));
 	return r;

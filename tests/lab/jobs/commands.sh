@@ -163,7 +163,9 @@ step a volume in use by a table of dmsetup, which nobody has linked
 vdlink -q p-1/web
 vdcreate -q -L 4M p-1/w
 dmsetup create other --table "0 8192 vd-volume /dev/mapper/vd-p--1-pool w"
+quiet
 fails 4 "a table of device-mapper names it" vdrm -y p-1/w
+dmesg --clear # the refusal
 vdunlink -q p-1/web
 active kernel
 dmsetup remove --retry other
