@@ -207,6 +207,19 @@ active kernel
 fails 3 "not linked" vdunlink p-1/web
 active no
 
+step commands while the pool goes in and out of the kernel
+rm -f /tmp/enough
+(until [ -e /tmp/enough ]; do vdlink -q p-1/web && vdunlink -q p-1/web || touch /tmp/failed; done) &
+for n in 1 2 3 4 5; do
+	vdcreate -q -L 4M "p-1/t$n"
+	vdls p-1 >/dev/null
+	vdrm -q -y "p-1/t$n"
+done
+touch /tmp/enough
+wait
+[ ! -e /tmp/failed ]
+active no
+
 step names that others have
 dmsetup create vd-p--1-pool --table "0 8 zero"
 fails 4 "another device is called vd-p--1-pool" vdlink p-1/web
