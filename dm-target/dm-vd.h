@@ -51,9 +51,11 @@ struct vdk_pool {
 	struct vd_pool *engine;
 	struct vd_host host;
 	char name[128];
+	uint8_t uuid[16];
 	unsigned int sector_size;
 	unsigned int nmembers;
-	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. Only added to after opening */
+	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. After opening only
+						      * added to, until all go (vdk_pools_lock) */
 
 	struct bio_set bios;         /* ours: engine's I/O, and pieces of bios */
 	mempool_t pages;             /* for blocks that are written in part */

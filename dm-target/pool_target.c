@@ -73,6 +73,7 @@ static int place_members(struct dm_target *ti, struct vdk_pool *p, struct pool_t
 		place[m] = t->dev[i]->bdev;
 	}
 	memcpy(p->member, place, sizeof(p->member));
+	memcpy(p->uuid, uuid, sizeof(p->uuid));
 	r = 0;
 out:
 	kfree(place);
@@ -111,6 +112,18 @@ static void engine_error(struct dm_target *ti, int r)
 		    r == -EBADMSG || r == -EUCLEAN ? "The superblock or the journal is damaged" : "The pool cannot be opened";
 }
 
+/* The claims on the members do not keep two of our devices from one pool: all of device-mapper
+ * has one holder, and one member may be named by two devices.  vdk_pools_lock. */
+static bool is_open(const struct vdk_pool *p)
+{
+	const struct vdk_pool *o;
+
+	list_for_each_entry(o, &vdk_pools, list)
+		if (!memcmp(o->uuid, p->uuid, sizeof(p->uuid)) && memchr_inv(o->member, 0, sizeof(o->member)))
+			return true;
+	return false;
+}
+
 static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self, int *err)
 {
 	struct vdk_pool *p = kvzalloc(sizeof(*p), GFP_KERNEL);
@@ -129,6 +142,11 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	r = place_members(ti, p, t);
 	if (r)
 		goto err_host;
+	if (is_open(p)) {
+		ti->error = "Another device has this pool open";
+		r = -EBUSY;
+		goto err_host;
+	}
 	r = vd_pool_open(&p->host, p->readonly ? VD_OPEN_READONLY : 0, self, &p->engine);
 	if (r) {
 		engine_error(ti, r);
@@ -171,13 +189,19 @@ static void pool_close(struct vdk_pool *p)
 	memalloc_noio_restore(noio);
 }
 
+/* vdk_pools_lock, until it is closed: a table that is loaded meanwhile opens it again only then. */
+static void put(struct vdk_pool *p)
+{
+	if (!--p->refs) {
+		list_del(&p->list);
+		pool_close(p);
+	}
+}
+
 void vdk_pool_put(struct vdk_pool *p)
 {
 	mutex_lock(&vdk_pools_lock);
-	if (!--p->refs) {
-		list_del(&p->list);
-		pool_close(p); /* under the lock: a table that is loaded meanwhile opens it again only then */
-	}
+	put(p);
 	mutex_unlock(&vdk_pools_lock);
 }
 
@@ -386,7 +410,7 @@ err:
 }
 
 /* The last table of the pool's device goes while volumes are there: dmsetup remove --force.
- * It holds the members, so that from now on there are none. */
+ * It holds the members, so that from now on there are none.  Ends the table's hold on p. */
 static void orphan(struct vdk_pool *p)
 {
 	DMERR("pool %s: its device is taken away; its volumes fail", p->name);
@@ -394,8 +418,11 @@ static void orphan(struct vdk_pool *p)
 	vdk_host_stop(p);
 	p->ti = NULL;
 	p->refuses = true;
-	memset(p->member, 0, sizeof(p->member));
+	mutex_lock(&vdk_pools_lock);
+	memset(p->member, 0, sizeof(p->member)); /* from here on the pool may be opened anew */
+	mutex_unlock(&vdk_pools_lock);
 	vdk_pool_release(p);
+	vdk_pool_put(p);
 }
 
 static void pool_dtr(struct dm_target *ti)
@@ -407,11 +434,12 @@ static void pool_dtr(struct dm_target *ti)
 	mutex_lock(&vdk_pools_lock);
 	last = !--p->tables && p->refs > 1;
 	if (last)
-		p->md = NULL;
+		p->md = NULL; /* no volume comes any more */
+	else
+		put(p); /* in one step with the look at refs: a volume may come, and must find it open or not at all */
 	mutex_unlock(&vdk_pools_lock);
 	if (last)
 		orphan(p);
-	vdk_pool_put(p);
 	put_devices(ti, t);
 	kfree(t);
 }
