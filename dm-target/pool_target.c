@@ -505,7 +505,9 @@ static int add_member(struct vdk_pool *p, struct dm_dev *dev)
 	return 0;
 }
 
-/* The table may name more devices than there are members, and the members may have grown. */
+/* The table may name more devices than there are members, and the members may have grown.
+ * A failure leaves the volumes suspended until a table comes that asks for less: so only what
+ * was asked for fails, and a pool that is not written any more comes back to be read. */
 static int pool_preresume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
@@ -516,8 +518,10 @@ static int pool_preresume(struct dm_target *ti)
 		for (i = 0; i < t->ndevs && !r; i++)
 			if (member_of(t->pool, t->dev[i]->bdev) < 0)
 				r = add_member(t->pool, t->dev[i]);
+		if (r == -EROFS)
+			r = 0;
 		if (!r)
-			r = vdk_grow_members(t->pool, NULL);
+			(void)vdk_grow_members(t->pool, NULL); /* has been told; tried again when the pool is full */
 	}
 	memalloc_noio_restore(noio);
 	return r;
