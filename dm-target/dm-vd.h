@@ -79,6 +79,7 @@ struct vdk_pool {
 		unsigned int passed; /* thresholds, a bit each */
 	} told;
 	uint64_t taken, total;       /* blocks, when it was looked last; the worker's */
+	unsigned long looked;        /* jiffies, the same */
 
 	/* Suspending: suspend.c */
 	struct mutex hold_lock;      /* suspending, resuming; the list of volumes */

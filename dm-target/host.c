@@ -275,15 +275,15 @@ static void look_at_starved(struct vdk_pool *p, const struct vd_pool_info *info)
 
 /* Who waits for an event of the pool's device looks at its status then.  In a full pool,
  * what was freed is free again only after a checkpoint: the next writer would take one, but
- * who waits until there is space does not write. */
-static int look_at_pool(struct vdk_pool *p)
+ * who waits until there is space does not write.  True: it has taken one, and is to look again. */
+static bool look_at_pool(struct vdk_pool *p)
 {
 	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_NOIO);
 	struct vdk_state_told now;
-	int r = 0;
+	bool again = false;
 
 	if (!info)
-		return 0;
+		return false;
 	if (READ_ONCE(p->nstarved))
 		(void)vdk_grow_members(p, NULL); /* has been told; the next second may be better */
 	vd_pool_info(p->engine, info);
@@ -296,29 +296,32 @@ static int look_at_pool(struct vdk_pool *p)
 		dm_table_event(p->ti->table);
 	p->told = now;
 	if (info->mode == VD_MODE_OUT_OF_SPACE && info->overlay_extents)
-		r = vd_checkpoint(p->engine) ? 0 : 1;
+		again = !vd_checkpoint(p->engine);
 	kfree(info);
-	return r;
+	return again;
 }
 
-/* When kicked, and once a second. */
+/* When kicked, and once a second.  Under load the engine always has more to do. */
 static void background_work(struct work_struct *work)
 {
 	struct vdk_pool *p = container_of(to_delayed_work(work), struct vdk_pool, work);
 	unsigned int noio = memalloc_noio_save();
-	int r = vd_pool_work(p->engine);
+	bool more = vd_pool_work(p->engine) > 0;
 
-	if (r <= 0)
-		r = look_at_pool(p);
+	if (!more || time_after_eq(jiffies, p->looked + HZ)) {
+		more |= look_at_pool(p);
+		p->looked = jiffies;
+	}
 	memalloc_noio_restore(noio);
 	if (READ_ONCE(p->working))
-		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);
+		queue_delayed_work(p->commit_wq, &p->work, more ? 0 : HZ);
 }
 
 void vdk_host_start(struct vdk_pool *p)
 {
 	if (p->readonly)
 		return;
+	p->looked = jiffies;
 	WRITE_ONCE(p->working, true);
 	mod_delayed_work(p->commit_wq, &p->work, 0);
 }
