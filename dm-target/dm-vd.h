@@ -47,6 +47,7 @@ struct vdk_pool {
 	struct mapped_device *md;    /* of the vd-pool device; vdk_pools_lock; NULL: its table is gone */
 	struct dm_target *ti;        /* of its live table, for events; changed while no work is done */
 	bool readonly;
+	bool reads_only;             /* because its first table asks for that */
 	struct vd_disk_holder self;  /* who has it open */
 	struct vd_pool *engine;
 	struct vd_host host;

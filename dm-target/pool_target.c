@@ -132,7 +132,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	if (!p)
 		goto err;
 	p->refs = 1;
-	p->readonly = reads_only(ti, t);
+	p->readonly = p->reads_only = reads_only(ti, t);
 	p->self = *self;
 	vdk_suspend_init(p);
 	vdk_host_init(p);
@@ -235,7 +235,8 @@ static int check_blank(struct vdk_pool *p, struct dm_dev *dev)
 	return r;
 }
 
-/* Of a later table of an open pool: all the members, and perhaps some more. */
+/* Of a later table of an open pool: all the members, and perhaps some more.  To a read-only
+ * pool these are not added: they may be members that it leaves out, being old. */
 static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct pool_table *t)
 {
 	unsigned int i, m;
@@ -252,9 +253,10 @@ static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct 
 	for (i = 0; i < t->ndevs; i++) {
 		if (member_of(p, t->dev[i]->bdev) >= 0)
 			continue;
-		ti->error = "The pool is read-only: nothing can be added";
-		if (p->readonly)
-			return -EROFS;
+		if (p->readonly) {
+			DMWARN("pool %s is read-only, and leaves %s out: to open it anew remove its device", p->name, t->dev[i]->name);
+			continue;
+		}
 		ti->error = "A device to be added is not blank";
 		r = check_blank(p, t->dev[i]);
 		if (r)
@@ -273,9 +275,13 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_
 	list_for_each_entry(p, &vdk_pools, list) {
 		if (p->md != md)
 			continue;
-		if (p->readonly && !reads_only(ti, t)) {
+		if (p->reads_only && !reads_only(ti, t)) {
 			ti->error = "The pool is open for reading only; remove its device first";
 			return -EROFS;
+		}
+		if (!p->readonly && reads_only(ti, t)) {
+			ti->error = "The pool is open for writing; remove its device first";
+			return -EINVAL;
 		}
 		r = check_members(ti, p, t);
 		if (r)
