@@ -130,6 +130,12 @@ void vdk_host_start(struct vdk_pool *p);
 void vdk_host_stop(struct vdk_pool *p);
 /* Takes in what members have become larger by; *grown, if given: some had. */
 int vdk_grow_members(struct vdk_pool *p, bool *grown);
+/* What a member answered, for the engine: to it these three tell of the pool (full, to be
+ * begun again, unmapped), not of a disk. */
+static inline int vdk_member_error(int r)
+{
+	return r == -ENOSPC || r == -EAGAIN || r == -ENODATA ? -EIO : r;
+}
 /* One segment, waited for. `in` and `len`: of the page. */
 int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, sector_t sector, struct page *page,
 		unsigned int in, unsigned int len) __must_check;

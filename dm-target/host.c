@@ -64,7 +64,7 @@ static int member_io(struct vdk_pool *p, unsigned int member, blk_opf_t opf, uin
 		left -= n;
 		sector += n >> SECTOR_SHIFT;
 	}
-	return r;
+	return vdk_member_error(r);
 }
 
 static int host_read(void *ctx, unsigned int member, uint64_t block, void *buf, unsigned int nblocks)
@@ -82,7 +82,7 @@ static int host_flush(void *ctx, unsigned int member)
 	struct vdk_pool *p = ctx;
 	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
 
-	return bdev ? blkdev_issue_flush(bdev) : -ENODEV;
+	return bdev ? vdk_member_error(blkdev_issue_flush(bdev)) : -ENODEV;
 }
 
 /* Where it takes several bios, each of them is FUA. */
@@ -125,7 +125,7 @@ int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, se
 	if (bio_add_page(bio, page, len, in) == len)
 		r = submit_bio_wait(bio);
 	bio_put(bio);
-	return r;
+	return vdk_member_error(r);
 }
 
 /* ---- memory, clock, remarks -------------------------------------------- */

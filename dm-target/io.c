@@ -242,7 +242,7 @@ static int piece_io(struct vdk_pool *p, struct bio *bio, struct block_device *bd
 	piece->bi_iter.bi_size = len;
 	r = submit_bio_wait(piece);
 	bio_put(piece);
-	return r;
+	return vdk_member_error(r);
 }
 
 static void zero_piece(struct bio *bio, unsigned int len)
