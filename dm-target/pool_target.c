@@ -405,6 +405,7 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
+	ti->num_write_zeroes_bios = 1; /* refused; but volumes can have them only if the device below says so */
 	return 0;
 
 err_devices:

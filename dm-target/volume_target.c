@@ -235,6 +235,7 @@ static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->discard_granularity = VD_BLOCK;
 	limits->discard_alignment = 0;
 	limits->max_hw_discard_sectors = limits->max_discard_sectors = round_down(UINT_MAX >> SECTOR_SHIFT, VD_SECTORS_PER_BLOCK);
+	limits->max_write_zeroes_sectors = limits->max_discard_sectors;
 }
 
 /* ---- status ------------------------------------------------------------ */
