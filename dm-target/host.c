@@ -360,16 +360,16 @@ int vdk_host_setup(struct vdk_pool *p)
 	if (r)
 		goto err_bios;
 	r = -ENOMEM;
-	p->io_wq = alloc_workqueue("vd_io", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!p->io_wq)
-		goto err_pages;
 	p->commit_wq = alloc_workqueue("vd_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	if (!p->commit_wq)
-		goto err_io;
+		goto err_pages;
+	p->io_wq = alloc_workqueue("vd_io", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!p->io_wq)
+		goto err_commit;
 	return 0;
 
-err_io:
-	destroy_workqueue(p->io_wq);
+err_commit:
+	destroy_workqueue(p->commit_wq);
 err_pages:
 	mempool_exit(&p->pages);
 err_bios:
@@ -379,8 +379,8 @@ err_bios:
 
 void vdk_host_teardown(struct vdk_pool *p)
 {
+	destroy_workqueue(p->io_wq); /* first: it has work for the other */
 	destroy_workqueue(p->commit_wq);
-	destroy_workqueue(p->io_wq);
 	mempool_exit(&p->pages);
 	bioset_exit(&p->bios);
 }

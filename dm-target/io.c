@@ -32,14 +32,16 @@ MODULE_PARM_DESC(no_space_timeout, "How many seconds writes wait for space in a 
 
 /* ---- commit ------------------------------------------------------------ */
 
+/* All under the lock: a commit under way may take the bio when we let go, and with it the pool
+ * may end. */
 static void commit_later(struct vdk_pool *p, struct bio *bio)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&p->lock, flags);
 	bio_list_add(&p->committing, bio);
-	spin_unlock_irqrestore(&p->lock, flags);
 	queue_work(p->commit_wq, &p->commit);
+	spin_unlock_irqrestore(&p->lock, flags);
 }
 
 /* A bio that end_io() kept has been through bio_endio() once; its accounting there is
