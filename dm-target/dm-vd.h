@@ -96,6 +96,7 @@ struct vdk_volume {
 	struct vd_volume *vol;
 	uint32_t id;
 	struct dm_dev *pool_dev;
+	struct dm_target *ti;
 	struct mapped_device *md;
 	struct list_head list;       /* in pool->volumes */
 	bool live;                   /* its table has been resumed; READ_ONCE */

@@ -98,7 +98,7 @@ static bool starve(struct vdk_bio *b, struct bio *bio)
 	if (!b->since)
 		b->since = jiffies | 1; /* 0 says that it has not waited */
 	spin_lock_irq(&p->lock);
-	requeue = b->v->requeue;
+	requeue = b->v->requeue && dm_noflush_suspending(b->v->ti); /* interrupted, it is over for the core before we hear */
 	keep = !requeue && !p->refuses && !overdue(b);
 	if (keep) {
 		bio_list_add(&p->starved, bio);
@@ -465,6 +465,7 @@ static void parked_work(struct work_struct *work)
 static int park(struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
 	bio->bi_iter.bi_sector = off >> SECTOR_SHIFT;
+	bio_clear_polled(bio); /* pieces of it are waited for, and nobody polls for them */
 	INIT_WORK(&b->work, parked_work);
 	queue_work(b->v->pool->io_wq, &b->work);
 	return DM_MAPIO_SUBMITTED;
