@@ -249,7 +249,7 @@ static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_i
 
 static bool is_low(const struct vdk_pool *p, const struct vd_pool_info *info)
 {
-	return p->low_water && taken_of(info) + p->low_water >= info->total_blocks;
+	return p->low_water && p->low_water >= info->total_blocks - min(info->total_blocks, taken_of(info));
 }
 
 /* Those who wait for space try again when there may be some, and no oftener: a try costs

@@ -356,6 +356,10 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 		if (r)
 			ti->error = "Invalid feature argument";
 	}
+	if (!r && as->argc) {
+		ti->error = "More feature arguments than are announced";
+		r = -EINVAL;
+	}
 	return r;
 }
 

@@ -121,6 +121,7 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->num_discard_bios = 1;
 	ti->discards_supported = true;
 	ti->num_write_zeroes_bios = 1;
+	ti->limit_swap_bios = true; /* a write may need memory */
 	v->ti = ti;
 	v->md = dm_table_get_md(ti->table);
 	vdk_volume_join(v);
