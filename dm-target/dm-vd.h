@@ -47,13 +47,16 @@ struct vdk_pool {
 	struct mapped_device *md;    /* of the vd-pool device; vdk_pools_lock; NULL: its table is gone */
 	struct dm_target *ti;        /* of its live table, for events; changed while no work is done */
 	bool readonly;
+	bool reads_only;             /* because its first table asks for that */
 	struct vd_disk_holder self;  /* who has it open */
 	struct vd_pool *engine;
 	struct vd_host host;
 	char name[128];
+	uint8_t uuid[16];
 	unsigned int sector_size;
 	unsigned int nmembers;
-	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. Only added to after opening */
+	struct block_device *member[VD_MEMBERS_MAX]; /* by index in the pool; NULL: missing. After opening only
+						      * added to, until all go (vdk_pools_lock) */
 
 	struct bio_set bios;         /* ours: engine's I/O, and pieces of bios */
 	mempool_t pages;             /* for blocks that are written in part */
@@ -77,6 +80,7 @@ struct vdk_pool {
 		unsigned int passed; /* thresholds, a bit each */
 	} told;
 	uint64_t taken, total;       /* blocks, when it was looked last; the worker's */
+	unsigned long looked;        /* jiffies, the same */
 
 	/* Suspending: suspend.c */
 	struct mutex hold_lock;      /* suspending, resuming; the list of volumes */
@@ -92,6 +96,7 @@ struct vdk_volume {
 	struct vd_volume *vol;
 	uint32_t id;
 	struct dm_dev *pool_dev;
+	struct dm_target *ti;
 	struct mapped_device *md;
 	struct list_head list;       /* in pool->volumes */
 	bool live;                   /* its table has been resumed; READ_ONCE */
@@ -126,6 +131,12 @@ void vdk_host_start(struct vdk_pool *p);
 void vdk_host_stop(struct vdk_pool *p);
 /* Takes in what members have become larger by; *grown, if given: some had. */
 int vdk_grow_members(struct vdk_pool *p, bool *grown);
+/* What a member answered, for the engine: to it these three tell of the pool (full, to be
+ * begun again, unmapped), not of a disk. */
+static inline int vdk_member_error(int r)
+{
+	return r == -ENOSPC || r == -EAGAIN || r == -ENODATA ? -EIO : r;
+}
 /* One segment, waited for. `in` and `len`: of the page. */
 int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, sector_t sector, struct page *page,
 		unsigned int in, unsigned int len) __must_check;

@@ -64,7 +64,7 @@ static int member_io(struct vdk_pool *p, unsigned int member, blk_opf_t opf, uin
 		left -= n;
 		sector += n >> SECTOR_SHIFT;
 	}
-	return r;
+	return vdk_member_error(r);
 }
 
 static int host_read(void *ctx, unsigned int member, uint64_t block, void *buf, unsigned int nblocks)
@@ -82,7 +82,7 @@ static int host_flush(void *ctx, unsigned int member)
 	struct vdk_pool *p = ctx;
 	struct block_device *bdev = member < VD_MEMBERS_MAX ? p->member[member] : NULL;
 
-	return bdev ? blkdev_issue_flush(bdev) : -ENODEV;
+	return bdev ? vdk_member_error(blkdev_issue_flush(bdev)) : -ENODEV;
 }
 
 /* Where it takes several bios, each of them is FUA. */
@@ -125,7 +125,7 @@ int vdk_page_io(struct vdk_pool *p, struct block_device *bdev, blk_opf_t opf, se
 	if (bio_add_page(bio, page, len, in) == len)
 		r = submit_bio_wait(bio);
 	bio_put(bio);
-	return r;
+	return vdk_member_error(r);
 }
 
 /* ---- memory, clock, remarks -------------------------------------------- */
@@ -249,7 +249,7 @@ static unsigned int passed_thresholds(struct vdk_pool *p, const struct vd_pool_i
 
 static bool is_low(const struct vdk_pool *p, const struct vd_pool_info *info)
 {
-	return p->low_water && taken_of(info) + p->low_water >= info->total_blocks;
+	return p->low_water && p->low_water >= info->total_blocks - min(info->total_blocks, taken_of(info));
 }
 
 /* Those who wait for space try again when there may be some, and no oftener: a try costs
@@ -275,15 +275,15 @@ static void look_at_starved(struct vdk_pool *p, const struct vd_pool_info *info)
 
 /* Who waits for an event of the pool's device looks at its status then.  In a full pool,
  * what was freed is free again only after a checkpoint: the next writer would take one, but
- * who waits until there is space does not write. */
-static int look_at_pool(struct vdk_pool *p)
+ * who waits until there is space does not write.  True: it has taken one, and is to look again. */
+static bool look_at_pool(struct vdk_pool *p)
 {
 	struct vd_pool_info *info = kmalloc(sizeof(*info), GFP_NOIO);
 	struct vdk_state_told now;
-	int r = 0;
+	bool again = false;
 
 	if (!info)
-		return 0;
+		return false;
 	if (READ_ONCE(p->nstarved))
 		(void)vdk_grow_members(p, NULL); /* has been told; the next second may be better */
 	vd_pool_info(p->engine, info);
@@ -296,29 +296,32 @@ static int look_at_pool(struct vdk_pool *p)
 		dm_table_event(p->ti->table);
 	p->told = now;
 	if (info->mode == VD_MODE_OUT_OF_SPACE && info->overlay_extents)
-		r = vd_checkpoint(p->engine) ? 0 : 1;
+		again = !vd_checkpoint(p->engine);
 	kfree(info);
-	return r;
+	return again;
 }
 
-/* When kicked, and once a second. */
+/* When kicked, and once a second.  Under load the engine always has more to do. */
 static void background_work(struct work_struct *work)
 {
 	struct vdk_pool *p = container_of(to_delayed_work(work), struct vdk_pool, work);
 	unsigned int noio = memalloc_noio_save();
-	int r = vd_pool_work(p->engine);
+	bool more = vd_pool_work(p->engine) > 0;
 
-	if (r <= 0)
-		r = look_at_pool(p);
+	if (!more || time_after_eq(jiffies, p->looked + HZ)) {
+		more |= look_at_pool(p);
+		p->looked = jiffies;
+	}
 	memalloc_noio_restore(noio);
 	if (READ_ONCE(p->working))
-		queue_delayed_work(p->commit_wq, &p->work, r > 0 ? 0 : HZ);
+		queue_delayed_work(p->commit_wq, &p->work, more ? 0 : HZ);
 }
 
 void vdk_host_start(struct vdk_pool *p)
 {
 	if (p->readonly)
 		return;
+	p->looked = jiffies;
 	WRITE_ONCE(p->working, true);
 	mod_delayed_work(p->commit_wq, &p->work, 0);
 }
@@ -357,16 +360,16 @@ int vdk_host_setup(struct vdk_pool *p)
 	if (r)
 		goto err_bios;
 	r = -ENOMEM;
-	p->io_wq = alloc_workqueue("vd_io", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
-	if (!p->io_wq)
-		goto err_pages;
 	p->commit_wq = alloc_workqueue("vd_commit", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
 	if (!p->commit_wq)
-		goto err_io;
+		goto err_pages;
+	p->io_wq = alloc_workqueue("vd_io", WQ_MEM_RECLAIM | WQ_UNBOUND, 0);
+	if (!p->io_wq)
+		goto err_commit;
 	return 0;
 
-err_io:
-	destroy_workqueue(p->io_wq);
+err_commit:
+	destroy_workqueue(p->commit_wq);
 err_pages:
 	mempool_exit(&p->pages);
 err_bios:
@@ -376,8 +379,8 @@ err_bios:
 
 void vdk_host_teardown(struct vdk_pool *p)
 {
+	destroy_workqueue(p->io_wq); /* first: it has work for the other */
 	destroy_workqueue(p->commit_wq);
-	destroy_workqueue(p->io_wq);
 	mempool_exit(&p->pages);
 	bioset_exit(&p->bios);
 }

@@ -32,14 +32,16 @@ MODULE_PARM_DESC(no_space_timeout, "How many seconds writes wait for space in a 
 
 /* ---- commit ------------------------------------------------------------ */
 
+/* All under the lock: a commit under way may take the bio when we let go, and with it the pool
+ * may end. */
 static void commit_later(struct vdk_pool *p, struct bio *bio)
 {
 	unsigned long flags;
 
 	spin_lock_irqsave(&p->lock, flags);
 	bio_list_add(&p->committing, bio);
-	spin_unlock_irqrestore(&p->lock, flags);
 	queue_work(p->commit_wq, &p->commit);
+	spin_unlock_irqrestore(&p->lock, flags);
 }
 
 /* A bio that end_io() kept has been through bio_endio() once; its accounting there is
@@ -96,7 +98,7 @@ static bool starve(struct vdk_bio *b, struct bio *bio)
 	if (!b->since)
 		b->since = jiffies | 1; /* 0 says that it has not waited */
 	spin_lock_irq(&p->lock);
-	requeue = b->v->requeue;
+	requeue = b->v->requeue && dm_noflush_suspending(b->v->ti); /* interrupted, it is over for the core before we hear */
 	keep = !requeue && !p->refuses && !overdue(b);
 	if (keep) {
 		bio_list_add(&p->starved, bio);
@@ -242,7 +244,7 @@ static int piece_io(struct vdk_pool *p, struct bio *bio, struct block_device *bd
 	piece->bi_iter.bi_size = len;
 	r = submit_bio_wait(piece);
 	bio_put(piece);
-	return r;
+	return vdk_member_error(r);
 }
 
 static void zero_piece(struct bio *bio, unsigned int len)
@@ -463,6 +465,7 @@ static void parked_work(struct work_struct *work)
 static int park(struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
 	bio->bi_iter.bi_sector = off >> SECTOR_SHIFT;
+	bio_clear_polled(bio); /* pieces of it are waited for, and nobody polls for them */
 	INIT_WORK(&b->work, parked_work);
 	queue_work(b->v->pool->io_wq, &b->work);
 	return DM_MAPIO_SUBMITTED;

@@ -4,8 +4,8 @@
  * README.md lists them.
  *
  * A volume is named by its name, or by #ID, which stays the same when it is renamed.
- * What else there is comes as KEY=VALUE.  A key that is not known is refused: who sent
- * it would take for done what was not.
+ * What else there is comes as KEY=VALUE.  A key that the message has no use for, or that
+ * comes twice, is refused: who sent it would take for done what was not.
  */
 #include <linux/kernel.h>
 #include <linux/ktime.h>
@@ -16,22 +16,29 @@
 
 #define VDK_SNAP_MAX 256u /* at one instant; vd.h */
 
-static bool known_keys(unsigned int argc, char **argv)
+/* Whose keys they are */
+enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, HOLDER = CREATE | LOCK | POINTER };
+
+static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 {
-	static const char *const keys[] = {
-		"uuid", "readonly", "locked", "reserve", "attrs", "epoch", "opened_as", "mount", "server",
-		"host", "boot", "hostname", "purpose", "pid", "since",
+	static const struct { const char *name; unsigned int messages; } keys[] = {
+		{ "uuid", CREATE }, { "locked", CREATE }, { "reserve", CREATE },
+		{ "readonly", CREATE | SET }, { "attrs", CREATE | SET },
+		{ "epoch", POINTER }, { "opened_as", POINTER }, { "mount", POINTER }, { "server", POINTER },
+		{ "host", HOLDER }, { "boot", HOLDER }, { "hostname", HOLDER },
+		{ "purpose", HOLDER }, { "pid", HOLDER }, { "since", HOLDER },
 	};
-	unsigned int i;
+	unsigned int i, seen = 0;
 
 	for (; argc; argc--, argv++) {
 		const char *end = strchr(*argv, '=');
 
 		for (i = 0; end && i < ARRAY_SIZE(keys); i++)
-			if (strlen(keys[i]) == end - *argv && !strncmp(*argv, keys[i], end - *argv))
+			if (strlen(keys[i].name) == end - *argv && !strncmp(*argv, keys[i].name, end - *argv))
 				break;
-		if (!end || i == ARRAY_SIZE(keys))
+		if (!end || i == ARRAY_SIZE(keys) || !(keys[i].messages & message) || seen >> i & 1)
 			return false;
+		seen |= 1u << i;
 	}
 	return true;
 }
@@ -150,6 +157,8 @@ static int create(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **ar
 		r = number(argc, argv, "reserve", &spec->reserved);
 	if (!r)
 		r = holder(argc, argv, &spec->lock);
+	if (!r && (readonly > 1 || locked > 1 || (!locked && memchr_inv(&spec->lock, 0, sizeof(spec->lock)))))
+		r = -EINVAL;
 	spec->flags = (readonly ? VD_VOL_READONLY : 0) | (locked ? VD_VOL_LOCKED : 0);
 	if (!r)
 		r = vd_volume_create(p->engine, spec, &made);
@@ -254,6 +263,8 @@ static int set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv,
 
 	if (r)
 		return r;
+	if (argc != 2)
+		return -EINVAL;
 	if (attrs)
 		return vd_volume_set_attrs(p->engine, vol, attrs);
 	if (readonly > 1)
@@ -367,6 +378,8 @@ static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 
 	if (!info)
 		return -ENOMEM;
+	if (maxlen)
+		*result = 0; /* it is where the message came in */
 	for (vol = 0; !r && !vd_volume_next(p->engine, &vol); vol++) {
 		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
 
@@ -432,36 +445,36 @@ static int metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, ch
 	return -EOPNOTSUPP;
 }
 
-/* From least to most words after the message's own; keys: any number of KEY=VALUE may follow;
+/* From least to most words after the message's own; keys: each of these may follow, as KEY=VALUE;
  * volume: the first word is one that there is */
 static const struct {
 	const char *name;
-	unsigned int least, most;
-	bool keys, volume;
+	unsigned int least, most, keys;
+	bool volume;
 	int (*fn)(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen);
 } messages[] = {
-	{ "create_thin", 1, 2, false, false, create_thin },
-	{ "create_snap", 2, 2 * VDK_SNAP_MAX, false, false, create_snap },
-	{ "delete", 1, 1, false, true, delete },
-	{ "set_transaction_id", 2, 2, false, false, set_transaction_id },
-	{ "reserve_metadata_snap", 0, 0, false, false, metadata_snap },
-	{ "release_metadata_snap", 0, 0, false, false, metadata_snap },
-	{ "create", 2, 2, true, false, create },
-	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, false, false, snapshot },
-	{ "rename", 2, 2, false, true, rename },
-	{ "rollback", 2, 2, false, true, rollback },
-	{ "resize", 2, 2, false, true, resize },
-	{ "reserve", 2, 2, false, true, reserve },
-	{ "set", 1, 1, true, true, set },
-	{ "lock", 1, 1, true, true, lock },
-	{ "unlock", 1, 1, false, true, unlock },
-	{ "pointer_add", 2, 2, true, true, pointer_add },
-	{ "pointer_set", 2, 2, true, true, pointer_set },
-	{ "pointer_del", 2, 2, false, true, pointer_del },
-	{ "show", 1, 1, false, true, show },
-	{ "list", 0, 0, false, false, list },
-	{ "thresholds", 0, 4, false, false, thresholds },
-	{ "checkpoint", 0, 0, false, false, checkpoint },
+	{ "create_thin", 1, 2, 0, false, create_thin },
+	{ "create_snap", 2, 2 * VDK_SNAP_MAX, 0, false, create_snap },
+	{ "delete", 1, 1, 0, true, delete },
+	{ "set_transaction_id", 2, 2, 0, false, set_transaction_id },
+	{ "reserve_metadata_snap", 0, 0, 0, false, metadata_snap },
+	{ "release_metadata_snap", 0, 0, 0, false, metadata_snap },
+	{ "create", 2, 2, CREATE, false, create },
+	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, 0, false, snapshot },
+	{ "rename", 2, 2, 0, true, rename },
+	{ "rollback", 2, 2, 0, true, rollback },
+	{ "resize", 2, 2, 0, true, resize },
+	{ "reserve", 2, 2, 0, true, reserve },
+	{ "set", 1, 1, SET, true, set },
+	{ "lock", 1, 1, LOCK, true, lock },
+	{ "unlock", 1, 1, 0, true, unlock },
+	{ "pointer_add", 2, 2, POINTER, true, pointer_add },
+	{ "pointer_set", 2, 2, POINTER, true, pointer_set },
+	{ "pointer_del", 2, 2, 0, true, pointer_del },
+	{ "show", 1, 1, 0, true, show },
+	{ "list", 0, 0, 0, false, list },
+	{ "thresholds", 0, 4, 0, false, thresholds },
+	{ "checkpoint", 0, 0, 0, false, checkpoint },
 };
 
 int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen)
@@ -474,7 +487,7 @@ int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result
 		if (strcasecmp(argv[0], messages[i].name))
 			continue;
 		if (n < messages[i].least || (n > messages[i].most && !messages[i].keys) ||
-		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least)))
+		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least, messages[i].keys)))
 			break;
 		r = messages[i].volume ? vdk_find_volume(p, argv[1], &vol) : 0;
 		return r ? r : messages[i].fn(p, vol, n, argv + 1, result, maxlen);

@@ -73,6 +73,7 @@ static int place_members(struct dm_target *ti, struct vdk_pool *p, struct pool_t
 		place[m] = t->dev[i]->bdev;
 	}
 	memcpy(p->member, place, sizeof(p->member));
+	memcpy(p->uuid, uuid, sizeof(p->uuid));
 	r = 0;
 out:
 	kfree(place);
@@ -111,6 +112,18 @@ static void engine_error(struct dm_target *ti, int r)
 		    r == -EBADMSG || r == -EUCLEAN ? "The superblock or the journal is damaged" : "The pool cannot be opened";
 }
 
+/* The claims on the members do not keep two of our devices from one pool: all of device-mapper
+ * has one holder, and one member may be named by two devices.  vdk_pools_lock. */
+static bool is_open(const struct vdk_pool *p)
+{
+	const struct vdk_pool *o;
+
+	list_for_each_entry(o, &vdk_pools, list)
+		if (!memcmp(o->uuid, p->uuid, sizeof(p->uuid)) && memchr_inv(o->member, 0, sizeof(o->member)))
+			return true;
+	return false;
+}
+
 static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, const struct vd_disk_holder *self, int *err)
 {
 	struct vdk_pool *p = kvzalloc(sizeof(*p), GFP_KERNEL);
@@ -119,7 +132,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	if (!p)
 		goto err;
 	p->refs = 1;
-	p->readonly = reads_only(ti, t);
+	p->readonly = p->reads_only = reads_only(ti, t);
 	p->self = *self;
 	vdk_suspend_init(p);
 	vdk_host_init(p);
@@ -129,6 +142,11 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	r = place_members(ti, p, t);
 	if (r)
 		goto err_host;
+	if (is_open(p)) {
+		ti->error = "Another device has this pool open";
+		r = -EBUSY;
+		goto err_host;
+	}
 	r = vd_pool_open(&p->host, p->readonly ? VD_OPEN_READONLY : 0, self, &p->engine);
 	if (r) {
 		engine_error(ti, r);
@@ -171,13 +189,19 @@ static void pool_close(struct vdk_pool *p)
 	memalloc_noio_restore(noio);
 }
 
+/* vdk_pools_lock, until it is closed: a table that is loaded meanwhile opens it again only then. */
+static void put(struct vdk_pool *p)
+{
+	if (!--p->refs) {
+		list_del(&p->list);
+		pool_close(p);
+	}
+}
+
 void vdk_pool_put(struct vdk_pool *p)
 {
 	mutex_lock(&vdk_pools_lock);
-	if (!--p->refs) {
-		list_del(&p->list);
-		pool_close(p); /* under the lock: a table that is loaded meanwhile opens it again only then */
-	}
+	put(p);
 	mutex_unlock(&vdk_pools_lock);
 }
 
@@ -211,7 +235,8 @@ static int check_blank(struct vdk_pool *p, struct dm_dev *dev)
 	return r;
 }
 
-/* Of a later table of an open pool: all the members, and perhaps some more. */
+/* Of a later table of an open pool: all the members, and perhaps some more.  To a read-only
+ * pool these are not added: they may be members that it leaves out, being old. */
 static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct pool_table *t)
 {
 	unsigned int i, m;
@@ -228,9 +253,10 @@ static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct 
 	for (i = 0; i < t->ndevs; i++) {
 		if (member_of(p, t->dev[i]->bdev) >= 0)
 			continue;
-		ti->error = "The pool is read-only: nothing can be added";
-		if (p->readonly)
-			return -EROFS;
+		if (p->readonly) {
+			DMWARN("pool %s is read-only, and leaves %s out: to open it anew remove its device", p->name, t->dev[i]->name);
+			continue;
+		}
 		ti->error = "A device to be added is not blank";
 		r = check_blank(p, t->dev[i]);
 		if (r)
@@ -249,9 +275,13 @@ static int pool_get(struct dm_target *ti, struct pool_table *t, const struct vd_
 	list_for_each_entry(p, &vdk_pools, list) {
 		if (p->md != md)
 			continue;
-		if (p->readonly && !reads_only(ti, t)) {
+		if (p->reads_only && !reads_only(ti, t)) {
 			ti->error = "The pool is open for reading only; remove its device first";
 			return -EROFS;
+		}
+		if (!p->readonly && reads_only(ti, t)) {
+			ti->error = "The pool is open for writing; remove its device first";
+			return -EINVAL;
 		}
 		r = check_members(ti, p, t);
 		if (r)
@@ -326,6 +356,10 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 		if (r)
 			ti->error = "Invalid feature argument";
 	}
+	if (!r && as->argc) {
+		ti->error = "More feature arguments than are announced";
+		r = -EINVAL;
+	}
 	return r;
 }
 
@@ -375,6 +409,7 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
+	ti->num_write_zeroes_bios = 1; /* refused; but volumes can have them only if the device below says so */
 	return 0;
 
 err_devices:
@@ -386,7 +421,7 @@ err:
 }
 
 /* The last table of the pool's device goes while volumes are there: dmsetup remove --force.
- * It holds the members, so that from now on there are none. */
+ * It holds the members, so that from now on there are none.  Ends the table's hold on p. */
 static void orphan(struct vdk_pool *p)
 {
 	DMERR("pool %s: its device is taken away; its volumes fail", p->name);
@@ -394,8 +429,11 @@ static void orphan(struct vdk_pool *p)
 	vdk_host_stop(p);
 	p->ti = NULL;
 	p->refuses = true;
-	memset(p->member, 0, sizeof(p->member));
+	mutex_lock(&vdk_pools_lock);
+	memset(p->member, 0, sizeof(p->member)); /* from here on the pool may be opened anew */
+	mutex_unlock(&vdk_pools_lock);
 	vdk_pool_release(p);
+	vdk_pool_put(p);
 }
 
 static void pool_dtr(struct dm_target *ti)
@@ -407,11 +445,12 @@ static void pool_dtr(struct dm_target *ti)
 	mutex_lock(&vdk_pools_lock);
 	last = !--p->tables && p->refs > 1;
 	if (last)
-		p->md = NULL;
+		p->md = NULL; /* no volume comes any more */
+	else
+		put(p); /* in one step with the look at refs: a volume may come, and must find it open or not at all */
 	mutex_unlock(&vdk_pools_lock);
 	if (last)
 		orphan(p);
-	vdk_pool_put(p);
 	put_devices(ti, t);
 	kfree(t);
 }
@@ -477,7 +516,9 @@ static int add_member(struct vdk_pool *p, struct dm_dev *dev)
 	return 0;
 }
 
-/* The table may name more devices than there are members, and the members may have grown. */
+/* The table may name more devices than there are members, and the members may have grown.
+ * A failure leaves the volumes suspended until a table comes that asks for less: so only what
+ * was asked for fails, and a pool that is not written any more comes back to be read. */
 static int pool_preresume(struct dm_target *ti)
 {
 	struct pool_table *t = ti->private;
@@ -488,8 +529,10 @@ static int pool_preresume(struct dm_target *ti)
 		for (i = 0; i < t->ndevs && !r; i++)
 			if (member_of(t->pool, t->dev[i]->bdev) < 0)
 				r = add_member(t->pool, t->dev[i]);
+		if (r == -EROFS)
+			r = 0;
 		if (!r)
-			r = vdk_grow_members(t->pool, NULL);
+			(void)vdk_grow_members(t->pool, NULL); /* has been told; tried again when the pool is full */
 	}
 	memalloc_noio_restore(noio);
 	return r;

@@ -121,6 +121,8 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->num_discard_bios = 1;
 	ti->discards_supported = true;
 	ti->num_write_zeroes_bios = 1;
+	ti->limit_swap_bios = true; /* a write may need memory */
+	v->ti = ti;
 	v->md = dm_table_get_md(ti->table);
 	vdk_volume_join(v);
 	vdk_pool_exit(v->pool);
@@ -235,6 +237,7 @@ static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->discard_granularity = VD_BLOCK;
 	limits->discard_alignment = 0;
 	limits->max_hw_discard_sectors = limits->max_discard_sectors = round_down(UINT_MAX >> SECTOR_SHIFT, VD_SECTORS_PER_BLOCK);
+	limits->max_write_zeroes_sectors = limits->max_discard_sectors;
 }
 
 /* ---- status ------------------------------------------------------------ */

@@ -98,6 +98,22 @@ messages()
 	messages 6.12
 }
 
+refusals()
+{
+	pool_of 2 64M
+	truncate -s 96M m0
+	guest "$1" refusals
+	same_here
+}
+
+@test "6.1: what cannot be done as asked is refused; a pool that has failed is resumed, to be read" {
+	refusals 6.1
+}
+
+@test "6.12: what cannot be done as asked is refused; a pool that has failed is resumed, to be read" {
+	refusals 6.12
+}
+
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M

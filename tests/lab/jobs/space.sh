@@ -124,6 +124,8 @@ sums big
 dmsetup remove --force pool || true
 dmsetup info -c --noheadings -o name,suspended
 fails dd if=/dev/zero of=/dev/mapper/keep bs=4k count=1 oflag=direct,sync status=none
+dmsetup create anew --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS" # they have no hold on it any more
+dmsetup remove --retry anew
 for v in keep big more pool; do dmsetup remove --retry $v; done
 pool_up
 volume_up big 262144
