@@ -372,6 +372,17 @@ static void refill_skips_what_is_full(void **state)
 	verify_totals();
 }
 
+/* Of three groups the middle one has counts of its own to be read. */
+static void pool_with_counts(void)
+{
+	pool_one(3 * 8192);
+	checkpoint(); /* metadata is in group 0 */
+	OK(vd_space_inc(P, 9000, 1));
+	checkpoint();
+	drain();
+	reopen();
+}
+
 static void refill_passes_over_groups_it_cannot_read(void **state)
 {
 	struct vd_disk_space *d;
@@ -379,12 +390,7 @@ static void refill_passes_over_groups_it_cannot_read(void **state)
 	unsigned got;
 
 	(void)state;
-	pool_one(3 * 8192);
-	checkpoint(); /* metadata is in group 0 */
-	OK(vd_space_inc(P, 9000, 1));
-	checkpoint();
-	drain();
-	reopen();
+	pool_with_counts();
 	d = (*node_slot(slot_of(8)->ptr.a))->n.data;
 	d->width = cpu_to_le32(5);
 	while (!vd_space_reserve(P, VD_PBLK_NONE, 512, &p, &got) || !vd_space_refill(P))
@@ -400,12 +406,7 @@ static void there_is_nothing_in_a_group_that_cannot_be_read(void **state)
 	uint32_t mask = 7;
 
 	(void)state;
-	pool_one(3 * 8192);
-	checkpoint(); /* metadata is in group 0 */
-	OK(vd_space_inc(P, 9000, 1));
-	checkpoint();
-	drain();
-	reopen();
+	pool_with_counts();
 	assert_int_equal(vd_space_reserve_mask(P, NULL, 8999, 3, &mask), -EWOULDBLOCK);
 	fetch_error_at = 1;
 	OK(vd_space_load(P, 8999));
