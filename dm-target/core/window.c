@@ -240,6 +240,8 @@ static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want,
 	*err = vd_space_reserve_for(vol->pool, &vol->promise, goal, len, &p, &got);
 	if (*err)
 		return NULL;
+	if (got < len) /* where runs are short, no more is looked for */
+		w->grow = vd_max(got, REGION_BLOCKS);
 	if (got <= v - start) { /* too short to reach v from the window's start */
 		len -= (uint32_t)(v - start);
 		start = v;
@@ -249,7 +251,6 @@ static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want,
 		vd_space_unreserve(vol->pool, p, got);
 		return NULL;
 	}
-	w->grow = vd_max(got, REGION_BLOCKS); /* where runs are short, no more is looked for */
 	if (goal == VD_PBLK_NONE)
 		w->run = 0;
 	if (win->len < got)
