@@ -3,12 +3,10 @@
 #include "link.h"
 
 #include <dirent.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -80,24 +78,7 @@ static void say(const struct link_spec *spec, const char *fmt, ...)
 /* One link of a pool is made or undone at a time on this host. */
 static int lock_links(const char *pool, int *fd)
 {
-	char path[512];
-	int r;
-
-	r = vol_runtime_dir_make();
-	if (r)
-		return vol_fail(NULL, r, "%s cannot be made: %s", vol_runtime_dir(), vol_strerror(r));
-	snprintf(path, sizeof(path), "%s/%s.links", vol_runtime_dir(), pool);
-	*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (*fd < 0)
-		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
-	while (flock(*fd, LOCK_EX)) {
-		if (errno == EINTR && !vol_interrupted())
-			continue;
-		r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
-		close(*fd);
-		return r;
-	}
-	return 0;
+	return vol_runtime_lock(pool, "links", fd);
 }
 
 /* ---- requests to the pool ------------------------------------------------ */
@@ -811,8 +792,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 		if (started && why)
 			say(spec, "not in the kernel: %s", why);
 		if (started)
-			say(spec, "%s%s%s", strcmp(started, "kernel") ? "server of pool " : "pool ", l->pool,
-			    strcmp(started, "kernel") ? " started" : " opened in the kernel");
+			say(spec, strcmp(started, "kernel") ? "server of pool %s started" : "pool %s opened in the kernel", l->pool);
 	}
 	if (r)
 		goto no_pool;

@@ -17,11 +17,9 @@
 #include "json.h"
 #include "handle.h"
 
-#include <fcntl.h>
 #include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -509,20 +507,12 @@ static int view(struct vol_pool *p)
 
 int vol_pool_hold(struct vol_pool *p, int *fd)
 {
-	char path[512], uuid[VOL_UUID_TEXT];
-	int r = vol_runtime_dir_make();
+	char uuid[VOL_UUID_TEXT];
+	int r;
 
 	vol_uuid_text(p->uuid, uuid);
-	snprintf(path, sizeof(path), "%s/%s.kernel", vol_runtime_dir(), uuid);
-	*fd = r ? -1 : open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (*fd < 0)
-		return vol_fail(p, r ? r : -errno, "%s cannot be written: %s", path, vol_strerror(r ? r : -errno));
-	while (flock(*fd, LOCK_EX))
-		if (errno != EINTR || vol_interrupted()) {
-			close(*fd);
-			return vol_fail(p, -EINTR, "interrupted");
-		}
-	return 0;
+	r = vol_runtime_lock(uuid, "kernel", fd);
+	return r ? vol_fail(p, r, "%s", vol_error(NULL)) : 0;
 }
 
 /* A reader that has been overtaken begins again: what it had to tell is kept back until it

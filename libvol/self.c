@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
@@ -152,6 +153,28 @@ int vol_runtime_dir_make(void)
 {
 	if (mkdir(vol_runtime_dir(), 0700) && errno != EEXIST)
 		return vol_errno();
+	return 0;
+}
+
+int vol_runtime_lock(const char *what, const char *kind, int *out)
+{
+	char path[512];
+	int fd, r = vol_runtime_dir_make();
+
+	if (r)
+		return vol_fail(NULL, r, "%s cannot be made: %s", vol_runtime_dir(), vol_strerror(r));
+	snprintf(path, sizeof(path), "%s/%s.%s", vol_runtime_dir(), what, kind);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
+	while (flock(fd, LOCK_EX)) {
+		if (errno == EINTR && !vol_interrupted())
+			continue;
+		r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+		close(fd);
+		return r;
+	}
+	*out = fd;
 	return 0;
 }
 

@@ -7,7 +7,6 @@
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -240,26 +239,9 @@ static bool answers(const char *pool)
 	return true;
 }
 
-int vol_serve_lock(const char *pool, int *out)
+int vol_serve_lock(const char *pool, int *fd)
 {
-	char path[512];
-	int fd, r = vol_runtime_dir_make();
-
-	if (r)
-		return r;
-	snprintf(path, sizeof(path), "%s/%s.start", vol_runtime_dir(), pool);
-	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
-	while (flock(fd, LOCK_EX)) {
-		if (errno != EINTR || vol_interrupted()) {
-			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
-			close(fd);
-			return r;
-		}
-	}
-	*out = fd;
-	return 0;
+	return vol_runtime_lock(pool, "start", fd);
 }
 
 int vol_serve_start(const char *pool, bool takeover, bool *started)

@@ -73,19 +73,14 @@ void vd_ptr_put(struct vd_disk_ptr *to, const struct vd_ptr *from)
 
 /* ---- table ------------------------------------------------------------ */
 
-static uint64_t hash(vd_pblk_t a)
-{
-	return (a * 0x9e3779b97f4a7c15ull) >> 32;
-}
-
 static struct vd_stripe *stripe_of(struct vd_cache *c, vd_pblk_t a)
 {
-	return &c->stripe[hash(a) & (VD_STRIPES - 1)];
+	return &c->stripe[vd_hash(a) & (VD_STRIPES - 1)];
 }
 
 static struct vd_list *bucket_of(struct vd_cache *c, vd_pblk_t a)
 {
-	return &c->bucket[hash(a) & c->mask];
+	return &c->bucket[vd_hash(a) & c->mask];
 }
 
 /* The stripe's lock is held, here and below where a stripe is taken. */

@@ -96,6 +96,11 @@ static inline void *vd_zalloc(struct vd_pool *pool, size_t size)
 		memset(p, 0, size);
 	return p;
 }
+/* Below 2^32.  Multiplied by 2^64 / golden ratio (Knuth, vol. 3, 6.4): neighbours are far apart. */
+static inline uint64_t vd_hash(uint64_t x)
+{
+	return x * 0x9e3779b97f4a7c15ull >> 32;
+}
 static inline void vd_free(struct vd_pool *pool, void *p)
 {
 	if (p && !vd_memory_back(pool, p))

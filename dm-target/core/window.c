@@ -36,20 +36,14 @@ void vd_windows_fini(struct vd_volume *vol)
 	vd_spin_fini(&vol->win.lock);
 }
 
-/* Multiplied by 2^64 / golden ratio (Knuth, vol. 3, 6.4): neighbours are far apart. */
-static uint64_t spread(uint64_t x, unsigned n)
-{
-	return (x * 0x9e3779b97f4a7c15ull >> 32) * n >> 32;
-}
-
 static struct vd_window **region(const struct vd_windows *w, vd_vblk_t v)
 {
-	return &w->table->region[spread(v / REGION_BLOCKS, sizeof(w->table->region) / sizeof(w->table->region[0]))];
+	return &w->table->region[vd_hash(v / REGION_BLOCKS) * (sizeof(w->table->region) / sizeof(w->table->region[0])) >> 32];
 }
 
 static struct vd_window **wide(const struct vd_windows *w, vd_vblk_t v)
 {
-	return &w->table->wide[spread(v / VD_WINDOW_BLOCKS, sizeof(w->table->wide) / sizeof(w->table->wide[0]))];
+	return &w->table->wide[vd_hash(v / VD_WINDOW_BLOCKS) * (sizeof(w->table->wide) / sizeof(w->table->wide[0])) >> 32];
 }
 
 static struct vd_window **bucket(const struct vd_windows *w, vd_vblk_t v, uint32_t len)
