@@ -260,6 +260,13 @@ struct place {
 	unsigned n;
 };
 
+/* All lines of the cache at once, so that what misses it is waited for once. */
+static void ask_for(const void *at, size_t bytes)
+{
+	for (size_t i = 0; i < bytes; i += 64)
+		__builtin_prefetch((const char *)at + i);
+}
+
 static void place_find(const struct vd_ov *ov, vd_vblk_t v, struct place *pl)
 {
 	struct vd_ov_leaf *leaf = ov->head;
@@ -269,10 +276,13 @@ static void place_find(const struct vd_ov *ov, vd_vblk_t v, struct place *pl)
 	for (h = ov->height; h; h--) {
 		struct vd_ov_node *node = child;
 
+		ask_for(node, sizeof(*node));
 		child = node->child[entry_below(node, v)];
 	}
-	if (child)
+	if (child) {
 		leaf = child;
+		ask_for(leaf, sizeof(*leaf));
+	}
 	while (leaf->prev && leaf->v[0] >= v)
 		leaf = leaf->prev;
 	/* The next leaf is not touched where this one shows that it lies behind. */
