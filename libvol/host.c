@@ -24,10 +24,15 @@
 #include <time.h>
 #include <unistd.h>
 
+/* Stretches in which files of members grow, and how much of a file is looked at for them. */
+#define STRETCH (4u << 20)
+#define STRETCHES ((64ull << 40) / STRETCH)
+
 struct member {
 	atomic_int fd;
 	bool is_file;
 	char *path;
+	atomic_uchar *grown; /* bit for each stretch: seen to; NULL: nobody does */
 };
 
 struct vol_host {
@@ -106,6 +111,24 @@ static int put(void *ctx, unsigned member, uint64_t block, const void *buf, unsi
 static int host_write(void *ctx, unsigned member, uint64_t block, const void *buf, unsigned nblocks)
 {
 	return put(ctx, member, block, buf, nblocks, 0);
+}
+
+void vol_host_writes(struct vol_host *h, unsigned member, uint64_t block)
+{
+	struct member *m = &h->member[member];
+	uint64_t nr = (block << VD_BLOCK_SHIFT) / STRETCH;
+	off_t at = (off_t)(nr * STRETCH), data;
+	unsigned char bit = (unsigned char)(1u << (nr % 8));
+	int fd = vol_host_fd(h, member);
+	struct stat st;
+
+	if (fd < 0 || !m->grown || nr >= STRETCHES || atomic_load_explicit(&m->grown[nr / 8], memory_order_relaxed) & bit)
+		return;
+	if (atomic_fetch_or(&m->grown[nr / 8], bit) & bit)
+		return;
+	data = lseek(fd, at, SEEK_DATA);
+	if ((data < 0 ? errno == ENXIO : data >= at + (off_t)STRETCH) && !fstat(fd, &st) && st.st_size > at)
+		(void)!fallocate(fd, FALLOC_FL_KEEP_SIZE, at, vd_min((off_t)STRETCH, st.st_size - at));
 }
 
 static int host_flush(void *ctx, unsigned member)
@@ -740,6 +763,7 @@ int vol_host_set_member(struct vol_host *h, unsigned index, int fd, const char *
 		return -ENOMEM;
 	h->member[index].path = copy;
 	h->member[index].is_file = is_file;
+	h->member[index].grown = is_file ? calloc(STRETCHES / 8, 1) : NULL; /* hardly ever touched */
 	atomic_store(&h->member[index].fd, fd);
 	return 0;
 }
@@ -751,7 +775,9 @@ void vol_host_drop_member(struct vol_host *h, unsigned index)
 	if (fd >= 0)
 		close(fd);
 	free(h->member[index].path);
+	free(h->member[index].grown);
 	h->member[index].path = NULL;
+	h->member[index].grown = NULL;
 }
 
 int vol_host_fd(const struct vol_host *h, unsigned member)

@@ -94,6 +94,10 @@ int vol_host_set_member(struct vol_host *h, unsigned index, int fd, const char *
 void vol_host_drop_member(struct vol_host *h, unsigned index);
 /* fd of a member, or -1: missing. For data I/O; any thread. */
 int vol_host_fd(const struct vol_host *h, unsigned member);
+/* Before data is written to a block that was free: a sparse file gets space for the stretch
+ * of 4 MiB about it at once, if it has none of it yet, so that its file system need not find
+ * some for each block, and keeps them together.  A hint; any thread. */
+void vol_host_writes(struct vol_host *h, unsigned member, uint64_t block);
 const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: missing */
 /* Bytes it has now, whole blocks; 0: missing, or not to be told. */
 uint64_t vol_host_size(const struct vol_host *h, unsigned member);

@@ -309,6 +309,7 @@ static int write_new(struct vol_volume *v, const struct vd_io *io, const char *b
 	struct iovec iov[3];
 	int n = 0, r;
 
+	vol_host_writes(v->host, VD_PBLK_MEMBER(io->pblk), VD_PBLK_BLOCK(io->pblk));
 	if (io->offset) {
 		r = fill(v, &io->head, off - io->offset, 0, head, io->offset);
 		if (r)

@@ -234,6 +234,50 @@ static void a_locked_volume_opens_only_for_its_link(void **state)
 	rig_close(pool);
 }
 
+static off_t allocated(const char *name)
+{
+	struct stat st;
+
+	assert_int_equal(stat(rig_path(name), &st), 0);
+	return (off_t)st.st_blocks * 512;
+}
+
+/* It gets a stretch at a time where it has nothing; as much is a hole to who reads it. */
+static void a_sparse_member_grows_in_stretches(void **state)
+{
+	const off_t M = 1 << 20;
+	off_t before;
+	int fd;
+
+	(void)state;
+	rig_pool("t", 1, 66u << 20);
+	pool = rig_open("t", 0);
+	rig_ok(pool, "{'op':'create','volume':'v','size':16777216}");
+	vol = open_volume("v", false);
+	fd = vol_host_fd(vol_pool_host(pool), 0);
+	before = allocated("t0.img");
+	for (uint64_t off = 0; off < 16 << 20; off += 16 * VD_BLOCK) /* takes 16 MiB, writes one */
+		assert_int_equal(vol_pwrite(vol, "data", 4, off, 0), 0);
+	assert_int_equal(vol_flush(vol), 0);
+	assert_in_range(allocated("t0.img") - before, 8 * M, 17 * M);
+
+	assert_int_equal(pwrite(fd, "data", 4, 41 * M), 4);
+	assert_int_equal(fsync(fd), 0);
+	before = allocated("t0.img");
+	vol_host_writes(vol_pool_host(pool), 0, 42 * M / VD_BLOCK); /* there is something */
+	assert_int_equal(allocated("t0.img"), before);
+	vol_host_writes(vol_pool_host(pool), 0, 33 * M / VD_BLOCK);
+	vol_host_writes(vol_pool_host(pool), 0, 35 * M / VD_BLOCK);
+	assert_int_equal(allocated("t0.img"), before + 4 * M);
+	assert_int_equal(lseek(fd, 32 * M, SEEK_DATA), 41 * M);
+	vol_host_writes(vol_pool_host(pool), 0, 65 * M / VD_BLOCK); /* not beyond its end */
+	assert_int_equal(allocated("t0.img"), before + 6 * M);
+	vol_host_writes(vol_pool_host(pool), 0, 1ull << 47);
+	assert_int_equal(lseek(fd, 0, SEEK_END), 66 * M);
+	vol_volume_close(vol);
+	rig_close(pool);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
@@ -244,6 +288,7 @@ int main(void)
 		T(what_is_beyond_the_end_or_read_only_is_refused),
 		T(a_volume_whose_base_image_is_gone_does_not_open),
 		T(a_locked_volume_opens_only_for_its_link),
+		T(a_sparse_member_grows_in_stretches),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
