@@ -84,11 +84,11 @@ static inline int __must_check vd_space_reserve(struct vd_pool *pool, vd_pblk_t 
 {
 	return vd_space_reserve_for(pool, NULL, goal, want, p, got);
 }
-/* Reserves those of the n (1..32) blocks from p on that are free: bit i of *mask is
- * p + i.  Class N; -EWOULDBLOCK: their group is not in memory, vd_space_load().
- * A mask of 0 when none is free, p + n is past the group or the member, or data may have
+/* Reserves those of the n (1..32) blocks from p on that are free, if p + must is one of
+ * them: bit i of *mask is p + i.  Class N; -EWOULDBLOCK: their group is not in memory, vd_space_load().
+ * A mask of 0 when that one is not, p + n is past the group or the member, or data may have
  * no more. */
-int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, uint32_t *mask) __must_check;
+int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, unsigned must, uint32_t *mask) __must_check;
 /* Class B: brings p's group into memory; if it cannot be read none of its blocks is free
  * to vd_space_reserve_mask(), and it is no error (-ENOMEM is one). */
 int vd_space_load(struct vd_pool *pool, vd_pblk_t p) __must_check;

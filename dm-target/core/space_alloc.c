@@ -306,23 +306,24 @@ int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd
 	return run.n ? 0 : -EWOULDBLOCK;
 }
 
-int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, uint32_t *mask)
+int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, vd_pblk_t p, unsigned n, unsigned must, uint32_t *mask)
 {
 	struct vd_space *s = pool->space;
 	struct space_group *g;
 	uint32_t got = 0;
-	unsigned i, in = space_in(p);
+	unsigned at = space_in(p), end = at + n, last;
 	bool load;
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
-	if (g && in + n <= VD_GROUP_BLOCKS && room_for(pool, mine, 0) >= (int64_t)n &&
+	if (g && end <= VD_GROUP_BLOCKS && !space_bit(g->busy, at + must) && room_for(pool, mine, 0) >= (int64_t)n &&
 	    member_room(pool, g->m, n) == n)
-		for (i = 0; i < n; i++)
-			if (!space_bit(g->busy, in + i)) {
-				space_busy_set(s, g, in + i, 1);
-				got |= 1u << i;
-			}
+		while ((at = space_bit_next(g->busy, at, end, false)) < end) {
+			last = space_bit_next(g->busy, at, end, true);
+			space_busy_set(s, g, at, last - at);
+			got |= (~0u >> (32 - (last - at))) << (at - space_in(p));
+			at = last;
+		}
 	if (got)
 		g->recent = true;
 	load = !g && s->unreadable != space_nr(p) && space_valid(s, pool, p, n, true);

@@ -51,9 +51,22 @@ bool vd_gate_drained(struct vd_gate *g); /* all that entered before the last fli
 void vd_gate_drain(struct vd_gate *g);   /* flip and wait; class B */
 void vd_gate_await(struct vd_gate *g);   /* wait for the last flip to drain; class B */
 
-/* A stretch of blocks reserved for a stretch of a volume (D2). */
+/* Blocks reserved for a stretch of a volume (D2).  Within one region: */
+#define VD_REGION_BLOCKS 16u /* 64 KiB, the smallest window */
+#define VD_SET_WAYS 6u
+#define VD_SETS 128u
+struct vd_window_set { /* two lines of the cache: all that a write looks at */
+	uint64_t region[VD_SET_WAYS];    /* v / VD_REGION_BLOCKS */
+	vd_pblk_t p[VD_SET_WAYS];        /* of the region's block 0, modulo 2^64 if it lies elsewhere */
+	uint16_t has[VD_SET_WAYS];       /* blocks of the region that are the window's; 0: no window */
+	uint16_t left[VD_SET_WAYS];      /* those not given out */
+	uint16_t turn;                   /* which goes when another comes */
+};
+_Static_assert(sizeof(struct vd_window_set) == 128, "vd_window_set");
+#define VD_PAGE_SETS (VD_BLOCK / sizeof(struct vd_window_set))
+/* Larger, or in two regions: */
 #define VD_WINDOW_BLOCKS 1024u
-#define VD_WINDOWS_MAX 1024u
+#define VD_WIDE_MAX 64u
 struct vd_window {
 	struct vd_window *next; /* of its bucket */
 	vd_vblk_t v;
@@ -62,15 +75,12 @@ struct vd_window {
 	struct vd_list lru;
 	uint64_t map[VD_WINDOW_BLOCKS / 64]; /* bit: given out */
 };
-struct vd_window_table { /* 4 KiB */
-	struct vd_window *region[448]; /* those within one region, by v / VD_REGION_BLOCKS */
-	struct vd_window *wide[64];    /* all others, by v / VD_WINDOW_BLOCKS */
-};
 struct vd_windows {
 	struct vd_spin lock;
+	struct vd_window_set *set[VD_SETS / VD_PAGE_SETS]; /* pages, had when needed */
+	struct vd_window *wide[32]; /* by v / VD_WINDOW_BLOCKS */
 	struct vd_list lru;
-	struct vd_window_table *table; /* had with the first window */
-	unsigned n;
+	unsigned nwide;
 	unsigned made;           /* goes up with each window */
 	vd_vblk_t next_v;        /* where the last window ended: sequential if the next begins there */
 	vd_pblk_t goal;          /* where the last window ended on disk */
@@ -79,7 +89,6 @@ struct vd_windows {
 };
 void vd_windows_init(struct vd_windows *w);
 void vd_windows_fini(struct vd_volume *vol); /* all were dropped before */
-#define VD_REGION_BLOCKS 16u /* 64 KiB, the smallest window */
 /* Blocks for [v, v + want): contiguous, got <= want. Class N; -EWOULDBLOCK, then
  * *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */
 int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;

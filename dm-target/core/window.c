@@ -3,17 +3,21 @@
  * Windows: a first write reserves more than it needs, so that what is written
  * near it later lands near it (D2).
  *
- * A window ties `len` blocks of a volume to as many contiguous blocks of the
- * pool; offset within one is offset within the other, so that writes that arrive
- * out of order still merge into one extent.  It lies within one aligned stretch
- * of VD_WINDOW_BLOCKS, and most within one region of VD_REGION_BLOCKS, by which it is found.
+ * A window ties blocks of a volume to blocks of the pool, offset within one being offset
+ * within the other, so that writes that arrive out of order still merge into one extent.
+ * Most have the VD_REGION_BLOCKS of an aligned region.  They stand in sets, which are small
+ * since random writes make a window, and drive one out, nearly every time: how many lines
+ * of the cache that takes is what it costs.  Those of streams are larger, up to
+ * VD_WINDOW_BLOCKS within an aligned stretch of as many, and few.
  *
- * W1  A block of the window whose bit is clear is reserved in the space layer
- *     and known to nobody; one whose bit is set is its writer's for good.
- * W2  Windows exist in memory only; dropping one gives the clear blocks back.
+ * W1  A block of the window that is not given out is reserved in the space layer
+ *     and known to nobody; one that is, is its writer's for good.
+ * W2  Windows exist in memory only; dropping one gives back what was not given out.
  * W3  When a region is written again whose window was dropped (or was another
  *     opening's), it gets back what is still free beside its own blocks, before any
  *     new place: regions stay together, and the gaps they left are theirs to fill.
+ * W4  Who writes a block anew that a window has given out gets one singly, not a window:
+ *     no more is reserved for a region than it could use.
  */
 #include "volume.h"
 
@@ -32,23 +36,104 @@ void vd_windows_init(struct vd_windows *w)
 
 void vd_windows_fini(struct vd_volume *vol)
 {
-	vd_free(vol->pool, vol->win.table);
+	for (unsigned i = 0; i < VD_SETS / VD_PAGE_SETS; i++)
+		vd_free(vol->pool, vol->win.set[i]);
 	vd_spin_fini(&vol->win.lock);
 }
 
-static struct vd_window **region(const struct vd_windows *w, vd_vblk_t v)
+/* ---- of regions ----------------------------------------------------------- */
+
+/* n bits from i on. */
+static uint16_t bits(unsigned i, unsigned n)
 {
-	return &w->table->region[vd_hash(v / REGION_BLOCKS) * (sizeof(w->table->region) / sizeof(w->table->region[0])) >> 32];
+	return (uint16_t)(((1u << n) - 1) << i);
 }
 
-static struct vd_window **wide(const struct vd_windows *w, vd_vblk_t v)
+/* How many bits of a mask are set from i on, without a gap. */
+static unsigned run_of(uint16_t mask, unsigned i)
 {
-	return &w->table->wide[vd_hash(v / VD_WINDOW_BLOCKS) * (sizeof(w->table->wide) / sizeof(w->table->wide[0])) >> 32];
+	return (unsigned)__builtin_ctz(~((unsigned)mask >> i));
 }
 
-static struct vd_window **bucket(const struct vd_windows *w, vd_vblk_t v, uint32_t len)
+static struct vd_window_set **page_of(struct vd_windows *w, vd_vblk_t v, unsigned *i)
 {
-	return v / REGION_BLOCKS == (v + len - 1) / REGION_BLOCKS ? region(w, v) : wide(w, v);
+	unsigned nr = (unsigned)(vd_hash(v / REGION_BLOCKS) * VD_SETS >> 32);
+
+	*i = nr % VD_PAGE_SETS;
+	return &w->set[nr / VD_PAGE_SETS];
+}
+
+/* NULL: none of its page was made yet. */
+static struct vd_window_set *set_of(struct vd_windows *w, vd_vblk_t v)
+{
+	unsigned i;
+	struct vd_window_set *page = *page_of(w, v, &i);
+
+	return page ? &page[i] : NULL;
+}
+
+static void set_drop(struct vd_volume *vol, struct vd_window_set *set, unsigned k)
+{
+	while (set->left[k]) {
+		unsigned i = (unsigned)__builtin_ctz(set->left[k]), n = run_of(set->left[k], i);
+
+		vd_space_unreserve(vol->pool, set->p[k] + i, n);
+		set->left[k] &= (uint16_t)~bits(i, n);
+	}
+	set->has[k] = 0;
+}
+
+/* A window for the blocks `has` of v's region, whose block 0 is at p.  False: no memory. */
+static bool set_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint16_t has)
+{
+	const struct vd_host *host = &vol->pool->host;
+	struct vd_window_set **page, *set;
+	unsigned i, k;
+
+	page = page_of(&vol->win, v, &i);
+	if (!*page) {
+		*page = host->alloc(host->ctx, VD_BLOCK, VD_ALLOC_NOWAIT);
+		if (!*page)
+			return false;
+		memset(*page, 0, VD_BLOCK);
+	}
+	set = &(*page)[i];
+	for (k = 0; k < VD_SET_WAYS && set->has[k]; k++)
+		;
+	if (k == VD_SET_WAYS) {
+		k = set->turn++ % VD_SET_WAYS;
+		set_drop(vol, set, k);
+	}
+	set->region[k] = v / REGION_BLOCKS;
+	set->p[k] = p;
+	set->has[k] = set->left[k] = has;
+	vol->win.made++;
+	return true;
+}
+
+static bool set_take(struct vd_windows *w, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+{
+	struct vd_window_set *set = set_of(w, v);
+	unsigned i = (unsigned)(v % REGION_BLOCKS), k, n;
+
+	for (k = 0; set && k < VD_SET_WAYS; k++)
+		if (set->region[k] == v / REGION_BLOCKS && set->left[k] >> i & 1) {
+			n = run_of(set->left[k], i);
+			*got = vd_min(want, n);
+			*p = set->p[k] + i;
+			set->left[k] &= (uint16_t)~bits(i, *got);
+			if (!set->left[k])
+				set->has[k] = 0;
+			return true;
+		}
+	return false;
+}
+
+/* ---- wide ones ------------------------------------------------------------ */
+
+static struct vd_window **bucket(struct vd_windows *w, vd_vblk_t v)
+{
+	return &w->wide[vd_hash(v / VD_WINDOW_BLOCKS) * (sizeof(w->wide) / sizeof(w->wide[0])) >> 32];
 }
 
 static bool taken(const struct vd_window *win, uint32_t i)
@@ -69,13 +154,61 @@ static void drop(struct vd_volume *vol, struct vd_window *win)
 		if (!t)
 			vd_space_unreserve(vol->pool, win->p + i, end - i);
 	}
-	for (at = bucket(&vol->win, win->v, win->len); *at != win;)
+	for (at = bucket(&vol->win, win->v); *at != win;)
 		at = &(*at)->next;
 	*at = win->next;
 	vd_list_del(&win->lru);
-	vol->win.n--;
+	vol->win.nwide--;
 	vd_free(vol->pool, win);
 }
+
+/* False: no memory. */
+static bool wide_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t len)
+{
+	const struct vd_host *host = &vol->pool->host;
+	struct vd_windows *w = &vol->win;
+	struct vd_window *win = host->alloc(host->ctx, sizeof(*win), VD_ALLOC_NOWAIT), **at = bucket(w, v);
+
+	if (!win)
+		return false;
+	*win = (struct vd_window){ .next = *at, .v = v, .p = p, .len = len };
+	vd_list_add_tail(&w->lru, &win->lru);
+	*at = win;
+	w->made++;
+	if (++w->nwide > VD_WIDE_MAX)
+		drop(vol, vd_container(w->lru.next, struct vd_window, lru));
+	return true;
+}
+
+static struct vd_window *wide_find(struct vd_windows *w, vd_vblk_t v)
+{
+	struct vd_window *win = w->nwide ? *bucket(w, v) : NULL;
+
+	while (win && !(v >= win->v && v - win->v < win->len))
+		win = win->next;
+	return win;
+}
+
+static bool wide_take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+{
+	struct vd_window *win = wide_find(&vol->win, v);
+	uint32_t i, end;
+
+	if (!win || taken(win, (uint32_t)(v - win->v)))
+		return false;
+	for (i = end = (uint32_t)(v - win->v); end < win->len && end - i < want && !taken(win, end); end++)
+		win->map[end / 64] |= 1ull << (end % 64);
+	win->used += end - i;
+	*p = win->p + i;
+	*got = end - i;
+	vd_list_del(&win->lru);
+	vd_list_add_tail(&vol->win.lru, &win->lru);
+	if (win->used == win->len)
+		drop(vol, win);
+	return true;
+}
+
+/* ---- all ------------------------------------------------------------------ */
 
 void vd_windows_drop(struct vd_volume *vol)
 {
@@ -84,204 +217,122 @@ void vd_windows_drop(struct vd_volume *vol)
 	vd_spin_lock(&w->lock);
 	while (!vd_list_empty(&w->lru))
 		drop(vol, vd_container(w->lru.next, struct vd_window, lru));
+	for (unsigned i = 0; i < VD_SETS; i++)
+		for (unsigned k = 0; w->set[i / VD_PAGE_SETS] && k < VD_SET_WAYS; k++)
+			set_drop(vol, &w->set[i / VD_PAGE_SETS][i % VD_PAGE_SETS], k);
 	vd_spin_unlock(&w->lock);
 }
 
-static struct vd_window *find_in(struct vd_window *win, vd_vblk_t v)
+static bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
 {
-	while (win && !(v >= win->v && v - win->v < win->len && !taken(win, (uint32_t)(v - win->v))))
-		win = win->next;
-	return win;
+	return set_take(&vol->win, v, want, p, got) || wide_take(vol, v, want, p, got);
 }
 
-/* The window that has a block for v. */
-static struct vd_window *find(const struct vd_windows *w, vd_vblk_t v)
+/* W4, where nothing can be taken. */
+static bool given_out(struct vd_windows *w, vd_vblk_t v)
 {
-	struct vd_window *win = w->n ? find_in(*region(w, v), v) : NULL;
+	const struct vd_window_set *set = set_of(w, v);
 
-	return win || !w->n ? win : find_in(*wide(w, v), v);
+	for (unsigned k = 0; set && k < VD_SET_WAYS; k++)
+		if (set->region[k] == v / REGION_BLOCKS && set->has[k] >> (v % REGION_BLOCKS) & 1)
+			return true;
+	return wide_find(w, v);
 }
 
-static void take(struct vd_volume *vol, struct vd_window *win, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+/* W3: v would lie at `beside`.  1: there is a window for it now; 0: not. */
+static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_t *p)
 {
-	uint32_t i = (uint32_t)(v - win->v), end = i;
+	unsigned in = (unsigned)(v % REGION_BLOCKS);
+	uint32_t mask, i;
+	int r;
 
-	while (end < win->len && end - i < want && !taken(win, end)) {
-		win->map[end / 64] |= 1ull << (end % 64);
-		end++;
-	}
-	win->used += end - i;
-	*p = win->p + i;
-	*got = end - i;
-	vd_list_del(&win->lru);
-	if (win->used == win->len) {
-		vd_list_init(&win->lru);
-		drop(vol, win);
-	} else {
-		vd_list_add_tail(&vol->win.lru, &win->lru);
-	}
-}
-
-/* Makes [*start, *end), which has v, smaller until it covers nothing of the windows of a
- * bucket.  False: one of them has v's own place. */
-static bool trim(const struct vd_window *o, vd_vblk_t v, vd_vblk_t *start, vd_vblk_t *end)
-{
-	for (; o; o = o->next) {
-		vd_vblk_t o_end = o->v + o->len;
-
-		if (o_end <= v && o_end > *start)
-			*start = o_end;
-		else if (o->v > v && o->v < *end)
-			*end = o->v;
-		else if (o->v <= v && v < o_end)
-			return false;
-	}
-	return true;
-}
-
-/* Where a window for v begins and how long it may be, so that it neither leaves its
- * stretch nor covers what another window has.  0: v is to be written anew, singly. */
-static uint32_t shape(const struct vd_windows *w, vd_vblk_t v, bool sequential, vd_vblk_t *start)
-{
-	vd_vblk_t s = sequential ? v : v & ~(vd_vblk_t)(REGION_BLOCKS - 1), at;
-	vd_vblk_t end = vd_min(s + (sequential ? w->grow : REGION_BLOCKS), (s | (VD_WINDOW_BLOCKS - 1)) + 1);
-
-	if (w->n && !trim(*wide(w, v), v, &s, &end))
+	if (VD_PBLK_BLOCK(beside) < in)
 		return 0;
-	for (at = v & ~(vd_vblk_t)(REGION_BLOCKS - 1); w->n && at < end; at += REGION_BLOCKS)
-		if (!trim(*region(w, at), v, &s, &end))
-			return 0;
-	*start = s;
-	return (uint32_t)(end - s);
-}
-
-static struct vd_window *window_new(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t len)
-{
-	const struct vd_host *host = &vol->pool->host;
-	struct vd_windows *w = &vol->win;
-	struct vd_window *win, **at;
-
-	if (!w->table) {
-		w->table = host->alloc(host->ctx, sizeof(*w->table), VD_ALLOC_NOWAIT);
-		if (!w->table)
-			return NULL;
-		memset(w->table, 0, sizeof(*w->table));
-	}
-	win = host->alloc(host->ctx, sizeof(*win), VD_ALLOC_NOWAIT);
-	if (!win)
-		return NULL;
-	memset(win, 0, sizeof(*win));
-	win->v = v;
-	win->p = p;
-	win->len = len;
-	vd_list_add_tail(&w->lru, &win->lru);
-	at = bucket(w, v, len);
-	win->next = *at;
-	*at = win;
-	w->n++;
-	w->made++;
-	return win;
-}
-
-static void cap(struct vd_volume *vol)
-{
-	if (vol->win.n > VD_WINDOWS_MAX)
-		drop(vol, vd_container(vol->win.lru.next, struct vd_window, lru));
-}
-
-/* W3: v would lie at `beside`. NULL: it cannot, or there is no memory. */
-static struct vd_window *regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_t *p, int *err)
-{
-	vd_vblk_t start;
-	uint32_t mask, i, len = shape(&vol->win, v, false, &start);
-	struct vd_window *win;
-
-	if (!len || VD_PBLK_BLOCK(beside) < v - start)
-		return NULL;
-	*p = beside - (v - start);
-	*err = vd_space_reserve_mask(vol->pool, &vol->promise, *p, len, &mask);
-	if (*err || !mask)
-		return NULL;
-	win = mask >> (v - start) & 1 ? window_new(vol, start, *p, len) : NULL;
-	for (i = 0; i < len; i++)
-		if (win && !(mask >> i & 1)) {
-			win->map[0] |= 1ull << i;
-			win->used++;
-		} else if (!win && mask >> i & 1) {
+	*p = beside - in;
+	r = vd_space_reserve_mask(vol->pool, &vol->promise, *p, REGION_BLOCKS, in, &mask);
+	if (r || !mask)
+		return r;
+	if (set_add(vol, v, *p, (uint16_t)mask))
+		return 1;
+	for (i = 0; i < REGION_BLOCKS; i++)
+		if (mask >> i & 1)
 			vd_space_unreserve(vol->pool, *p + i, 1);
-		}
-	return win;
+	return 0;
 }
 
-static struct vd_window *make(struct vd_volume *vol, vd_vblk_t v, unsigned want, int *err)
+/* As regain(), at a new place. */
+static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want)
 {
 	struct vd_windows *w = &vol->win;
-	bool sequential = v == w->next_v;
-	struct vd_window *win;
+	bool sequential = v == w->next_v, had;
 	vd_pblk_t goal, p;
 	vd_vblk_t start;
 	uint32_t len;
 	unsigned got;
+	int r;
 
 	w->grow = sequential ? vd_min(w->grow * 2, VD_WINDOW_BLOCKS) : REGION_BLOCKS;
 	w->grow = vd_max(w->grow, vd_min(want, VD_WINDOW_BLOCKS));
 	if (want > REGION_BLOCKS)
 		sequential = true; /* a large write is a stream of its own */
-	len = shape(w, v, sequential, &start);
-	if (!len)
-		return NULL;
+	start = sequential ? v : v & ~(vd_vblk_t)(REGION_BLOCKS - 1);
+	len = sequential ? (uint32_t)(vd_min(v + w->grow, (v | (VD_WINDOW_BLOCKS - 1)) + 1) - v) : REGION_BLOCKS;
 	goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
-	*err = vd_space_reserve_for(vol->pool, &vol->promise, goal, len, &p, &got);
-	if (*err)
-		return NULL;
+	r = vd_space_reserve_for(vol->pool, &vol->promise, goal, len, &p, &got);
+	if (r)
+		return r;
 	if (got < len) /* where runs are short, no more is looked for */
 		w->grow = vd_max(got, REGION_BLOCKS);
 	if (got <= v - start) { /* too short to reach v from the window's start */
 		len -= (uint32_t)(v - start);
 		start = v;
 	}
-	win = window_new(vol, start, p, vd_min(len, got));
-	if (!win) {
+	if (len < got) {
+		vd_space_unreserve(vol->pool, p + len, got - len);
+		got = len;
+	}
+	if (start / REGION_BLOCKS == (start + got - 1) / REGION_BLOCKS)
+		had = set_add(vol, v, p - start % REGION_BLOCKS, bits((unsigned)(start % REGION_BLOCKS), got));
+	else
+		had = wide_add(vol, start, p, got);
+	if (!had) {
 		vd_space_unreserve(vol->pool, p, got);
-		return NULL;
+		return 0;
 	}
 	if (goal == VD_PBLK_NONE)
 		w->run = 0;
-	if (win->len < got)
-		vd_space_unreserve(vol->pool, p + win->len, got - win->len);
-	w->run += win->len;
-	w->goal = p + win->len;
-	w->next_v = win->v + win->len;
-	return win;
+	w->run += got;
+	w->goal = p + got;
+	w->next_v = start + got;
+	return 1;
 }
 
 int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	struct vd_windows *w = &vol->win;
-	struct vd_window *win;
 	vd_pblk_t beside = VD_PBLK_NONE;
 	unsigned made;
+	bool had;
 	int r = 0;
 
 	vd_spin_lock(&w->lock);
-	win = find(w, v);
-	if (!win && v != w->next_v) {
+	had = take(vol, v, want, p, got);
+	if (!had && v != w->next_v) {
 		made = w->made;
 		vd_spin_unlock(&w->lock);
 		beside = vd_map_beside(vol, v, v & ~(vd_vblk_t)(REGION_BLOCKS - 1), REGION_BLOCKS);
 		vd_spin_lock(&w->lock);
-		win = made == w->made ? NULL : find(w, v);
+		had = made != w->made && take(vol, v, want, p, got);
 	}
-	if (!win && beside != VD_PBLK_NONE)
-		win = regain(vol, v, beside, p, &r);
-	if (!win && !r) {
-		*p = VD_PBLK_NONE;
-		win = make(vol, v, want, &r);
-	}
-	if (win) {
-		take(vol, win, v, want, p, got);
-		cap(vol);
+	if (!had && !given_out(w, v)) {
+		if (beside != VD_PBLK_NONE)
+			r = regain(vol, v, beside, p);
+		if (!r) {
+			*p = VD_PBLK_NONE;
+			r = make(vol, v, want);
+		}
+		had = r > 0 && take(vol, v, want, p, got);
 	}
 	vd_spin_unlock(&w->lock);
-	return win || r ? r : vd_space_reserve_for(vol->pool, &vol->promise, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
+	return had || r < 0 ? vd_min(r, 0) : vd_space_reserve_for(vol->pool, &vol->promise, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
 }

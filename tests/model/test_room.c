@@ -876,6 +876,111 @@ static void a_member_that_became_shorter_is_missing(void **state)
 	end(w, NULL, 0);
 }
 
+/* ---- windows ---------------------------------------------------------------- */
+
+/* A pool with space for all of a thousand regions, and a volume; how many blocks are free. */
+static struct world *roomy(const char *name, struct vd_volume **vol, uint32_t *id, uint64_t *free)
+{
+	struct shape shape = {
+		.nmembers = 1, .blocks = { 65536 }, .sector_size = 512, .journal_blocks = 256, .max_volumes = 20,
+	};
+	struct world *w = world_new(&cli, cli.seed, &shape);
+
+	*vol = make(w, name, 1 << 20, 0, id);
+	assert_int_equal(vd_checkpoint(w->pool), 0);
+	*free = vd_space_free(w->pool);
+	return w;
+}
+
+/* W2 of window.c: of more windows than a volume has at a time, and after all have gone. */
+static void what_windows_had_and_nobody_wrote_is_free_again(void **state)
+{
+	const uint64_t most = VD_SETS * VD_SET_WAYS * VD_REGION_BLOCKS;
+	struct vd_volume *vol;
+	struct world *w;
+	uint64_t free, v, n = 0;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &free);
+	for (v = 0; v < 3000 * 2 * VD_REGION_BLOCKS; v += 2 * VD_REGION_BLOCKS)
+		n += !put(w, vol, v + v / 32 % VD_REGION_BLOCKS, 1, 1, 1);
+	assert_int_equal(n, 3000);
+	assert_in_range(free - n - vd_space_free(w->pool), VD_REGION_BLOCKS, most);
+	vd_windows_drop(vol);
+	assert_int_equal(vd_space_free(w->pool), free - n);
+	end(w, &vol, 1);
+}
+
+/* W3: written block by block, with other regions between any two of one. */
+static void a_region_lies_in_one_place_however_it_was_written(void **state)
+{
+	const unsigned step = 2 * VD_REGION_BLOCKS; /* nobody takes it for a stream */
+	const unsigned order[VD_REGION_BLOCKS] = { 5, 11, 0, 14, 3, 8, 1, 15, 6, 2, 13, 9, 4, 12, 7, 10 };
+	struct vd_ext first, e;
+	struct vd_volume *vol;
+	struct world *w;
+	uint64_t free;
+	uint32_t id;
+	unsigned i, k;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &free);
+	for (i = 0; i < VD_REGION_BLOCKS; i++)
+		assert_int_equal(put(w, vol, order[i], 2000, step, 1), 0);
+	for (i = 0; i < 2000; i++) {
+		assert_int_equal(vd_map_find_wait(vol, i * step, &first), 0);
+		for (k = 1; k < VD_REGION_BLOCKS; k++) {
+			assert_int_equal(vd_map_find_wait(vol, i * step + k, &e), 0);
+			assert_int_equal(e.p, first.p + k);
+		}
+	}
+	end(w, &vol, 1);
+}
+
+/* W4: a snapshot makes its window's blocks be written anew. */
+static void a_block_that_a_window_gave_is_written_anew_singly(void **state)
+{
+	struct vd_volume *vol;
+	struct world *w;
+	uint64_t free, before;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &free);
+	assert_int_equal(put(w, vol, 0, 8, 1, 1), 0);
+	assert_int_equal(vd_snapshot(w->pool, &(struct vd_snap){ .name = "s", .origin = id }, 1), 0);
+	before = vd_space_free(w->pool);
+	assert_int_equal(put(w, vol, 2, 3, 1, 2), 0);
+	assert_int_equal(before - vd_space_free(w->pool), 3);
+	assert_int_equal(put(w, vol, 9, 1, 1, 2), 0); /* this one has a place yet */
+	assert_int_equal(before - vd_space_free(w->pool), 3);
+	end(w, &vol, 1);
+}
+
+/* Of streams there are a few at a time, and they give back what they had as others do. */
+static void a_stream_keeps_together_and_ends(void **state)
+{
+	struct vd_volume *vol;
+	struct vd_ext e;
+	struct world *w;
+	uint64_t free, v, n = 0;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &free);
+	assert_int_equal(put(w, vol, 0, 4096, 1, 1), 0);
+	assert_int_equal(vd_map_find(vol, 0, VD_NODE_NOWAIT, &e), 0);
+	assert_int_equal(e.len, 4096);
+	for (v = 8192; v < 8192 + 2 * VD_WIDE_MAX * VD_WINDOW_BLOCKS; v += VD_WINDOW_BLOCKS)
+		n += !put(w, vol, v, 80, 1, 1); /* each leaves a wide one half used */
+	assert_int_equal(n, 2 * VD_WIDE_MAX);
+	assert_in_range(free - 4096 - 80 * n - vd_space_free(w->pool), VD_WIDE_MAX, VD_WIDE_MAX * VD_WINDOW_BLOCKS);
+	vd_windows_drop(vol);
+	assert_int_equal(vd_space_free(w->pool), free - 4096 - 80 * n);
+	end(w, &vol, 1);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -904,6 +1009,10 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_host_is_asked_for_space_before_writers_are_told),
 		cmocka_unit_test(the_host_is_asked_for_space_before_a_change_is_refused),
 		cmocka_unit_test(a_member_that_became_shorter_is_missing),
+		cmocka_unit_test(what_windows_had_and_nobody_wrote_is_free_again),
+		cmocka_unit_test(a_region_lies_in_one_place_however_it_was_written),
+		cmocka_unit_test(a_block_that_a_window_gave_is_written_anew_singly),
+		cmocka_unit_test(a_stream_keeps_together_and_ends),
 	};
 
 	cli_start(&cli, argc, argv);

@@ -407,17 +407,19 @@ static void there_is_nothing_in_a_group_that_cannot_be_read(void **state)
 
 	(void)state;
 	pool_with_counts();
-	assert_int_equal(vd_space_reserve_mask(P, NULL, 8999, 3, &mask), -EWOULDBLOCK);
+	assert_int_equal(vd_space_reserve_mask(P, NULL, 8999, 3, 0, &mask), -EWOULDBLOCK);
 	fetch_error_at = 1;
 	OK(vd_space_load(P, 8999));
-	OK(vd_space_reserve_mask(P, NULL, 8999, 3, &mask));
+	OK(vd_space_reserve_mask(P, NULL, 8999, 3, 0, &mask));
 	assert_int_equal(mask, 0);
 	fetch_error_at = 0;
 	OK(vd_space_load(P, 8999));
-	OK(vd_space_reserve_mask(P, NULL, 8999, 3, &mask));
+	OK(vd_space_reserve_mask(P, NULL, 8999, 3, 0, &mask));
 	assert_int_equal(mask, 5);
+	OK(vd_space_reserve_mask(P, NULL, 8999, 3, 0, &mask)); /* nothing but with the one that counts */
+	assert_int_equal(mask, 0);
 	mask = 7;
-	OK(vd_space_reserve_mask(P, NULL, 3 * 8192, 3, &mask)); /* nor behind the member's end */
+	OK(vd_space_reserve_mask(P, NULL, 3 * 8192, 3, 0, &mask)); /* nor behind the member's end */
 	assert_int_equal(mask, 0);
 	vd_space_unreserve(P, 8999, 3);
 	verify_totals();
