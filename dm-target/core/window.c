@@ -239,24 +239,27 @@ static bool given_out(struct vd_windows *w, vd_vblk_t v)
 	return wide_find(w, v);
 }
 
-/* W3: v would lie at `beside`.  1: there is a window for it now; 0: not. */
+/* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's
+ * group must be loaded. */
 static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_t *p)
 {
 	unsigned in = (unsigned)(v % REGION_BLOCKS);
+	vd_pblk_t at = beside - in;
 	uint32_t mask, i;
 	int r;
 
 	if (VD_PBLK_BLOCK(beside) < in)
 		return 0;
-	*p = beside - in;
-	r = vd_space_reserve_mask(vol->pool, &vol->promise, *p, REGION_BLOCKS, in, &mask);
+	r = vd_space_reserve_mask(vol->pool, &vol->promise, at, REGION_BLOCKS, in, &mask);
+	if (r)
+		*p = at;
 	if (r || !mask)
 		return r;
-	if (set_add(vol, v, *p, (uint16_t)mask))
+	if (set_add(vol, v, at, (uint16_t)mask))
 		return 1;
 	for (i = 0; i < REGION_BLOCKS; i++)
 		if (mask >> i & 1)
-			vd_space_unreserve(vol->pool, *p + i, 1);
+			vd_space_unreserve(vol->pool, at + i, 1);
 	return 0;
 }
 
@@ -315,6 +318,7 @@ int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_
 	bool had;
 	int r = 0;
 
+	*p = VD_PBLK_NONE;
 	vd_spin_lock(&w->lock);
 	had = take(vol, v, want, p, got);
 	if (!had && v != w->next_v) {
@@ -327,10 +331,8 @@ int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_
 	if (!had && !given_out(w, v)) {
 		if (beside != VD_PBLK_NONE)
 			r = regain(vol, v, beside, p);
-		if (!r) {
-			*p = VD_PBLK_NONE;
+		if (!r)
 			r = make(vol, v, want);
-		}
 		had = r > 0 && take(vol, v, want, p, got);
 	}
 	vd_spin_unlock(&w->lock);

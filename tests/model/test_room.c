@@ -958,6 +958,34 @@ static void a_block_that_a_window_gave_is_written_anew_singly(void **state)
 	end(w, &vol, 1);
 }
 
+/* And where there is no space, who asks is told to make some, not to load a group. */
+static void a_block_written_anew_waits_for_space(void **state)
+{
+	struct { vd_pblk_t p; unsigned n; } *all = calloc(8192, sizeof(*all));
+	struct vd_volume *vol;
+	struct world *w;
+	vd_pblk_t p = 0;
+	unsigned got, n = 0;
+	uint64_t blocks;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &blocks);
+	assert_int_equal(put(w, vol, 64, 1, 1, 1), 0);
+	do {
+		while (!vd_space_reserve(w->pool, VD_PBLK_NONE, 1024, &all[n].p, &all[n].n))
+			assert_in_range(++n, 1, 8191);
+	} while (!vd_space_refill(w->pool));
+	vd_read_lock(&vol->map);
+	assert_int_equal(vd_windows_alloc(vol, 64, 1, &p, &got), -EWOULDBLOCK);
+	vd_read_unlock(&vol->map);
+	assert_true(p == VD_PBLK_NONE);
+	while (n--)
+		vd_space_unreserve(w->pool, all[n].p, all[n].n);
+	free(all);
+	end(w, &vol, 1);
+}
+
 /* Of streams there are a few at a time, and they give back what they had as others do. */
 static void a_stream_keeps_together_and_ends(void **state)
 {
@@ -1012,6 +1040,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(what_windows_had_and_nobody_wrote_is_free_again),
 		cmocka_unit_test(a_region_lies_in_one_place_however_it_was_written),
 		cmocka_unit_test(a_block_that_a_window_gave_is_written_anew_singly),
+		cmocka_unit_test(a_block_written_anew_waits_for_space),
 		cmocka_unit_test(a_stream_keeps_together_and_ends),
 	};
 
