@@ -16,8 +16,8 @@
  * W3  When a region is written again whose window was dropped (or was another
  *     opening's), it gets back what is still free beside its own blocks, before any
  *     new place: regions stay together, and the gaps they left are theirs to fill.
- * W4  Who writes a block anew that a window has given out gets one singly, not a window:
- *     no more is reserved for a region than it could use.
+ * W4  Who writes a block anew that a region's window has given out gets one singly, not
+ *     another window; where it was a wide one's, the region gets a window of its own.
  */
 #include "volume.h"
 
@@ -180,21 +180,14 @@ static bool wide_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t l
 	return true;
 }
 
-static struct vd_window *wide_find(struct vd_windows *w, vd_vblk_t v)
-{
-	struct vd_window *win = w->nwide ? *bucket(w, v) : NULL;
-
-	while (win && !(v >= win->v && v - win->v < win->len))
-		win = win->next;
-	return win;
-}
-
 static bool wide_take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
 {
-	struct vd_window *win = wide_find(&vol->win, v);
+	struct vd_window *win = vol->win.nwide ? *bucket(&vol->win, v) : NULL;
 	uint32_t i, end;
 
-	if (!win || taken(win, (uint32_t)(v - win->v)))
+	while (win && !(v >= win->v && v - win->v < win->len && !taken(win, (uint32_t)(v - win->v))))
+		win = win->next;
+	if (!win)
 		return false;
 	for (i = end = (uint32_t)(v - win->v); end < win->len && end - i < want && !taken(win, end); end++)
 		win->map[end / 64] |= 1ull << (end % 64);
@@ -236,7 +229,7 @@ static bool given_out(struct vd_windows *w, vd_vblk_t v)
 	for (unsigned k = 0; set && k < VD_SET_WAYS; k++)
 		if (set->region[k] == v / REGION_BLOCKS && set->has[k] >> (v % REGION_BLOCKS) & 1)
 			return true;
-	return wide_find(w, v);
+	return false;
 }
 
 /* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's

@@ -912,29 +912,53 @@ static void what_windows_had_and_nobody_wrote_is_free_again(void **state)
 	end(w, &vol, 1);
 }
 
-/* W3: written block by block, with other regions between any two of one. */
-static void a_region_lies_in_one_place_however_it_was_written(void **state)
+/* Blocks of regions, `step` apart, in an order that no stream has; then each is in one place. */
+static void by_turns(struct world *w, struct vd_volume *vol, unsigned regions, unsigned step)
 {
-	const unsigned step = 2 * VD_REGION_BLOCKS; /* nobody takes it for a stream */
 	const unsigned order[VD_REGION_BLOCKS] = { 5, 11, 0, 14, 3, 8, 1, 15, 6, 2, 13, 9, 4, 12, 7, 10 };
 	struct vd_ext first, e;
-	struct vd_volume *vol;
-	struct world *w;
-	uint64_t free;
-	uint32_t id;
 	unsigned i, k;
 
-	(void)state;
-	w = roomy("v", &vol, &id, &free);
 	for (i = 0; i < VD_REGION_BLOCKS; i++)
-		assert_int_equal(put(w, vol, order[i], 2000, step, 1), 0);
-	for (i = 0; i < 2000; i++) {
+		assert_int_equal(put(w, vol, order[i], regions, step, 1), 0);
+	for (i = 0; i < regions; i++) {
 		assert_int_equal(vd_map_find_wait(vol, i * step, &first), 0);
 		for (k = 1; k < VD_REGION_BLOCKS; k++) {
 			assert_int_equal(vd_map_find_wait(vol, i * step + k, &e), 0);
 			assert_int_equal(e.p, first.p + k);
 		}
 	}
+}
+
+/* W3: with more regions between any two blocks of one than have windows. */
+static void a_region_lies_in_one_place_however_it_was_written(void **state)
+{
+	struct vd_volume *vol;
+	struct world *w;
+	uint64_t blocks;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &blocks);
+	by_turns(w, vol, 2000, 2 * VD_REGION_BLOCKS);
+	end(w, &vol, 1);
+}
+
+/* W4: nor do the windows of a stream that are not used up, since other blocks were there
+ * before it, leave the regions below them without one. */
+static void what_a_stream_wrote_is_written_anew_in_regions(void **state)
+{
+	struct vd_volume *vol;
+	struct world *w;
+	uint64_t blocks;
+	uint32_t id;
+
+	(void)state;
+	w = roomy("v", &vol, &id, &blocks);
+	assert_int_equal(put(w, vol, 8, 64, 16 * VD_REGION_BLOCKS, 1), 0);
+	assert_int_equal(put(w, vol, 0, 64 * 16 * VD_REGION_BLOCKS, 1, 1), 0);
+	assert_int_equal(vd_snapshot(w->pool, &(struct vd_snap){ .name = "s", .origin = id }, 1), 0);
+	by_turns(w, vol, 256, 3 * VD_REGION_BLOCKS);
 	end(w, &vol, 1);
 }
 
@@ -1039,6 +1063,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(a_member_that_became_shorter_is_missing),
 		cmocka_unit_test(what_windows_had_and_nobody_wrote_is_free_again),
 		cmocka_unit_test(a_region_lies_in_one_place_however_it_was_written),
+		cmocka_unit_test(what_a_stream_wrote_is_written_anew_in_regions),
 		cmocka_unit_test(a_block_that_a_window_gave_is_written_anew_singly),
 		cmocka_unit_test(a_block_written_anew_waits_for_space),
 		cmocka_unit_test(a_stream_keeps_together_and_ends),
