@@ -24,15 +24,17 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Stretches in which files of members grow, and how much of a file is looked at for them. */
+/* In what stretches files of members grow, and what their file system must have free for it: where
+ * it has less, a checkpoint is not to find that data has taken the last of it. */
 #define STRETCH (4u << 20)
-#define STRETCHES ((64ull << 40) / STRETCH)
+#define STRETCH_MARGIN (64ull * STRETCH)
 
 struct member {
 	atomic_int fd;
 	bool is_file;
 	char *path;
 	atomic_uchar *grown; /* bit for each stretch: seen to; NULL: nobody does */
+	uint64_t stretches;
 };
 
 struct vol_host {
@@ -120,15 +122,28 @@ void vol_host_writes(struct vol_host *h, unsigned member, uint64_t block)
 	off_t at = (off_t)(nr * STRETCH), data;
 	unsigned char bit = (unsigned char)(1u << (nr % 8));
 	int fd = vol_host_fd(h, member);
+	struct statvfs fs;
 	struct stat st;
 
-	if (fd < 0 || !m->grown || nr >= STRETCHES || atomic_load_explicit(&m->grown[nr / 8], memory_order_relaxed) & bit)
+	if (fd < 0 || !m->grown || nr >= m->stretches || atomic_load_explicit(&m->grown[nr / 8], memory_order_relaxed) & bit)
 		return;
 	if (atomic_fetch_or(&m->grown[nr / 8], bit) & bit)
 		return;
 	data = lseek(fd, at, SEEK_DATA);
-	if ((data < 0 ? errno == ENXIO : data >= at + (off_t)STRETCH) && !fstat(fd, &st) && st.st_size > at)
+	if ((data < 0 ? errno == ENXIO : data >= at + (off_t)STRETCH) && !fstat(fd, &st) && st.st_size > at &&
+	    !fstatvfs(fd, &fs) && (uint64_t)fs.f_bavail * fs.f_frsize >= STRETCH_MARGIN)
 		(void)!fallocate(fd, FALLOC_FL_KEEP_SIZE, at, vd_min((off_t)STRETCH, st.st_size - at));
+}
+
+/* Of a file that is written; with some bits for what it may gain. */
+static void stretches_new(struct member *m, int fd)
+{
+	struct stat st;
+
+	if (!m->is_file || (fcntl(fd, F_GETFL) & O_ACCMODE) != O_RDWR || fstat(fd, &st))
+		return;
+	m->stretches = 8 * ((uint64_t)st.st_size / STRETCH + 256);
+	m->grown = calloc(m->stretches / 8, 1);
 }
 
 static int host_flush(void *ctx, unsigned member)
@@ -763,7 +778,7 @@ int vol_host_set_member(struct vol_host *h, unsigned index, int fd, const char *
 		return -ENOMEM;
 	h->member[index].path = copy;
 	h->member[index].is_file = is_file;
-	h->member[index].grown = is_file ? calloc(STRETCHES / 8, 1) : NULL; /* hardly ever touched */
+	stretches_new(&h->member[index], fd);
 	atomic_store(&h->member[index].fd, fd);
 	return 0;
 }

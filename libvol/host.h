@@ -96,7 +96,7 @@ void vol_host_drop_member(struct vol_host *h, unsigned index);
 int vol_host_fd(const struct vol_host *h, unsigned member);
 /* Before data is written to a block that was free: a sparse file gets space for the stretch
  * of 4 MiB about it at once, if it has none of it yet, so that its file system need not find
- * some for each block, and keeps them together.  A hint; any thread. */
+ * some for each block, and keeps them together.  Not of its last 256 MiB.  A hint; any thread. */
 void vol_host_writes(struct vol_host *h, unsigned member, uint64_t block);
 const char *vol_host_path(const struct vol_host *h, unsigned member); /* NULL: missing */
 /* Bytes it has now, whole blocks; 0: missing, or not to be told. */

@@ -155,3 +155,26 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	umount mnt
 	e2fsck -fn "$VD_DEV_DIR/p/v"
 }
+
+@test "on a file system with little left a sparse member takes what is written, and no more" {
+	need_root
+	need qemu-io mkfs.ext4
+	local at before writes=()
+	truncate -s 100m f
+	mkfs.ext4 -q f
+	mount -o loop f mnt || skip "no loop device"
+	ok vdpool create p -L 1g mnt/m0
+	make_volume v 512m
+	serve
+	for at in {0..199}; do writes+=("write -P 7 $((at * 2))m 4k"); done
+	sync
+	before=$(du -k mnt/m0 | cut -f1)
+	io v "${writes[@]}" flush
+	end_servers TERM
+	ok vdpool check p
+	sync
+	at=$(du -k mnt/m0 | cut -f1)
+	no_check
+	umount mnt
+	[ $((at - before)) -lt 4096 ]
+}
