@@ -236,17 +236,68 @@ as_nobody vdpool create -q -L 64M mine /tmp/mine/file
 as_nobody vdcreate -q -L 4M mine/v
 as_nobody vdls --noheadings -o name mine | grep -w v
 
-step a base image is for a server to read
+step a base image, which the kernel reads through a loop device that goes with the link
 if modprobe -q loop && modprobe -q fuse; then
-	yes base | head -c 1M >/tmp/base || true
-	vdcreate -q --base /tmp/base p-1/based
+	loops() { losetup --noheadings --raw -O NAME,RO,AUTOCLEAR,BACK-FILE | grep -F "$1"; }
+	truncate -s 5M "/tmp/ba se"
+	mkfs.ext4 -q "/tmp/ba se"
 	vdlink -q p-1/web
-	fails 4 "base image" vdlink p-1/based
-	fails 4 "base image" vdcreate --base /tmp/base p-1/more
-	vdunlink -q p-1/web
-	vdlink -v p-1/based 2>&1 | grep -F "on a base image"
+	vdcreate -q -L 8M --base "/tmp/ba se" p-1/based
+	vdlink -q p-1/based
+	active kernel
+	[ "$(loops "/tmp/ba" | cut -d' ' -f2,3)" = "1 1" ]
+	cmp -n 5M "/tmp/ba se" /dev/vdisk/p-1/based
+	cmp -i 5M:0 -n 3M /dev/vdisk/p-1/based /dev/zero
+	udevadm settle
+	fs=$(blkid -p -o value -s UUID "/tmp/ba se") # by its name it is the volume, not the image
+	[ "$(readlink -f "/dev/disk/by-uuid/$fs")" = "$(readlink -f /dev/vdisk/p-1/based)" ]
+	[ "$(find -L /dev/disk -samefile "$(loops "/tmp/ba" | cut -d' ' -f1)")" = "" ]
+	head -c 512 /dev/urandom >/tmp/part
+	dd if=/tmp/part of=/dev/vdisk/p-1/based seek=2049 bs=512 oflag=direct conv=notrunc,fsync status=none
+	vdresize -q -L 12M p-1/based
+	vdlink -q --refresh p-1/based
+	[ "$(blockdev --getsize64 /dev/vdisk/p-1/based)" = $((12 << 20)) ]
+	[ "$(loops "/tmp/ba" | wc -l)" = 1 ]
+	vdsnap -q -n based-now p-1/based
+	vdlink -q -r p-1/based-now
+	[ "$(loops "/tmp/ba" | wc -l)" = 2 ]
+	sha256sum </dev/vdisk/p-1/based >/tmp/based
+	sha256sum </dev/vdisk/p-1/based-now | cmp - /tmp/based
+	step one that ends within a sector is for a server to read, one that is gone for nobody
+	head -c 1000100 /dev/urandom >/tmp/odd
+	vdcreate -q --base /tmp/odd p-1/odd
+	fails 4 "ends within a sector" vdlink p-1/odd
+	mv "/tmp/ba se" /tmp/away
+	vdunlink -q p-1/based-now
+	fails 3 "its base image /tmp/ba se cannot be opened" vdlink p-1/based-now
+	mv /tmp/away "/tmp/ba se"
+	vdunlink -q p-1/based
+	[ -z "$(losetup -a)" ]
+	step one that is stored in the pool itself could not be waited for
+	mount /dev/vdisk/p-1/web /tmp/a
+	cp "/tmp/ba se" /tmp/a/inside
+	vdcreate -q --base /tmp/a/inside p-1/inward
+	fails 4 "stored in the pool itself" vdlink p-1/inward
+	vdrm -q -y p-1/inward
+	rm /tmp/a/inside
+	umount /tmp/a
+	step a base image that is a block device
+	img=$(losetup -r -f --show "/tmp/ba se")
+	vdcreate -q --base "$img" p-1/based-dev
+	vdlink -q p-1/based-dev
+	cmp "/tmp/ba se" /dev/vdisk/p-1/based-dev
+	[ "$(losetup -a | wc -l)" = 1 ]
+	vdunlink -q p-1/web p-1/based-dev
+	losetup -d "$img"
+	active no
+	step a server reads the same
+	VD_KERNEL=n vdlink -q p-1/based
 	active server
-	cmp /tmp/base /dev/vdisk/p-1/based
+	sha256sum </dev/vdisk/p-1/based | cmp - /tmp/based
+	vdunlink -q p-1/based
+	vdlink -v p-1/odd 2>&1 | grep -F "not in the kernel: a base image ends within a sector"
+	active server
+	cmp /tmp/odd <(head -c 1000100 /dev/vdisk/p-1/odd)
 	step a link with a front keeps its server, when that has died and the front is about to start it again
 	exec 8>/run/vd/p-1.start
 	flock 8
@@ -257,7 +308,7 @@ if modprobe -q loop && modprobe -q fuse; then
 	exec 8>&-
 	wait $!
 	active server
-	cmp /tmp/base /dev/vdisk/p-1/based
+	cmp /tmp/odd <(head -c 1000100 /dev/vdisk/p-1/odd)
 	vdunlink -q p-1/monday
 	step the server reads what the kernel wrote, and writes what it reads
 	vdlink -q p-1/web
@@ -265,7 +316,7 @@ if modprobe -q loop && modprobe -q fuse; then
 	sum_tree /tmp/a | cmp - /tmp/last
 	echo "by the server" >/tmp/a/note
 	umount /tmp/a
-	vdunlink -q p-1/web p-1/based
+	vdunlink -q p-1/web p-1/odd
 	vdlink -q -r -m /tmp/a p-1/web
 	active kernel
 	[ "$(cat /tmp/a/note)" = "by the server" ]
