@@ -18,6 +18,13 @@
 void dm_internal_suspend_noflush(struct mapped_device *md);
 void dm_internal_resume(struct mapped_device *md);
 
+/* For dm_get_device(): to read only. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#define COMPAT_OPEN_READ BLK_OPEN_READ
+#else
+#define COMPAT_OPEN_READ FMODE_READ
+#endif
+
 static inline bool compat_table_writable(struct dm_table *t)
 {
 #if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)

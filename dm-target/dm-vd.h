@@ -96,6 +96,8 @@ struct vdk_volume {
 	struct vd_volume *vol;
 	uint32_t id;
 	struct dm_dev *pool_dev;
+	struct dm_dev *base;         /* its base image; NULL: has none */
+	uint64_t base_size;          /* bytes, when the table was loaded; behind it are zeros */
 	struct dm_target *ti;
 	struct mapped_device *md;
 	struct list_head list;       /* in pool->volumes */

@@ -4,14 +4,14 @@
  *
  *   map ──► begin ── 0 ──► remapped to a member ──► end_io ──► end ──► completed
  *             │                                        └── FUA ──► group commit ──┘
- *             ├─ -EWOULDBLOCK, or a block to be completed ──► parked
+ *             ├─ -EWOULDBLOCK, a block to be completed, or the end of the base image ──► parked
  *             └─ hole ──► zeros
  *
  *   parked, in a work item:  begin ─► wait ─► begin … ─► its member I/O, piece by piece
  *
  * K1  A bio that is parked holds nothing of the engine (I11): who drains a gate never
  *     waits for a work item that has not begun.
- * K2  Between begin and end a work item waits for members only.
+ * K2  Between begin and end a work item waits for members and the base image only.
  * K3  A flush, and a FUA write when its data is there, join the next group commit; one
  *     work item makes it, for all that came before it began (I5, I6).
  * K4  map() never waits: a bio that it waited for might be in the list of those that
@@ -231,7 +231,13 @@ static int write_begin(struct vdk_volume *v, uint64_t off, uint64_t len, struct 
 	return r;
 }
 
-/* The first `len` bytes of the bio, to or from a member. */
+/* How much of [off, off + len) the base image has, from its begin on. */
+static unsigned int in_base(const struct vdk_volume *v, uint64_t off, unsigned int len)
+{
+	return off < v->base_size ? (unsigned int)min_t(uint64_t, len, v->base_size - off) : 0;
+}
+
+/* The first `len` bytes of the bio, to or from a member or the base image. */
 static int piece_io(struct vdk_pool *p, struct bio *bio, struct block_device *bdev, sector_t sector, unsigned int len)
 {
 	struct bio *piece;
@@ -247,21 +253,43 @@ static int piece_io(struct vdk_pool *p, struct bio *bio, struct block_device *bd
 	return vdk_member_error(r);
 }
 
-static void zero_piece(struct bio *bio, unsigned int len)
+/* `len` bytes of the bio from byte `from` on */
+static void zero_piece(struct bio *bio, unsigned int from, unsigned int len)
 {
-	unsigned int size = bio->bi_iter.bi_size;
+	struct bvec_iter iter = bio->bi_iter;
+	struct bio_vec bv;
 
-	bio->bi_iter.bi_size = len;
-	zero_fill_bio(bio);
-	bio->bi_iter.bi_size = size;
+	bio_advance_iter(bio, &iter, from);
+	iter.bi_size = len;
+	__bio_for_each_segment(bv, bio, iter, iter)
+		memzero_bvec(&bv);
 }
 
-static int fill(struct vdk_pool *p, const struct vd_fill *f, struct page *page, unsigned int in, unsigned int len)
+static int base_piece(struct vdk_volume *v, struct bio *bio, uint64_t off, unsigned int len)
 {
+	unsigned int n = in_base(v, off, len);
+	int r = n ? piece_io(v->pool, bio, v->base->bdev, off >> SECTOR_SHIFT, n) : 0;
+
+	zero_piece(bio, n, len - n);
+	return r;
+}
+
+/* The page's bytes from `in` on, which are the volume's from `off` on. */
+static int fill(struct vdk_volume *v, const struct vd_fill *f, uint64_t off, struct page *page, unsigned int in,
+		unsigned int len)
+{
+	struct vdk_pool *p = v->pool;
+	unsigned int n = 0;
+	int r = 0;
+
 	if (f->kind == VD_FILL_DATA)
 		return vdk_page_io(p, vdk_member(p, f->pblk), REQ_OP_READ, vdk_sector(f->pblk, in), page, in, len);
-	memset(page_address(page) + in, 0, len);
-	return 0;
+	if (f->kind == VD_FILL_BASE)
+		n = in_base(v, off, len);
+	if (n)
+		r = vdk_page_io(p, v->base->bdev, REQ_OP_READ, off >> SECTOR_SHIFT, page, in, n);
+	memset(page_address(page) + in + n, 0, len - n);
+	return r;
 }
 
 /* Part of one block, whose new contents are in the page where they are in the block. */
@@ -282,9 +310,9 @@ static int write_part(struct vdk_volume *v, struct page *page, uint64_t off, uns
 		return vd_write_end(&io, r);
 	}
 	if (in)
-		r = fill(p, &io.head, page, 0, in);
+		r = fill(v, &io.head, off - in, page, 0, in);
 	if (!r && end < VD_BLOCK)
-		r = fill(p, &io.tail, page, end, VD_BLOCK - end);
+		r = fill(v, &io.tail, off + len, page, end, VD_BLOCK - end);
 	if (!r)
 		r = vdk_page_io(p, bdev, REQ_OP_WRITE, vdk_sector(io.pblk, 0), page, 0, VD_BLOCK);
 	return vd_write_end(&io, r);
@@ -332,6 +360,13 @@ static void send(struct vdk_bio *b, struct bio *bio, enum vdk_state state)
 	b->state = state;
 }
 
+static void send_to_base(struct vdk_bio *b, struct bio *bio, uint64_t off)
+{
+	bio_set_dev(bio, b->v->base->bdev);
+	bio->bi_iter.bi_sector = off >> SECTOR_SHIFT;
+	b->state = VDK_READ;
+}
+
 /* 1: sent off. */
 static int parked_read(struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
@@ -350,10 +385,17 @@ static int parked_read(struct vdk_bio *b, struct bio *bio, uint64_t off)
 			submit_bio_noacct(bio);
 			return 1;
 		}
+		if (b->io.kind == VD_RUN_BASE && in_base(v, off, n) == bio->bi_iter.bi_size) {
+			send_to_base(b, bio, off);
+			submit_bio_noacct(bio);
+			return 1;
+		}
 		if (b->io.kind == VD_RUN_DATA)
 			r = piece_io(v->pool, bio, vdk_member(v->pool, b->io.pblk), vdk_sector(b->io.pblk, b->io.offset), n);
+		else if (b->io.kind == VD_RUN_BASE)
+			r = base_piece(v, bio, off, n);
 		else
-			zero_piece(bio, n);
+			zero_piece(bio, 0, n);
 		vd_read_end(&b->io);
 		if (r)
 			return r;
@@ -500,6 +542,15 @@ static int map_read(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, ui
 		}
 		send(b, bio, VDK_READ);
 		return DM_MAPIO_REMAPPED;
+	}
+	if (b->io.kind == VD_RUN_BASE && in_base(v, off, 1)) {
+		if (in_base(v, off, bio->bi_iter.bi_size) == bio->bi_iter.bi_size) {
+			send_to_base(b, bio, off);
+			return DM_MAPIO_REMAPPED;
+		}
+		/* It ends in here.  Not cut in two: the rest might then be looked up within a sector of the pool's. */
+		vd_read_end(&b->io);
+		return park(b, bio, off);
 	}
 	zero_fill_bio(bio);
 	vd_read_end(&b->io);

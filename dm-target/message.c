@@ -22,7 +22,7 @@ enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, HOLDER = CREATE | LOCK | POIN
 static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 {
 	static const struct { const char *name; unsigned int messages; } keys[] = {
-		{ "uuid", CREATE }, { "locked", CREATE }, { "reserve", CREATE },
+		{ "uuid", CREATE }, { "locked", CREATE }, { "reserve", CREATE }, { "base", CREATE },
 		{ "readonly", CREATE | SET }, { "attrs", CREATE | SET },
 		{ "epoch", POINTER }, { "opened_as", POINTER }, { "mount", POINTER }, { "server", POINTER },
 		{ "host", HOLDER }, { "boot", HOLDER }, { "hostname", HOLDER },
@@ -142,9 +142,10 @@ static int create(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **ar
 		return -ENOMEM;
 	spec->name = argv[0];
 	spec->attrs = value(argc, argv, "attrs");
+	spec->base = value(argc, argv, "base");
 	generate_random_uuid(spec->uuid);
 	r = kstrtou64(argv[1], 10, &sectors);
-	if (!r && sectors >> (63 - SECTOR_SHIFT))
+	if (!r && (sectors >> (63 - SECTOR_SHIFT) || (spec->base && *spec->base != '/')))
 		r = -EINVAL;
 	spec->size = sectors << SECTOR_SHIFT;
 	if (!r)
@@ -341,7 +342,7 @@ static const char *text_of(const char *field, size_t size)
 	return strnlen(field, size) ? field : "-";
 }
 
-/* One line about the volume itself, one for its lock, one for each attribute. */
+/* One line about the volume itself, one for its lock, one for its base image, one for each attribute. */
 static int show(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
@@ -359,6 +360,8 @@ static int show(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 	       info->flags & VD_VOL_READONLY ? "ro" : "rw", info->npointers);
 	if (info->flags & VD_VOL_LOCKED)
 		DMEMIT("\nlocked by %.64s for %.32s", text_of(info->lock.hostname, 64), text_of(info->lock.purpose, 32));
+	if (info->flags & VD_VOL_BASE)
+		DMEMIT("\nbase %.*s", (int)sizeof(info->base), info->base);
 	for (line = info->attrs; *line; line = *end ? end + 1 : end) {
 		end = strchrnul(line, '\n');
 		DMEMIT("\n%.*s", (int)(end - line), line);

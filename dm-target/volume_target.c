@@ -38,7 +38,7 @@ static bool locked_by_other(const struct vd_volume_info *info)
 	return true;
 }
 
-static int may_open(struct dm_target *ti, struct vdk_volume *v)
+static int may_open(struct dm_target *ti, struct vdk_volume *v, const char *base)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
 	bool write = compat_table_writable(ti->table);
@@ -59,9 +59,12 @@ static int may_open(struct dm_target *ti, struct vdk_volume *v)
 	ti->error = "The pool, or the volume, is read-only: so must the table be";
 	if (write && (v->pool->readonly || info->flags & VD_VOL_READONLY))
 		goto out;
-	r = -EOPNOTSUPP;
-	ti->error = "Volumes on a base image are not supported yet";
-	if (info->flags & VD_VOL_BASE)
+	r = -EINVAL;
+	ti->error = "The volume is on a base image: feature 'base', with its device, is missing";
+	if (info->flags & VD_VOL_BASE && !base)
+		goto out;
+	ti->error = "The volume is on no base image: feature 'base' is one too many";
+	if (!(info->flags & VD_VOL_BASE) && base)
 		goto out;
 	r = -ERANGE;
 	ti->error = "The volume is smaller, and the table may not write";
@@ -73,15 +76,80 @@ out:
 	return r;
 }
 
+/* A volume of the pool is suspended with it, perhaps first, and who reads it then would be waited for
+ * for ever. */
+static bool is_volume_of(const struct gendisk *disk, const struct vdk_volume *v)
+{
+	const struct vdk_volume *o;
+	bool found = disk == dm_disk(v->md);
+
+	mutex_lock(&v->pool->hold_lock);
+	list_for_each_entry(o, &v->pool->volumes, list)
+		found |= disk == dm_disk(o->md);
+	mutex_unlock(&v->pool->hold_lock);
+	return found;
+}
+
+/* It is none of the devices that make the volume's limits: it is read only, and what it cannot do
+ * nobody asks of it.  But it must take what the volume takes. */
+static int open_base(struct dm_target *ti, struct vdk_volume *v, const char *path)
+{
+	int r = dm_get_device(ti, path, COMPAT_OPEN_READ, &v->base);
+
+	if (r) {
+		ti->error = "The base image's device cannot be opened";
+		return r;
+	}
+	ti->error = "The base image is a volume of the same pool";
+	if (is_volume_of(v->base->bdev->bd_disk, v))
+		goto err;
+	ti->error = "The base image's device has larger sectors than the pool";
+	if (bdev_logical_block_size(v->base->bdev) > v->pool->sector_size)
+		goto err;
+	v->base_size = bdev_nr_bytes(v->base->bdev);
+	return 0;
+err:
+	dm_put_device(ti, v->base);
+	return -EINVAL;
+}
+
+static int parse_features(struct dm_target *ti, struct dm_arg_set *as, const char **base)
+{
+	static const struct dm_arg nfeatures[] = { { 0, 2, "Invalid number of feature arguments" } };
+	unsigned int n = 0;
+	int r = as->argc ? dm_read_arg_group(nfeatures, as, &n, &ti->error) : 0;
+
+	while (!r && n--) {
+		if (!strcasecmp(dm_shift_arg(as), "base") && n) {
+			n--;
+			*base = dm_shift_arg(as);
+		} else {
+			ti->error = "Invalid feature argument";
+			r = -EINVAL;
+		}
+	}
+	if (!r && as->argc) {
+		ti->error = "More feature arguments than are announced";
+		r = -EINVAL;
+	}
+	return r;
+}
+
 static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
+	struct dm_arg_set as = { .argc = argc - 2, .argv = argv + 2 };
 	unsigned int noio = memalloc_noio_save();
+	const char *base = NULL;
 	struct vdk_volume *v;
 	int r = -EINVAL;
 
 	ti->error = "A pool's device and the name of a volume are wanted";
-	if (argc != 2)
+	if (argc < 2)
 		goto err;
+	r = parse_features(ti, &as, &base);
+	if (r)
+		goto err;
+	r = -EINVAL;
 	ti->error = "The length is not a multiple of 4096 bytes";
 	if (ti->begin || ti->len % VD_SECTORS_PER_BLOCK)
 		goto err;
@@ -107,13 +175,16 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		r = vd_volume_open(v->pool->engine, v->id, &v->vol);
 	if (r)
 		goto err_pool;
-	r = may_open(ti, v);
-	if (!r) {
-		ti->error = "Invalid length";
-		r = dm_set_target_max_io_len(ti, VDK_MAX_IO_SECTORS);
-	}
+	v->md = dm_table_get_md(ti->table);
+	r = may_open(ti, v, base);
+	if (!r && base)
+		r = open_base(ti, v, base);
 	if (r)
 		goto err_volume;
+	ti->error = "Invalid length";
+	r = dm_set_target_max_io_len(ti, VDK_MAX_IO_SECTORS);
+	if (r)
+		goto err_base;
 	ti->private = v;
 	ti->per_io_data_size = sizeof(struct vdk_bio);
 	ti->num_flush_bios = 1;
@@ -123,12 +194,14 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->num_write_zeroes_bios = 1;
 	ti->limit_swap_bios = true; /* a write may need memory */
 	v->ti = ti;
-	v->md = dm_table_get_md(ti->table);
 	vdk_volume_join(v);
 	vdk_pool_exit(v->pool);
 	memalloc_noio_restore(noio);
 	return 0;
 
+err_base:
+	if (v->base)
+		dm_put_device(ti, v->base);
 err_volume:
 	vd_volume_close(v->vol);
 err_pool:
@@ -149,6 +222,8 @@ static void volume_dtr(struct dm_target *ti)
 	unsigned int noio = memalloc_noio_save();
 
 	vdk_volume_leave(v);
+	if (v->base)
+		dm_put_device(ti, v->base);
 	vd_volume_close(v->vol);
 	vdk_pool_put(v->pool);
 	dm_put_device(ti, v->pool_dev);
@@ -258,10 +333,15 @@ static void volume_status(struct dm_target *ti, status_type_t type, unsigned int
 		break;
 	case STATUSTYPE_TABLE:
 		DMEMIT("%s %s", v->pool_dev->name, info->name);
+		if (v->base)
+			DMEMIT(" 2 base %s", v->base->name);
 		break;
 	case STATUSTYPE_IMA:
 		DMEMIT_TARGET_NAME_VERSION(ti->type);
-		DMEMIT(",pool=%s,volume=%s;", v->pool->name, info->name);
+		DMEMIT(",pool=%s,volume=%s", v->pool->name, info->name);
+		if (v->base)
+			DMEMIT(",base=%s", v->base->name);
+		DMEMIT(";");
 		break;
 	}
 out:
@@ -270,7 +350,7 @@ out:
 
 struct target_type vdk_volume_target = {
 	.name = "vd-volume",
-	.version = { 0, 1, 0 },
+	.version = { 0, 2, 0 },
 	.module = THIS_MODULE,
 	.ctr = volume_ctr,
 	.dtr = volume_dtr,

@@ -2,13 +2,19 @@
 /* Who serves a pool's volumes on this host. activate.h tells. */
 #include "activate.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "device.h"
 #include "handle.h"
+#include "io.h"
 #include "json.h"
 #include "serve.h"
 
@@ -16,7 +22,28 @@
 
 /* ---- a volume's record ----------------------------------------------------- */
 
-struct record { struct dm_volume v; bool base; unsigned found; };
+struct record {
+	struct dm_volume v;
+	unsigned found;
+	char base[VD_BASE_MAX]; /* path of the last one's image, or "" */
+	bool odd;               /* an image ends within 512 bytes */
+	unsigned sector;        /* the largest sectors of an image */
+};
+
+/* One that cannot be opened is told of by who needs it. */
+static void look_at_base(struct record *rec)
+{
+	int fd = open(rec->base, O_RDONLY | O_CLOEXEC | O_NONBLOCK), sector;
+	struct stat st;
+
+	if (fd < 0)
+		return;
+	if (!fstat(fd, &st) && S_ISREG(st.st_mode))
+		rec->odd |= st.st_size % 512 != 0;
+	else if (!ioctl(fd, BLKSSZGET, &sector))
+		rec->sector = vd_max(rec->sector, (unsigned)sector);
+	close(fd);
+}
 
 static int take_record(void *arg, struct json_object *o)
 {
@@ -31,13 +58,15 @@ static int take_record(void *arg, struct json_object *o)
 			return -EPROTO;
 		rec->v.size = json_u64(vol, "size");
 		rec->v.snapshot = json_flag(vol, "snapshot");
-		rec->base |= *json_str(vol, "base");
+		snprintf(rec->base, sizeof(rec->base), "%s", json_str(vol, "base"));
+		if (*rec->base)
+			look_at_base(rec);
 		rec->found++;
 	}
 	return 0;
 }
 
-/* What the device of a volume is made of; of several volumes, whether any has a base. */
+/* What the device of a volume is made of; of several volumes, what there is to say of their images. */
 static int read_record(struct vol_pool *p, const char *const *volume, unsigned n, struct record *rec)
 {
 	struct json_object *q = json_object_new_object(), *names = json_object_new_array();
@@ -50,6 +79,28 @@ static int read_record(struct vol_pool *p, const char *const *volume, unsigned n
 	r = vol_call(p, q, take_record, rec, NULL);
 	json_object_put(q);
 	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : rec->found == n ? 0 : -EPROTO;
+}
+
+/* A device consists of sectors, which are not larger than those of the volume: these are the pool's. */
+static int why_not_base(struct vol_pool *p, const struct record *rec, const char **why)
+{
+	struct json_object *q, *a;
+	int r = 0;
+
+	if (rec->odd)
+		*why = "a base image ends within a sector of 512 bytes";
+	if (rec->odd || rec->sector <= 512)
+		return 0;
+	q = json_object_new_object();
+	json_set_str(q, "op", "pool-info");
+	r = vol_call(p, q, NULL, NULL, &a);
+	json_object_put(q);
+	if (r)
+		return vol_fail(NULL, r, "%s", vol_error(p));
+	if (json_u64(a, "sector_size") < rec->sector)
+		*why = "a base image has larger sectors than the pool";
+	json_object_put(a);
+	return 0;
 }
 
 /* ---- pools ------------------------------------------------------------------ */
@@ -129,8 +180,8 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 		*why = "a link of the pool has a front, which needs a server";
 	if (!r && n)
 		r = read_record(p, volume, n, &rec);
-	if (!r && rec.base)
-		*why = "a volume is on a base image";
+	if (!r && !*why)
+		r = why_not_base(p, &rec, why);
 	for (m = 0; !r && !*why && m < VD_MEMBERS_MAX; m++) {
 		const char *path = vol_host_path(vol_pool_host(p), m);
 		if (!path)
@@ -219,17 +270,64 @@ static int device_of(struct vol_pool *p, const struct link_info *l, struct recor
 	return read_record(p, &name, 1, rec);
 }
 
+/* Suspending the pool would wait for readers of the image, and they for the pool. */
+static bool is_in_pool(const uint8_t uuid[16], const struct stat *image)
+{
+	char path[DM_PATH];
+	struct stat st;
+
+	return !vol_dm_find(uuid, NULL, path) && !stat(path, &st) &&
+	       device_stands_on(S_ISBLK(image->st_mode) ? image->st_rdev : image->st_dev, st.st_rdev);
+}
+
+/* The device of the volume's base image, if it has one.  *fd: unless -1, to be closed when a table has
+ * it, or none gets it; with the last of these a loop device goes. */
+static int base_device(struct vol_pool *p, const struct link_info *l, struct record *rec, int *fd)
+{
+	const char *why = NULL;
+	struct stat st;
+	uint64_t size;
+	int loop, r;
+
+	*fd = -1;
+	if (!*rec->base)
+		return 0;
+	r = vol_base_open(l->pool, l->volume, rec->base, fd, &size);
+	if (!r)
+		r = why_not_base(p, rec, &why);
+	if (!r && !fstat(*fd, &st) && is_in_pool(l->uuid, &st))
+		why = "a base image is stored in the pool itself";
+	if (!r && why)
+		r = vol_fail(NULL, -EBUSY, "%s/%s: %s (%s): only a server can do with that, and pool %s is open in the kernel\n"
+			     "unlink its other volumes first ('vdlink ls %s'), or link them all with VD_KERNEL=n%s%s",
+			     l->pool, l->volume, why, rec->base, l->pool, l->pool,
+			     rec->odd ? "; or, as behind its end are zeros anyway: truncate -s %512 " : "",
+			     rec->odd ? rec->base : "");
+	if (r)
+		return r;
+	if (!fstat(*fd, &st) && S_ISREG(st.st_mode)) {
+		r = device_loop_image(rec->base, *fd, size, &loop);
+		close(*fd);
+		*fd = r ? -1 : loop;
+	}
+	if (!r && fstat(*fd, &st))
+		r = vol_fail(NULL, -errno, "%s: %s", rec->base, vol_strerror(-errno));
+	if (!r)
+		rec->v.base = st.st_rdev;
+	return r;
+}
+
 int activate_volume(struct vol_pool *p, struct link_info *l)
 {
 	struct record rec;
-	int r = device_of(p, l, &rec);
+	int fd = -1, r = device_of(p, l, &rec);
 
-	if (!r && rec.base)
-		r = vol_fail(NULL, -EBUSY, "%s/%s is on a base image, which only a server can read, and pool %s is open in the kernel\n"
-			     "unlink its other volumes first ('vdlink ls %s'); or link them all with VD_KERNEL=n", l->pool, l->volume,
-			     l->pool, l->pool);
+	if (!r)
+		r = base_device(p, l, &rec, &fd);
 	if (!r)
 		r = vol_dm_volume_start(&rec.v, l->device);
+	if (fd >= 0)
+		close(fd);
 	if (r)
 		return r;
 	l->size = rec.v.size;
@@ -240,7 +338,13 @@ int activate_volume(struct vol_pool *p, struct link_info *l)
 int activate_refresh(struct vol_pool *p, const struct link_info *l)
 {
 	struct record rec;
-	int r = device_of(p, l, &rec);
+	int fd = -1, r = device_of(p, l, &rec);
 
-	return r ? r : vol_dm_volume_resize(&rec.v);
+	if (!r)
+		r = base_device(p, l, &rec, &fd);
+	if (!r)
+		r = vol_dm_volume_resize(&rec.v);
+	if (fd >= 0)
+		close(fd);
+	return r;
 }

@@ -12,7 +12,8 @@
 /*
  * Sees to it that the pool is served, so that these volumes can be linked.  Who serves it
  * already goes on.  Else it is the kernel, unless VD_KERNEL=n is in the environment, dm-vd
- * cannot be loaded, a member is a file, a volume has a base image, or a name is too long;
+ * cannot be loaded, a member is a file, a volume's base image has a length or sectors that the
+ * kernel cannot do with, or a name is too long;
  * *why (may be NULL) is that reason then, or NULL.  *started (may be NULL): "kernel",
  * "server", or NULL when it was there.
  */

@@ -116,8 +116,6 @@ int change_create(struct vol_pool *p, const struct vd_volume_spec *spec, uint32_
 
 	if (!p->kernel)
 		return vd_volume_create(p->engine, spec, id);
-	if (spec->base)
-		return -EOPNOTSUPP;
 	vol_uuid_text(spec->uuid, uuid);
 	r = begin(&m, "create %s %llu uuid=%s readonly=%d locked=%d reserve=%llu", spec->name, (unsigned long long)spec->size >> 9, uuid,
 		  !!(spec->flags & VD_VOL_READONLY), !!(spec->flags & VD_VOL_LOCKED), (unsigned long long)spec->reserved);
@@ -125,6 +123,8 @@ int change_create(struct vol_pool *p, const struct vd_volume_spec *spec, uint32_
 		return r;
 	if (spec->flags & VD_VOL_LOCKED)
 		add_holder(&m, &spec->lock);
+	if (spec->base)
+		add(&m, "base", spec->base, SIZE_MAX);
 	if (spec->attrs)
 		add(&m, "attrs", spec->attrs, SIZE_MAX);
 	return end_with_number(p, &m, id);

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
+#include <linux/major.h>
 #include <linux/nbd.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -23,6 +24,7 @@
 extern char **environ;
 
 #define LOOP_TRIES 32
+#define STACK_MAX 16 /* devices on devices, looked through */
 
 /* One line of a file below /sys/block; "" when it cannot be read. */
 static void sys_read(const char *dev, const char *attr, char *buf, size_t size)
@@ -87,32 +89,17 @@ int device_nbd_disconnect(const char *dev)
 
 /* ---- loop ---------------------------------------------------------------- */
 
-int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH])
+/* Which is open on return. */
+static int loop_attach(const char *file, struct loop_config *config, char dev[DEVICE_PATH], int *out)
 {
-	struct loop_config config = {
-		.block_size = sector,
-		.info = { .lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN | (readonly ? LO_FLAGS_READ_ONLY : 0) },
-	};
-	int control, backing, fd, n, r = -EBUSY;
-	struct stat st;
+	int how = (config->info.lo_flags & LO_FLAGS_READ_ONLY ? O_RDONLY : O_RDWR) | O_CLOEXEC;
+	int control, fd, n, r = -EBUSY;
 
 	control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
 	if (control < 0)
 		return vol_fail(NULL, -errno, "no loop devices here: /dev/loop-control: %s; 'modprobe loop' may help",
 				vol_strerror(-errno));
-	backing = open(file, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
-	if (backing < 0) {
-		r = vol_fail(NULL, -errno, "%s cannot be opened: %s", file, vol_strerror(-errno));
-		goto no_backing;
-	}
-	/* An older loop driver (6.1) takes the size that the inode has in
-	 * memory, and a FUSE file that nobody has asked for its attributes has none. */
-	if (fstat(backing, &st)) {
-		r = vol_fail(NULL, -errno, "%s: %s", file, vol_strerror(-errno));
-		goto no_free;
-	}
-	config.fd = (unsigned)backing;
-	snprintf((char *)config.info.lo_file_name, sizeof(config.info.lo_file_name), "%s", file);
+	snprintf((char *)config->info.lo_file_name, sizeof(config->info.lo_file_name), "%s", file);
 	/* Another process may take the free one first: then it is EBUSY, and the next one's turn. */
 	for (unsigned i = 0; i < LOOP_TRIES && r == -EBUSY; i++) {
 		n = ioctl(control, LOOP_CTL_GET_FREE);
@@ -121,25 +108,65 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 			break;
 		}
 		snprintf(dev, DEVICE_PATH, "/dev/loop%d", n);
-		fd = open(dev, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+		fd = open(dev, how);
 		for (unsigned ms = 0; fd < 0 && errno == ENOENT && ms < 2000; ms += 20) {
 			nanosleep(&(struct timespec){ 0, 20000000 }, NULL); /* devtmpfs or udev makes the node */
-			fd = open(dev, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+			fd = open(dev, how);
 		}
 		if (fd < 0) {
 			r = -errno;
 			break;
 		}
-		r = ioctl(fd, LOOP_CONFIGURE, &config) ? -errno : 0;
-		close(fd);
+		r = ioctl(fd, LOOP_CONFIGURE, config) ? -errno : 0;
+		if (r)
+			close(fd);
+		else
+			*out = fd;
 	}
 	if (r)
 		vol_fail(NULL, r, "no loop device could be made on %s: %s", file, vol_strerror(r));
-no_free:
-	close(backing);
-no_backing:
 	close(control);
 	return r;
+}
+
+int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH])
+{
+	struct loop_config config = {
+		.block_size = sector,
+		.info = { .lo_flags = LO_FLAGS_DIRECT_IO | LO_FLAGS_PARTSCAN | (readonly ? LO_FLAGS_READ_ONLY : 0) },
+	};
+	struct stat st;
+	int backing, fd, r;
+
+	backing = open(file, (readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_DIRECT);
+	if (backing < 0)
+		return vol_fail(NULL, -errno, "%s cannot be opened: %s", file, vol_strerror(-errno));
+	config.fd = (unsigned)backing;
+	/* An older loop driver (6.1) takes the size that the inode has in
+	 * memory, and a FUSE file that nobody has asked for its attributes has none. */
+	if (fstat(backing, &st)) {
+		r = vol_fail(NULL, -errno, "%s: %s", file, vol_strerror(-errno));
+	} else {
+		r = loop_attach(file, &config, dev, &fd);
+		if (!r)
+			close(fd);
+	}
+	close(backing);
+	return r;
+}
+
+/* Through the page cache, which all volumes on this image share. */
+int device_loop_image(const char *file, int backing, uint64_t size, int *fd)
+{
+	struct loop_config config = {
+		.fd = (unsigned)backing,
+		.block_size = 512,
+		/* The limit changes nothing: by it and the flags udev's rule knows the device. */
+		.info = { .lo_flags = LO_FLAGS_READ_ONLY | LO_FLAGS_AUTOCLEAR, .lo_sizelimit = size },
+	};
+	char dev[DEVICE_PATH];
+
+	return loop_attach(file, &config, dev, fd);
 }
 
 int device_loop_detach(const char *dev)
@@ -227,6 +254,56 @@ int device_size(const char *dev, uint64_t *size)
 	if (fd >= 0)
 		close(fd);
 	return r;
+}
+
+/* ---- what it is on ------------------------------------------------------- */
+
+static bool stands(dev_t dev, dev_t below, unsigned depth);
+
+static bool slave_stands(dev_t dev, const char *slave, dev_t below, unsigned depth)
+{
+	unsigned major_, minor_;
+	char path[384];
+	bool found;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/slaves/%s/dev", major(dev), minor(dev), slave);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	found = fscanf(f, "%u:%u", &major_, &minor_) == 2 && stands(makedev(major_, minor_), below, depth);
+	fclose(f);
+	return found;
+}
+
+static bool stands(dev_t dev, dev_t below, unsigned depth)
+{
+	char path[96], name[32], file[4096];
+	struct dirent *e;
+	struct stat st;
+	bool found = false;
+	DIR *d;
+
+	if (dev == below)
+		return true;
+	if (!depth--)
+		return false;
+	snprintf(name, sizeof(name), "loop%u", minor(dev));
+	sys_read(name, "loop/backing_file", file, sizeof(file));
+	if (major(dev) == LOOP_MAJOR && *file && !stat(file, &st))
+		return stands(S_ISBLK(st.st_mode) ? st.st_rdev : st.st_dev, below, depth);
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/slaves", major(dev), minor(dev));
+	d = opendir(path);
+	while (d && !found && (e = readdir(d)))
+		found = e->d_name[0] != '.' && slave_stands(dev, e->d_name, below, depth);
+	if (d)
+		closedir(d);
+	return found;
+}
+
+bool device_stands_on(dev_t dev, dev_t below)
+{
+	return stands(dev, below, STACK_MAX);
 }
 
 /* ---- what is on it ------------------------------------------------------- */

@@ -18,6 +18,9 @@ int device_nbd_disconnect(const char *dev) __must_check;
 
 /* Makes a loop device on a file, with direct I/O. */
 int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH]) __must_check;
+/* One for reading, on a file of `size` bytes that is open as `backing`.  It goes when nobody has it
+ * open any more: *fd is the first who has, and the caller's.  udev's rules leave it alone. */
+int device_loop_image(const char *file, int backing, uint64_t size, int *fd) __must_check;
 /* -EBUSY: somebody has it open. */
 int device_loop_detach(const char *dev) __must_check;
 /* The loop device whose backing file is `file`. -ENODEV: none. */
@@ -27,6 +30,9 @@ int device_loop_resize(const char *dev) __must_check;
 
 /* Size in bytes as the kernel sees it; -ENXIO: no device there (now). */
 int device_size(const char *dev, uint64_t *size) __must_check;
+
+/* Whether what is written to a device, of dm, md or loop, may come to lie on the other. */
+bool device_stands_on(dev_t dev, dev_t below);
 
 /* What blkid sees: type "" nothing at all; usage e.g. "filesystem", "raid". */
 struct device_content { char type[32], usage[32], label[64], uuid[64]; };

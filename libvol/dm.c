@@ -516,7 +516,7 @@ int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsig
 
 static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 {
-	char params[VOL_NAME_SIZE + 32];
+	char params[VOL_NAME_SIZE + 96], base[64] = "";
 	struct device d = { .pool = v->pool_uuid, .volume = v->uuid, .name = name, .target = "vd-volume", .params = params,
 		.sectors = v->size >> 9, .readonly = v->readonly,
 		/* To our rules: no by-uuid and by-label for it. */
@@ -527,7 +527,9 @@ static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 	*taken = false;
 	if (r)
 		return r;
-	snprintf(params, sizeof(params), "%u:%u %s", di.major, di.minor, v->name);
+	if (v->base)
+		snprintf(base, sizeof(base), " 2 base %u:%u", major(v->base), minor(v->base));
+	snprintf(params, sizeof(params), "%u:%u %s%s", di.major, di.minor, v->name, base);
 	return start(&d, taken);
 }
 

@@ -63,6 +63,7 @@ struct dm_volume {
 	uint8_t pool_uuid[16], uuid[16];
 	uint64_t size;      /* bytes */
 	bool readonly, snapshot;
+	dev_t base;         /* device of its base image; 0: has none */
 };
 int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH]) __must_check;
 /* It takes the size that v says. */

@@ -41,27 +41,32 @@ static const char zeros[VD_BLOCK];
 
 /* ---- open -------------------------------------------------------------- */
 
-static int open_base(struct vol_volume *v, const char *pool, const struct vd_volume_info *info)
+int vol_base_open(const char *pool, const char *volume, const char *path, int *out, uint64_t *size)
 {
+	int fd = open(path, O_RDONLY | O_CLOEXEC), r;
 	struct stat st;
-	int r;
+	uint64_t bytes;
 
-	v->base = -1;
-	if (!(info->flags & VD_VOL_BASE))
-		return 0;
-	v->base = open(info->base, O_RDONLY | O_CLOEXEC);
-	if (v->base < 0 || fstat(v->base, &st)) {
+	if (fd < 0 || fstat(fd, &st)) {
 		r = -errno;
-		return vol_fail(NULL, r, "volume %s/%s: its base image %s cannot be opened: %s\nput it back there; the volume is of no use without it",
-				pool, info->name, info->base, strerror(-r));
+		vol_fail(NULL, r, "volume %s/%s: its base image %s cannot be opened: %s\n"
+			 "put it back there; the volume is of no use without it", pool, volume, path, strerror(-r));
+		goto err;
 	}
 	if (S_ISREG(st.st_mode)) {
-		v->base_size = (uint64_t)st.st_size;
-	} else if (!S_ISBLK(st.st_mode) || ioctl(v->base, BLKGETSIZE64, &v->base_size)) {
-		return vol_fail(NULL, -ENOTBLK, "volume %s/%s: its base image %s is neither a file nor a block device",
-				pool, info->name, info->base);
+		bytes = (uint64_t)st.st_size;
+	} else if (!S_ISBLK(st.st_mode) || ioctl(fd, BLKGETSIZE64, &bytes)) {
+		r = vol_fail(NULL, -ENOTBLK, "volume %s/%s: its base image %s is neither a file nor a block device", pool,
+			     volume, path);
+		goto err;
 	}
+	*out = fd;
+	*size = bytes;
 	return 0;
+err:
+	if (fd >= 0)
+		close(fd);
+	return r;
 }
 
 /* A locked volume may be opened only on behalf of who holds the lock: a link
@@ -133,8 +138,8 @@ int vol_volume_open(struct vol_pool *pool, const char *name, bool readonly, stru
 	if (!r && !readonly && (info->flags & VD_VOL_READONLY))
 		r = vol_fail(NULL, -EROFS, "volume %s/%s is read-only; open it so, or make it writable: vdpool set --readonly n %s/%s",
 			     pool->name, name, pool->name, name);
-	if (!r)
-		r = open_base(v, pool->name, info);
+	if (!r && info->flags & VD_VOL_BASE)
+		r = vol_base_open(pool->name, info->name, info->base, &v->base, &v->base_size);
 	if (r)
 		goto err;
 	vd_pool_info(pool->engine, pi);

@@ -26,6 +26,8 @@ enum vol_io_flags {
 	VOL_IO_FAST_ZERO = 2,/* vol_zero: -ENOTSUP rather than writing zeros over more than edges; never given, zeroing always frees */
 };
 
+/* Opens the base image of a volume; its length in bytes.  -ENOENT and the like; the text is as below. */
+int vol_base_open(const char *pool, const char *volume, const char *path, int *fd, uint64_t *size) __must_check;
 /* Opens a volume, and its base image if it has one.  `readonly` also when the
  * volume may be written.  -ENOENT; -EACCES locked (text: by whom; a stale lock is
  * broken); -EROFS pool or volume is read-only and readonly was not said; base:

@@ -399,8 +399,6 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	if (r)
 		return r;
 	if (json_get_str(rq->args, "base", &spec.base)) {
-		if (rq->pool->kernel)
-			return op_not_in_kernel(rq, "a volume on a base image");
 		r = check_base(rq, spec.name, spec.base, &base_size);
 		if (r)
 			return r;

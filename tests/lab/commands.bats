@@ -10,3 +10,18 @@ load helper
 @test "6.12: the commands make, link, snapshot, change and unlink in the kernel; the pool is clean" {
 	commands 6.12
 }
+
+based()
+{
+	truncate -s 512M m0 m1
+	guest "$1" based
+	vdpool check --takeover --device "$T/m0" --device "$T/m1" p-1
+}
+
+@test "6.1: volumes on base images are linked in the kernel, and leave no loop device" {
+	based 6.1
+}
+
+@test "6.12: volumes on base images are linked in the kernel, and leave no loop device" {
+	based 6.12
+}

@@ -63,7 +63,7 @@ same_here()
 commands()
 {
 	truncate -s 1G m0 m1
-	guest "$1" commands "${@:2}"
+	guest "$1" commands -t 600 "${@:2}"
 	vdpool check --takeover --device "$T/m0" --device "$T/m1" p-1
 	nbdkit -U - "$VD/build/nbdkit-vd-plugin.so" pool=p-1 readonly=true device="$T/m0" device="$T/m1" \
 		--run 'nbdcopy "nbd+unix:///web?socket=$unixsocket" -' 3>&- | sha256sum | cmp - job/sum.web

@@ -114,6 +114,29 @@ refusals()
 	refusals 6.12
 }
 
+bases()
+{
+	local v
+	pool_of 2 64M
+	head -c $(((5 << 20) + 1536)) /dev/urandom >short
+	head -c $(((9 << 20) + 512)) /dev/urandom >long
+	vdcreate -q -L 8M --base short pool/short
+	vdcreate -q -L 4M --base long pool/long
+	vdcreate -q -L 4M pool/plain
+	cp short long job
+	for v in short long; do read_volume $v | sha256sum >job/before.$v; done
+	guest "$1" base
+	same_here
+}
+
+@test "6.1: volumes on base images read, fill up and discard as in userspace" {
+	bases 6.1
+}
+
+@test "6.12: volumes on base images read, fill up and discard as in userspace" {
+	bases 6.12
+}
+
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M
