@@ -91,18 +91,26 @@ DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uui
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
 DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
-DEPS_STAMP := build/.deps-$(shell echo $(DEB_ALL) | cksum | cut -d' ' -f1)
+DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make linux-image-amd64 linux-headers-amd64 \
+	linux-image-6.12-amd64 linux-headers-6.12-amd64
+DEB_UML := linux-source-6.1 flex bison bc
+stamp_of = build/.deps-$(shell echo $(1) | cksum | cut -d' ' -f1)
+DEPS_STAMP := $(call stamp_of,$(DEB_ALL))
+LAB_STAMP := $(call stamp_of,$(DEB_LAB) $(DEB_UML))
 
 deps: $(DEPS_STAMP)
-$(DEPS_STAMP):
+lab-deps: deps $(LAB_STAMP)
+$(DEPS_STAMP): PACKAGES := $(DEB_ALL)
+$(LAB_STAMP): PACKAGES := $(DEB_LAB) $(DEB_UML)
+$(DEPS_STAMP) $(LAB_STAMP):
 	@mkdir -p build; missing=; \
-	for p in $(DEB_ALL); do \
+	for p in $(PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		echo "installing:$$missing"; \
 		if [ $$(id -u) != 0 ]; then \
-			echo "these packages are missing; run 'sudo make deps', or: sudo apt-get install$$missing" >&2; exit 1; \
+			echo "these packages are missing; run 'sudo make $(if $(filter $(LAB_STAMP),$@),lab-deps,deps)', or: sudo apt-get install$$missing" >&2; exit 1; \
 		fi; \
 		apt-get update -qq >build/deps.log 2>&1 && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >>build/deps.log 2>&1 || \
@@ -272,13 +280,8 @@ modules_install: module-tree
 
 # ---- the lab: real kernels (tests/lab/README.md) ------------------------------
 
-DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make linux-image-amd64 linux-headers-amd64 \
-	linux-image-6.12-amd64 linux-headers-6.12-amd64
-DEB_UML := linux-source-6.1 flex bison bc
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 .PHONY: lab lab-deps check-lab check-lab-san
-lab-deps: deps
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEB_LAB) $(DEB_UML)
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
 check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats
