@@ -275,8 +275,11 @@ module-tree:
 	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/dm-target/. $(MB)/
 modules: module-tree
 	+$(Q)$(kbuild) modules
+# Debian's kernels ask for a signature with a key that is not in the headers; and without
+# System.map, which is not there either, depmod would be left out.
 modules_install: module-tree
-	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) $(if $(wildcard $(KDIR)/certs/signing_key.pem),,CONFIG_MODULE_SIG_ALL=) modules_install
+	$(if $(DESTDIR),,$(Q)PATH=$$PATH:/usr/sbin:/sbin depmod $(KVER))
 
 # ---- the lab: real kernels (tests/lab/README.md) ------------------------------
 
