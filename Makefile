@@ -83,6 +83,7 @@ help:
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
 	@echo 'make modules_install      and where that kernel finds it (root)'
+	@echo 'make dkms-install | dkms-remove   it, for every kernel that has headers or will have them (root)'
 
 # ---- what must be installed ----------------------------------------------
 
@@ -91,7 +92,7 @@ DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uui
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
 DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
-DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make linux-image-amd64 linux-headers-amd64 \
+DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make dkms openssl linux-image-amd64 linux-headers-amd64 \
 	linux-image-6.12-amd64 linux-headers-6.12-amd64
 DEB_UML := linux-source-6.1 flex bison bc
 stamp_of = build/.deps-$(shell echo $(1) | cksum | cut -d' ' -f1)
@@ -281,13 +282,19 @@ modules_install: module-tree
 	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) $(if $(wildcard $(KDIR)/certs/signing_key.pem),,CONFIG_MODULE_SIG_ALL=) modules_install
 	$(if $(DESTDIR),,$(Q)PATH=$$PATH:/usr/sbin:/sbin depmod $(KVER))
 
+# packaging/dkms.sh tells; KVERS= the kernels, if not all that have headers.
+VERSION := $(shell sed -n 's/^\#define VD_VERSION "\(.*\)"/\1/p' cmd/common.c)
+.PHONY: dkms-install dkms-remove
+dkms-install: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh install $(VERSION) $(KVERS)
+dkms-remove: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh remove
+
 # ---- the lab: real kernels (tests/lab/README.md) ------------------------------
 
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 .PHONY: lab lab-deps check-lab check-lab-san
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
-check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats
+check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/install.bats
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
