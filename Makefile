@@ -62,7 +62,7 @@ plugin_name = $(patsubst nbdkit-%,nbdkit-vd%-plugin,$(filter-out nbdkit-plugin,$
 PLUGINS := $(foreach s,$(PLUGIN_SRC),$(call plugin_name,$(basename $(notdir $(s)))))
 
 .PHONY: all help deps check check-unit check-model check-crash check-format check-cmd check-asan check-tsan \
-	check-static soak fuzz-smoke bench-engine demo install uninstall clean libs cmds plugins
+	check-static soak fuzz-smoke bench-engine demo demo-lab install uninstall clean libs cmds plugins
 .DEFAULT_GOAL := all
 
 all: libs cmds plugins
@@ -74,6 +74,7 @@ help:
 	@echo 'make            libraries, commands and nbdkit plugins, in build/'
 	@echo 'make deps       install the Debian packages that are missing (root)'
 	@echo 'make demo       the main job, shown end to end (root)'
+	@echo 'make demo-lab   the same on a real kernel with the module, in QEMU; LAB_KERNEL=6.1 or 6.12 (root)'
 	@echo 'make check      every test; ends in one line "N passed, N failed" (root)'
 	@echo 'make check-unit | check-model | check-crash | check-format | check-cmd | check-static'
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
@@ -303,6 +304,9 @@ bench-engine: all $(call tests_of,$(BENCH_SRC))
 demo: deps
 	+@$(MAKE) --no-print-directory -j2 all
 	@exec tests/demo.sh
+demo-lab: lab-deps
+	+@$(MAKE) --no-print-directory -j2 all
+	@exec tests/lab/demo.sh $(LAB_KERNEL)
 
 # ---- install ---------------------------------------------------------------
 

@@ -10,3 +10,7 @@ load helper
 @test "6.12: the commands make, link, snapshot, change and unlink in the kernel; the pool is clean" {
 	commands 6.12
 }
+
+@test "6.12: the demo, with its machine killed while files are written and flushed" {
+	"$VD/tests/lab/demo.sh" 6.12
+}

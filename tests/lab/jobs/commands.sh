@@ -3,11 +3,7 @@
 # The commands on a pool in the kernel, from its making to its check; with udev's rules
 # where Debian has them.  The module is loaded when the first volume is linked.
 . /vd/tests/lab/jobs/common.sh
-cp /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
-cp /vd/udev-rules/11-dm-vd.rules /etc/udev/rules.d/56-dm-vd.rules
-udevadm control --reload
-echo "install dm-vd insmod $VD_MODULE" >/etc/modprobe.d/vd.conf
-[ -e "/lib/modules/$(uname -r)/modules.dep" ] || insmod "$VD_MODULE" # User-Mode Linux
+as_installed
 
 step() { echo "== $*"; }
 # fails CODE TEXT COMMAND...: it does, and says so
