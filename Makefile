@@ -62,7 +62,7 @@ plugin_name = $(patsubst nbdkit-%,nbdkit-vd%-plugin,$(filter-out nbdkit-plugin,$
 PLUGINS := $(foreach s,$(PLUGIN_SRC),$(call plugin_name,$(basename $(notdir $(s)))))
 
 .PHONY: all help deps check check-unit check-model check-crash check-format check-cmd check-asan check-tsan \
-	check-static soak fuzz-smoke bench-engine demo install uninstall clean libs cmds plugins
+	check-static soak fuzz-smoke bench-engine demo demo-lab install uninstall clean libs cmds plugins
 .DEFAULT_GOAL := all
 
 all: libs cmds plugins
@@ -74,6 +74,7 @@ help:
 	@echo 'make            libraries, commands and nbdkit plugins, in build/'
 	@echo 'make deps       install the Debian packages that are missing (root)'
 	@echo 'make demo       the main job, shown end to end (root)'
+	@echo 'make demo-lab   the same on a real kernel with the module, in QEMU; LAB_KERNEL=6.1 or 6.12 (root)'
 	@echo 'make check      every test; ends in one line "N passed, N failed" (root)'
 	@echo 'make check-unit | check-model | check-crash | check-format | check-cmd | check-static'
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
@@ -83,6 +84,7 @@ help:
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
 	@echo 'make modules_install      and where that kernel finds it (root)'
+	@echo 'make dkms-install | dkms-remove   it, for every kernel that has headers or will have them (root)'
 
 # ---- what must be installed ----------------------------------------------
 
@@ -91,18 +93,26 @@ DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uui
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
 DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
-DEPS_STAMP := build/.deps-$(shell echo $(DEB_ALL) | cksum | cut -d' ' -f1)
+DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make dkms openssl linux-image-amd64 linux-headers-amd64 \
+	linux-image-6.12-amd64 linux-headers-6.12-amd64
+DEB_UML := linux-source-6.1 flex bison bc
+stamp_of = build/.deps-$(shell echo $(1) | cksum | cut -d' ' -f1)
+DEPS_STAMP := $(call stamp_of,$(DEB_ALL))
+LAB_STAMP := $(call stamp_of,$(DEB_LAB) $(DEB_UML))
 
 deps: $(DEPS_STAMP)
-$(DEPS_STAMP):
+lab-deps: deps $(LAB_STAMP)
+$(DEPS_STAMP): PACKAGES := $(DEB_ALL)
+$(LAB_STAMP): PACKAGES := $(DEB_LAB) $(DEB_UML)
+$(DEPS_STAMP) $(LAB_STAMP):
 	@mkdir -p build; missing=; \
-	for p in $(DEB_ALL); do \
+	for p in $(PACKAGES); do \
 		dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; \
 	done; \
 	if [ -n "$$missing" ]; then \
 		echo "installing:$$missing"; \
 		if [ $$(id -u) != 0 ]; then \
-			echo "these packages are missing; run 'sudo make deps', or: sudo apt-get install$$missing" >&2; exit 1; \
+			echo "these packages are missing; run 'sudo make $(if $(filter $(LAB_STAMP),$@),lab-deps,deps)', or: sudo apt-get install$$missing" >&2; exit 1; \
 		fi; \
 		apt-get update -qq >build/deps.log 2>&1 && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >>build/deps.log 2>&1 || \
@@ -267,21 +277,25 @@ module-tree:
 	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/dm-target/. $(MB)/
 modules: module-tree
 	+$(Q)$(kbuild) modules
+# Debian's kernels ask for a signature with a key that is not in the headers; and without
+# System.map, which is not there either, depmod would be left out.
 modules_install: module-tree
-	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) modules_install
+	+$(Q)$(kbuild) $(if $(DESTDIR),INSTALL_MOD_PATH=$(DESTDIR)) $(if $(wildcard $(KDIR)/certs/signing_key.pem),,CONFIG_MODULE_SIG_ALL=) modules_install
+	$(if $(DESTDIR),,$(Q)PATH=$$PATH:/usr/sbin:/sbin depmod $(KVER))
+
+# packaging/dkms.sh tells; KVERS= the kernels, if not all that have headers.
+VERSION := $(shell sed -n 's/^\#define VD_VERSION "\(.*\)"/\1/p' cmd/common.c)
+.PHONY: dkms-install dkms-remove
+dkms-install: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh install $(VERSION) $(KVERS)
+dkms-remove: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh remove
 
 # ---- the lab: real kernels (tests/lab/README.md) ------------------------------
 
-DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make linux-image-amd64 linux-headers-amd64 \
-	linux-image-6.12-amd64 linux-headers-6.12-amd64
-DEB_UML := linux-source-6.1 flex bison bc
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 .PHONY: lab lab-deps check-lab check-lab-san
-lab-deps: deps
-	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(DEB_LAB) $(DEB_UML)
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
-check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats
+check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/install.bats
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
@@ -290,6 +304,9 @@ bench-engine: all $(call tests_of,$(BENCH_SRC))
 demo: deps
 	+@$(MAKE) --no-print-directory -j2 all
 	@exec tests/demo.sh
+demo-lab: lab-deps
+	+@$(MAKE) --no-print-directory -j2 all
+	@exec tests/lab/demo.sh $(LAB_KERNEL)
 
 # ---- install ---------------------------------------------------------------
 

@@ -3,15 +3,22 @@
 #
 # The main job of vd, end to end, on this machine: `sudo make demo`.
 #
-# A pool on two sparse files, a volume, a link that makes it a real block device,
+# A pool on two loop devices, a volume, a link that makes it a real block device,
 # a file system with a tree of files, a snapshot, changes, the snapshot beside the
 # changed volume, the list of what changed, the server killed in the middle of
 # writes, unlinking and a check.  A line each: how long it took, and what was done.
 # Nothing is left behind, whatever happens.
+#
+# Who serves the pool is for the commands to find out: the kernel, where it has dm-vd, or
+# else the server.  The kernel cannot be killed here.  It can in a virtual machine, where
+# tests/lab/demo.sh has this run in two parts: "demo.sh before" writes files until the
+# machine is killed, "demo.sh after" looks at them when it is up again.  $DEMO_DISKS are
+# the members then, and the directory $DEMO_KEEP outlives the machine, as its disks do.
 set -u -o pipefail
 cd "$(dirname "$0")/.." || exit 1
 
 BIN=${VD_BUILD:-$PWD/build}
+PART=${1:-all}
 SOURCE=${DEMO_SOURCE:-/usr/share/doc}
 CAP_MB=${DEMO_CAP_MB:-200}
 export PATH=$BIN:$PATH LC_ALL=C
@@ -24,12 +31,15 @@ for c in vdpool vdcreate vdsnap vdlink vdunlink vddiff vdls; do
 	[ -x "$BIN/$c" ] || { echo "demo: $BIN/$c is missing: run 'make' first" >&2; exit 1; }
 done
 
-W=$(mktemp -d /var/tmp/vd-demo.XXXXXX) || exit 1
-POOL=demo
+# A link is made again with its mount point, which must then have the name it had.
+W=/var/tmp/vd-demo
+if [ "$PART" = all ]; then W=$(mktemp -d $W.XXXXXX) || exit 1; fi
+KEEP=${DEMO_KEEP:-$W}
+POOL=demo UUID='' SERVES=
 [ -e /dev/vdisk/$POOL ] && POOL=demo$$
 HAD_VDISK=; [ -d /dev/vdisk ] && HAD_VDISK=1
-export VD_CONFIG_DIR=$W/etc VD_RUNTIME_DIR=$W/run
-mkdir "$W/etc" "$W/run" "$W/data" "$W/snap" "$W/orig"
+export VD_CONFIG_DIR=$KEEP/etc VD_RUNTIME_DIR=$W/run
+mkdir -p "$KEEP/etc" "$W/run" "$W/data" "$W/snap" "$W/orig" || exit 1
 LOG=$W/log
 writer=
 
@@ -45,7 +55,10 @@ clean_up()
 	for m in "$W/snap" "$W/data"; do
 		while mountpoint -q "$m"; do umount -l "$m" || break; done
 	done
-	# Only if vdunlink could not: our loop devices, our FUSE files, our server.
+	# The pool's own loop devices; all else only if vdunlink could not: our devices in the
+	# kernel, the pool's after its volumes', our FUSE files, our server.
+	[ "$SERVES" != kernel ] || dmsetup info -c --noheadings --separator ' ' -o uuid,name | grep "^VD-$UUID-" | sort |
+		while read -r _ d; do dmsetup remove --retry "$d"; done
 	for b in /sys/block/loop*/loop/backing_file; do
 		[ -r "$b" ] && [[ $(<"$b") == "$W"/* ]] && losetup -d "/dev/$(basename "${b%/loop/backing_file}")"
 	done
@@ -90,10 +103,40 @@ step()
 human() { numfmt --to=iec --suffix=B --format=%.1f "$1"; }
 field() { vdls --noheadings --nosuffix --units b -o "$2" "$POOL/$1" | tr -d ' '; }
 
-make_pool() { vdpool create $POOL --size 1g "$W/disk0" "$W/disk1" &&
-	NOTE="two sparse files of 1 GiB, $(human $(($(du -sB1 "$W"/disk? | awk '{n+=$1} END{print n}')))) on disk"; }
+shown() { vdpool show --reportformat json $POOL | jq -r ".report[0].pool[0].$1"; }
+
+# Devices, for the kernel serves no others.
+make_pool()
+{
+	local f d members=()
+	read -ra members <<<"${DEMO_DISKS:-}"
+	NOTE="two disks of 1 GiB"
+	if [ ${#members[@]} = 0 ]; then
+		for f in "$W/disk0" "$W/disk1"; do
+			truncate -s 1G "$f" && d=$(losetup --find --show "$f") || return 1
+			members+=("$d")
+		done
+	fi
+	vdpool create $POOL "${members[@]}" || return 1
+	[ -n "${DEMO_DISKS:-}" ] ||
+		NOTE="two sparse files of 1 GiB, $(human "$(du -sB1 "$W"/disk? | awk '{n+=$1} END{print n}')") on disk, as loop devices"
+}
 make_volume() { vdcreate $POOL/data -L 8g && NOTE="8 GiB, four times what the pool has"; }
-link_volume() { vdlink $POOL/data && NOTE="$(cat "$LOG")"; }
+link_volume()
+{
+	vdlink -v $POOL/data || return 1
+	NOTE=$(tail -n 1 "$LOG")
+	sed -n 's/^not in the kernel: //p' "$LOG" >"$W/why"
+}
+find_server()
+{
+	UUID=$(shown uuid) SERVES=$(shown active)
+	case $SERVES in
+	kernel) NOTE="the kernel, as $(shown device)" ;;
+	server) NOTE="a server, process $(server_pid), and not the kernel: $(cat "$W/why")" ;;
+	*) echo "vdpool show says that nobody does"; return 1 ;;
+	esac
+}
 make_fs() { mkfs.ext4 -q -L demo /dev/vdisk/$POOL/data && NOTE="maps $(human "$(field data mapped)")"; }
 remount() { vdunlink -q $POOL/data && vdlink --mount "$W/data" $POOL/data && NOTE="$(cat "$LOG")"; }
 
@@ -142,31 +185,31 @@ compare_changed() { ! diff -rq --no-dereference --exclude=lost+found "$W/orig" "
 list_changes()
 {
 	vddiff --noheadings $POOL/data@monday $POOL/data >"$W/diff" || return 1
-	NOTE="$(grep -c . "$W/diff") ranges: $(vddiff --summary $POOL/data@monday $POOL/data | tail -1)"
+	NOTE="$(grep -c . "$W/diff") ranges, $(vddiff --summary $POOL/data@monday $POOL/data | awk 'END{print $NF}')"
 }
 
 server_pid() { pgrep -f "^nbdkit .*--unix $W/run/" | head -1; }
 
-# A writer that writes down which files it has been told are on disk.
+# write_files COUNT: a writer that writes down which files it has been told are on disk.
 write_files()
 {
 	local i
-	for ((i = 0; i < 400; i++)); do
+	for ((i = 0; i < $1; i++)); do
 		head -c 60000 /dev/urandom >"$W/data/w$i" || { echo "write $i failed"; return 1; }
 		sync "$W/data/w$i" || { echo "sync $i failed"; return 1; }
-		echo "$(sha256sum <"$W/data/w$i")" "w$i" >>"$W/flushed"
+		echo "$(sha256sum <"$W/data/w$i")" "w$i" >>"$KEEP/flushed"
 	done
 }
 
 kill_server()
 {
 	local p q n=0 before
-	: >"$W/flushed"
-	write_files &
+	: >"$KEEP/flushed"
+	write_files 400 &
 	writer=$!
 	for k in 1 2 3; do
-		before=$(wc -l <"$W/flushed")
-		while [ "$(wc -l <"$W/flushed")" -lt $((before + 15)) ]; do
+		before=$(wc -l <"$KEEP/flushed")
+		while [ "$(wc -l <"$KEEP/flushed")" -lt $((before + 15)) ]; do
 			kill -0 $writer 2>/dev/null || break
 			sleep 0.01
 		done
@@ -185,44 +228,66 @@ kill_server()
 verify_flushed()
 {
 	local sum name n=0
-	umount "$W/data" && mount /dev/vdisk/$POOL/data "$W/data" || return 1
+	if [ "$PART" = all ]; then
+		umount "$W/data" && mount /dev/vdisk/$POOL/data "$W/data" || return 1
+	fi
 	while read -r sum _ name; do
 		[ "$sum" = "$(sha256sum <"$W/data/$name" | cut -d' ' -f1)" ] || { echo "$name is not what was flushed"; return 1; }
 		n=$((n + 1))
-	done <"$W/flushed"
-	NOTE="$n files, read again from the device"
+	done <"$KEEP/flushed"
+	[ $n -gt 0 ] && NOTE="$n files, read again from the device"
 }
 
 unlink_all()
 {
 	vdunlink $POOL/data@monday $POOL/data || return 1
-	for ((q = 0; q < 3000; q++)); do [ -z "$(server_pid)" ] && break; sleep 0.02; done
-	[ -z "$(server_pid)" ] || { echo "the server still runs"; return 1; }
-	NOTE="mounts, devices and the server are gone"
+	for ((q = 0; q < 3000; q++)); do [ "$(shown active)" = no ] && break; sleep 0.02; done
+	[ "$(shown active)" = no ] || { echo "the pool is still served: $(shown active)"; return 1; }
+	NOTE="mounts and devices are gone, and nobody has the pool open"
 }
 check_fs() { vdlink -q $POOL/data && e2fsck -fn /dev/vdisk/$POOL/data && vdunlink -q $POOL/data && NOTE="clean"; }
 check_pool() { vdpool check $POOL && NOTE="$(tail -1 "$LOG")"; }
 
-echo "vd: the main job, end to end ($(uname -sr), $(nproc) CPUs)"
-step "make a pool"                          make_pool
-step "make a volume"                        make_volume
-step "link it"                              link_volume
-step "make an ext4 on it"                   make_fs
-step "unlink it, link it again and mount it" remount
-step "set files of $SOURCE aside"           set_aside
-step "copy them into it"                    copy_tree
-step "take a snapshot"                      take_snapshot
-step "change and delete files"              change_files
-step "link the snapshot beside it, read-only" link_snapshot
-step "compare the snapshot with the original" compare_snapshot
-step "compare the changed volume with it"   compare_changed
-step "list what changed since the snapshot" list_changes
-head -3 "$W/diff" | sed 's/^ */             /'
-step "kill -9 of the server while files are written and flushed" kill_server
-step "find again everything that was flushed" verify_flushed
+# What the next boot compares the snapshot with.
+sum_tree() { (cd "$1" && find . -path ./lost+found -prune -o -type f -print0 | sort -z | xargs -0 sha256sum | sha256sum); }
+restore_links() { vdlink --restore $POOL && NOTE=$(paste -sd ';' "$LOG" | sed 's/;/; /g'); }
+compare_sum() { sum_tree "$W/snap" | cmp - "$KEEP/sum" && NOTE="every file is as it was"; }
+
+if [ "$PART" != after ]; then
+	echo "vd: the main job, end to end ($(uname -sr), $(nproc) CPUs)"
+	step "make a pool"                          make_pool
+	step "make a volume"                        make_volume
+	step "link it"                              link_volume
+	step "see who serves it"                    find_server
+	step "make an ext4 on it"                   make_fs
+	step "unlink it, link it again and mount it" remount
+	step "set files of $SOURCE aside"           set_aside
+	step "copy them into it"                    copy_tree
+	step "take a snapshot"                      take_snapshot
+	step "change and delete files"              change_files
+	step "link the snapshot beside it, read-only" link_snapshot
+	step "compare the snapshot with the original" compare_snapshot
+	step "compare the changed volume with it"   compare_changed
+	step "list what changed since the snapshot" list_changes
+	head -3 "$W/diff" | sed 's/^ */             /'
+fi
+if [ "$PART" = before ]; then
+	sum_tree "$W/orig" >"$KEEP/sum"
+	step "write and flush files until the power goes" write_files 1000000
+	fail "it did not go"
+elif [ "$PART" = after ]; then
+	step "make the links again"                 restore_links
+	step "see who serves the pool"              find_server
+	step "compare the snapshot with the original" compare_sum
+elif [ "$SERVES" = kernel ]; then
+	echo "           no server to kill: 'make demo-lab' kills a whole machine, while files are written and flushed"
+else
+	step "kill -9 of the server while files are written and flushed" kill_server
+fi
+[ ! -e "$KEEP/flushed" ] || step "find again everything that was flushed" verify_flushed
 step "unlink both"                          unlink_all
 step "check the file system"                check_fs
 step "check the pool"                       check_pool
 clean_up
 trap - EXIT
-printf '%s  in all; nothing is left behind\n' "$(seconds "$started")"
+[ "$PART" = after ] || printf '%s  in all; nothing is left behind\n' "$(seconds "$started")"

@@ -25,3 +25,7 @@ based()
 @test "6.12: volumes on base images are linked in the kernel, and leave no loop device" {
 	based 6.12
 }
+
+@test "6.12: the demo, with its machine killed while files are written and flushed" {
+	"$VD/tests/lab/demo.sh" 6.12
+}

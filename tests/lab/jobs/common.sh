@@ -4,6 +4,17 @@
 # What the jobs in a guest share.  The pool's members are all disks of the guest.
 set -eu -o pipefail
 
+# What make install and modules_install put into a system: udev's rules, where Debian has
+# its own, and a module that modprobe finds.
+as_installed()
+{
+	cp /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
+	cp /vd/udev-rules/11-dm-vd.rules /etc/udev/rules.d/56-dm-vd.rules
+	udevadm control --reload
+	echo "install dm-vd insmod $VD_MODULE" >/etc/modprobe.d/vd.conf
+	[ -e "/lib/modules/$(uname -r)/modules.dep" ] || insmod "$VD_MODULE" # User-Mode Linux
+}
+
 pool_up()
 {
 	lsmod | grep -q '^dm_vd ' || insmod "$VD_MODULE"

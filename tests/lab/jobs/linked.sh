@@ -2,11 +2,7 @@
 # shellcheck shell=bash
 # What the jobs share that run the commands, on a pool p-1; the module is loaded when they need it.
 . /vd/tests/lab/jobs/common.sh
-cp /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
-cp /vd/udev-rules/11-dm-vd.rules /etc/udev/rules.d/56-dm-vd.rules
-udevadm control --reload
-echo "install dm-vd insmod $VD_MODULE" >/etc/modprobe.d/vd.conf
-[ -e "/lib/modules/$(uname -r)/modules.dep" ] || insmod "$VD_MODULE" # User-Mode Linux
+as_installed
 
 step() { echo "== $*"; }
 # fails CODE TEXT COMMAND...: it does, and says so
