@@ -74,6 +74,10 @@ need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
 need_links() { need_root; [ -e /dev/fuse ] || [ -e /dev/nbd0 ] || skip "neither /dev/fuse nor nbd"
 	[ -e /dev/loop-control ] || [ -e /dev/nbd0 ] || skip "no loop devices"; }
 
+# One process is one client (P3 of the server).  fio looks at an export before its jobs begin;
+# of a job that is a process the server might hear before that connection has ended.
+fio() { command fio --thread "$@"; }
+
 # must STATUS COMMAND...: its output is in $output
 must()
 {
