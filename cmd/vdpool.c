@@ -494,11 +494,12 @@ static const struct poptOption check_options[] = {
 };
 
 static const struct cmd_field fault_fields[] = {
-	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), name, mapped, member, used" },
+	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), more (of a volume), name, mapped, promised, member, used" },
 	{ "volume", "Volume", CMD_TEXT, "volume it is about" },
 	{ "id", "Id", CMD_NUMBER, "number of the volume" },
 	{ "a", "A", CMD_NUMBER, "first number of the fault: block, offset in bytes" },
 	{ "b", "B", CMD_NUMBER, "second number of the fault: length" },
+	{ "member", "Member", CMD_NUMBER, "missing or too short: what the range is on" },
 	{ "text", "What was found", CMD_TEXT, "in words" },
 	{ NULL, NULL, CMD_TEXT, NULL },
 };
@@ -525,7 +526,7 @@ static int check(const struct cmd_args *a)
 
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
-		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,text" : "fault,text");
+		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,member,text" : "fault,text");
 	pool = code ? NULL : cmd_open(name, repair ? VOL_REPAIR | VOL_ACCEPT : VOL_READONLY, &code);
 	if (!pool)
 		return code;

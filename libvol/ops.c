@@ -8,7 +8,7 @@
  *
  *   ping            → name uuid pid server nbd
  *   pool-info       → see below, op_pool_info()
- *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
+ *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume] [member]}…]} → faults not_listed
  *   pool-dump       parts {"nodes": […]} → nodes
  *   pool-add        path [size] [force] [test] → path member
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
@@ -445,7 +445,10 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 		snprintf(buf, size, "%sits record makes no sense", who[0] ? who : "a volume: ");
 		return;
 	case VD_FAULT_RANGE:
-		snprintf(buf, size, "%slost: %llu bytes from %llu on", who, b, a);
+		if (r->member < VD_MEMBERS_MAX)
+			snprintf(buf, size, "%scannot be read: %llu bytes from %llu on, which are on member %u", who, b, a, r->member);
+		else
+			snprintf(buf, size, "%slost: %llu bytes from %llu on", who, b, a);
 		return;
 	case VD_FAULT_NAME:
 		snprintf(buf, size, "%sit is not found by its name", who);
@@ -457,10 +460,16 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 		snprintf(buf, size, "%llu blocks recorded as kept for reservations, and volumes have %llu", a, b);
 		return;
 	case VD_FAULT_MEMBER:
-		snprintf(buf, size, "member %llu is missing, and with it a copy of what is on it", a);
+		if (b)
+			snprintf(buf, size, "member %llu is too short: it has %llu blocks of 4 KiB, and the data behind them cannot be read", a, b);
+		else
+			snprintf(buf, size, "member %llu is missing: the data on it cannot be read", a);
 		return;
 	case VD_FAULT_USED:
 		snprintf(buf, size, "%llu used blocks recorded in the superblock, %llu counted", a, b);
+		return;
+	case VD_FAULT_MORE:
+		snprintf(buf, size, "%scannot be read: %llu bytes more in many pieces, from %llu on, which are on missing members", who, b, a);
 		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
@@ -469,7 +478,7 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
 	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
-						     "promised", "member", "used" };
+						     "promised", "member", "used", "more" };
 	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
@@ -488,6 +497,8 @@ static struct json_object *fault_json(struct vol_request *rq, const void *item)
 		json_set_str(o, "volume", name);
 	json_set_u64(o, "a", rep->a);
 	json_set_u64(o, "b", rep->b);
+	if (rep->fault == VD_FAULT_RANGE && rep->member < VD_MEMBERS_MAX)
+		json_set_u64(o, "member", rep->member);
 	free(info);
 	return o;
 }

@@ -5,8 +5,10 @@
  *
  * A node is entered once, however many volumes share it; each further reference
  * is only counted.  Where nodes are unreadable, a second pass goes through every
- * volume in full and tells which ranges of which volumes are lost.  Nothing read
- * here is believed further than vd_node_get() and record_verify() do.
+ * volume in full and tells which ranges of which volumes are lost.  Where members
+ * are missing or too short, a third tells what of each volume was on them: by look-up,
+ * as what is still in the journal counts too.  Nothing read here is believed further
+ * than vd_node_get() and record_verify() do.
  */
 #include "record.h"
 
@@ -17,6 +19,17 @@ struct tally { /* found references of one group */
 };
 
 #define TALLY_BUCKETS 4096u
+
+#define AWAY_TOLD 64u /* ranges of a volume; of others the sum */
+struct away { /* of one volume, on members that are missing */
+	struct vd_volume *vol;
+	vd_vblk_t end;
+	vd_vblk_t at;      /* what comes next to be told: len blocks on member m */
+	uint64_t len;
+	unsigned m, told;
+	vd_vblk_t rest_at; /* first of those that are not told one by one */
+	uint64_t rest;
+};
 
 struct check {
 	struct vd_pool *pool;
@@ -34,15 +47,31 @@ struct check {
 	uint64_t used;     /* blocks with a count */
 	bool noref;        /* the tree's extents are no blocks */
 	uint8_t *copy;     /* a block, for comparing copies */
+	struct away away;
 	struct vd_list tally[TALLY_BUCKETS];
 };
 
 static int report(struct check *c, enum vd_fault fault, uint64_t a, uint64_t b)
 {
-	struct vd_check_report rep = { fault, c->volume, a, b };
+	struct vd_check_report rep = { fault, c->volume, a, b, ~0u };
 
 	c->faults++;
 	return c->fn ? c->fn(c->arg, &rep) : 0;
+}
+
+/* Is what was at p away?  *len is cut to as many blocks as that is true, or not, of. */
+static bool is_away(const struct vd_pool *pool, vd_pblk_t p, uint64_t *len)
+{
+	const struct vd_member *m = &pool->member[VD_PBLK_MEMBER(p)];
+	uint64_t at = VD_PBLK_BLOCK(p);
+
+	if (m->missing)
+		return true;
+	if (!m->is_short || (at < m->has && *len <= m->has - at))
+		return false;
+	if (at < m->has)
+		*len = m->has - at;
+	return at >= m->has;
 }
 
 /* ---- tally ------------------------------------------------------------------ */
@@ -103,11 +132,12 @@ static int compare_copies(struct check *c, const struct vd_visit *v)
 {
 	struct vd_pool *pool = c->pool;
 	vd_pblk_t at[2] = { v->ptr.a, v->ptr.b };
+	uint64_t one = 1;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		if (at[i] == VD_PBLK_NONE || pool->member[VD_PBLK_MEMBER(at[i])].missing)
+		if (at[i] == VD_PBLK_NONE || is_away(pool, at[i], &one))
 			continue;
 		r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), c->copy, 1);
 		if (!r && !memcmp(c->copy, v->n->data, VD_BLOCK))
@@ -299,6 +329,104 @@ static int check_root(struct check *c, const struct vd_disk_volume *d, const str
 	return 0;
 }
 
+/* ---- what is on missing members ---------------------------------------------------- */
+
+static int away_tell(struct check *c)
+{
+	struct away *w = &c->away;
+	struct vd_check_report rep = { VD_FAULT_RANGE, c->volume, w->at << VD_BLOCK_SHIFT, w->len << VD_BLOCK_SHIFT, w->m };
+
+	if (!w->len)
+		return 0;
+	if (w->told < AWAY_TOLD) {
+		w->told++;
+		c->faults++;
+	} else {
+		w->rest_at = w->rest ? w->rest_at : w->at;
+		w->rest += w->len;
+	}
+	w->len = 0;
+	return c->fn && !w->rest ? c->fn(c->arg, &rep) : 0;
+}
+
+static int away_extent(struct check *c, vd_vblk_t v, vd_pblk_t p, uint64_t len)
+{
+	struct away *w = &c->away;
+	int r = 0;
+
+	if (!w->len || w->m != VD_PBLK_MEMBER(p) || w->at + w->len != v) {
+		r = away_tell(c);
+		w->at = v;
+		w->m = VD_PBLK_MEMBER(p);
+	}
+	w->len += len;
+	return r;
+}
+
+static int away_range(struct check *c, vd_vblk_t v, vd_vblk_t end)
+{
+	struct vd_ext e;
+	uint64_t len;
+	int r = 0;
+
+	for (; v < end && !r; v += len) {
+		r = vd_map_find_wait(c->away.vol, v, &e);
+		if (r) /* lost, which was told */
+			return r == -ENOMEM ? r : 0;
+		len = vd_min(e.len, end - v);
+		if (e.kind == VD_DATA && is_away(c->pool, e.p, &len))
+			r = away_extent(c, v, e.p, len);
+	}
+	return r;
+}
+
+static int away_visit(void *arg, const struct vd_visit *v)
+{
+	struct check *c = arg;
+	int r = tell(c);
+
+	if (r || v->err || v->lo >= c->away.end)
+		return r ? r : 1;
+	return v->level ? 0 : away_range(c, v->lo, vd_min(v->hi, c->away.end));
+}
+
+static int away_volume(struct check *c)
+{
+	struct away *w = &c->away;
+	struct vd_root root;
+	int r;
+
+	w->end = (vd_volume_size(w->vol) + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
+	vd_map_root(w->vol, &root);
+	/* By leaves, so that a lost one costs the look at its own range only. */
+	r = root.ptr.gen ? vd_tree_walk(c->pool, &root, VD_NODE_EXTENTS, away_visit, c) : away_range(c, 0, w->end);
+	if (!r)
+		r = away_tell(c);
+	return r || !w->rest ? r : report(c, VD_FAULT_MORE, w->rest_at << VD_BLOCK_SHIFT, w->rest << VD_BLOCK_SHIFT);
+}
+
+static int check_away(struct check *c)
+{
+	uint32_t id = 0;
+	bool away = false;
+	unsigned m;
+	int r = 0;
+
+	for (m = 0; m < c->pool->nmembers; m++)
+		away |= c->pool->member[m].missing || c->pool->member[m].is_short;
+	while (away && !r && !vd_volume_next(c->pool, &id)) {
+		memset(&c->away, 0, sizeof(c->away));
+		c->volume = id;
+		if (!vd_volume_open(c->pool, id, &c->away.vol)) { /* else its record is lost, which was told */
+			r = away_volume(c);
+			vd_volume_close(c->away.vol);
+		}
+		if (!++id)
+			break;
+	}
+	return r;
+}
+
 /* ---- comparing with what is recorded ----------------------------------------------- */
 
 static int report_leak(struct check *c, vd_pblk_t end, uint64_t *len)
@@ -409,8 +537,8 @@ static int check_members(struct check *c)
 	int r = 0;
 
 	for (m = 0; m < c->pool->nmembers && !r; m++)
-		if (c->pool->member[m].missing)
-			r = report(c, VD_FAULT_MEMBER, m, 0);
+		if (c->pool->member[m].missing || c->pool->member[m].is_short)
+			r = report(c, VD_FAULT_MEMBER, m, c->pool->member[m].missing ? 0 : c->pool->member[m].has);
 	return r;
 }
 
@@ -516,6 +644,8 @@ int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, in
 	if (!r)
 		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
 	vd_mutex_unlock(&pool->ckpt_lock);
+	if (!r && !(flags & (VD_CHECK_LOST | VD_CHECK_QUICK)))
+		r = check_away(c); /* nothing changes: P2 */
 	tally_free(c);
 	vd_free(pool, c->copy);
 	if (!r)

@@ -499,6 +499,7 @@ static bool is_short(struct vd_pool *pool, unsigned m)
 
 	if (!has || has >= pool->member[m].blocks)
 		return false;
+	pool->member[m].has = has;
 	vd_log(pool, VD_LOG_WARN, "member %a is too short, with %b blocks of 4 KiB: give it the size and contents it had", m, has);
 	return true;
 }

@@ -31,6 +31,7 @@ struct vd_member {
 	uint64_t blocks; /* grows only, under ckpt_lock */
 	bool missing; /* host answers -ENODEV, its superblock is older than the pool's, or not written yet */
 	bool is_short;/* it has fewer blocks than that: counts as missing, but what is there is read */
+	uint64_t has; /* if is_short: so many blocks */
 	bool behind;  /* it has not the pool's last superblock: gets it before any other is written; ckpt_lock */
 };
 

@@ -283,14 +283,16 @@ enum vd_fault { /* what a check found */
 	VD_FAULT_LEAK,     /* a = block, b = length: counted, not reachable */
 	VD_FAULT_ORDER,    /* a = node address; entries out of order or of range */
 	VD_FAULT_RECORD,   /* a = volume id; its record makes no sense */
-	VD_FAULT_RANGE,    /* volume's range a..a+b (bytes) is lost */
+	VD_FAULT_RANGE,    /* volume's range a..a+b (bytes) is lost, or on `member`, which is missing or too short */
 	VD_FAULT_NAME,     /* a = volume id; not found by its name */
 	VD_FAULT_MAPPED,   /* a = recorded, b = found */
 	VD_FAULT_PROMISED, /* a = blocks promised as the superblock says, b = as the volumes say */
-	VD_FAULT_MEMBER,   /* a = member that is missing; its copies are not looked at */
+	VD_FAULT_MEMBER,   /* a = member; b = 0: it is missing; else it is too short and has b blocks. What is not there is not looked at */
 	VD_FAULT_USED,     /* used blocks: a = in the superblock, b = by the counts */
+	VD_FAULT_MORE,     /* b bytes more of the volume, in pieces from a on, are on members that are missing or too short */
 };
-struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; };
+/* member: of a RANGE; ~0: on none, the metadata that led to it is lost. */
+struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; uint32_t member; };
 typedef int (*vd_check_fn)(void *arg, const struct vd_check_report *r);
 enum {
 	VD_CHECK_QUICK = 1, /* superblocks, records, roots */

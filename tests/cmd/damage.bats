@@ -302,13 +302,49 @@ safe_is_safe() { nbdcopy "$(uri safe)" out; cmp -n 8000000 img out; rm out; }
 	ok vdpool check p
 }
 
-@test "a missing member is one line of a check" {
+@test "a missing member is one line of a check, and what of each volume is on it some more" {
 	filled
 	mv m1 away
 	must 7 vdpool check p
-	[ "$(grep -c "member 1 is missing, and with it" <<<"$output")" = 1 ]
+	[ "$(grep -c "member 1 is missing: the data on it cannot be read" <<<"$output")" = 1 ]
 	says_not "this copy is bad"
+	says "volume v: cannot be read: 30003200 bytes from 0 on, which are on member 1" "volume s: cannot be read: 30003200 bytes from 0 on"
+	says_not "volume w:"
 	mv away m1
+	ok vdpool check p
+}
+
+# read_all VOLUME FAULTS: a MiB can be read just if no range of the list `faults` touches it
+read_all()
+{
+	local i want
+	for ((i = 0; i < 64; i++)); do
+		want=$(jq --arg v "$1" --argjson i "$i" '[.[] | select(.fault == "range" and .volume == $v and
+			.a < ($i + 1) * 1048576 and .a + .b > $i * 1048576)] | length > 0' "$2")
+		run qemu-io -r -f raw -c "read ${i}m 1m" "$(uri "$1")"
+		[[ $want = true ]] && { says "read failed"; continue; }
+		says_not "read failed"
+	done
+}
+
+@test "a member that is too short is a fault, and what is told to be lost of a volume is what cannot be read" {
+	need qemu-io jq
+	make_pool 3 64m
+	make_volume v 64m
+	serve
+	io v 'write -P 1 0 60m' flush
+	end_servers TERM
+	cp m2 keep
+	truncate -s 20m m2
+	must 7 vdpool check p
+	says "member 2 is too short: it has 5120 blocks" "volume v: cannot be read: " "which are on member 2"
+	vdpool check p --reportformat json 2>run/err | jq '.report[0].fault' >list
+	[ "$(jq '[.[] | select(.fault == "range" and .volume == "v" and .member == 2)] | length' list)" -gt 0 ]
+	[ "$(jq '[.[] | select(.fault == "member")][0].a' list)" = 2 ]
+	serve
+	read_all v list
+	end_servers TERM
+	cp keep m2
 }
 
 @test "random damage never ends the server or a command with a signal" {

@@ -503,6 +503,107 @@ static void a_missing_member_is_one_fault(void **state)
 	world_free(w);
 }
 
+/* What a check says of one volume: of each block whether it is in a range. */
+struct told { uint32_t volume; bool block[4 * EXTENTS]; unsigned ranges, members; uint64_t more; };
+static int mark(void *arg, const struct vd_check_report *f)
+{
+	struct told *t = arg;
+	uint64_t v;
+
+	t->members += f->fault == VD_FAULT_MEMBER;
+	if (f->fault == VD_FAULT_MORE && f->volume == t->volume)
+		t->more += f->b;
+	if (f->fault != VD_FAULT_RANGE || f->volume != t->volume)
+		return 0;
+	t->ranges++;
+	assert_int_equal(f->a % B + f->b % B, 0);
+	for (v = f->a / B; v < (f->a + f->b) / B; v++) {
+		assert_true(v < 4 * EXTENTS && !t->block[v]);
+		t->block[v] = true;
+	}
+	return 0;
+}
+
+/* What the check tells cannot be read is just what the data path would look for in vain. */
+static void what_is_told(struct world *w, uint32_t id, uint64_t end)
+{
+	static struct told t;
+	uint64_t v, got, away = 0, faults;
+
+	t = (struct told){ .volume = id };
+	story_ok(w, "check", vd_check(w->pool, 0, mark, &t, NULL, &faults));
+	assert_int_equal(t.members, 1);
+	for (v = 0; v < end; v++) {
+		bool gone = read_block(w, id, v, &got) != 0;
+
+		away += gone;
+		if (t.block[v] && !gone)
+			world_fail(w, "volume %u block %llu can be read and is told not to be", id, (unsigned long long)v);
+		if (!t.block[v] && gone && !t.more)
+			world_fail(w, "volume %u block %llu cannot be read and is not told", id, (unsigned long long)v);
+	}
+	for (v = 0; v < end; v++)
+		away -= t.block[v];
+	assert_int_equal(t.more, away * B);
+	assert_true(t.ranges <= 64 && (t.ranges == 64 || !t.more));
+}
+
+static void what_is_on_a_missing_member_is_told_volume_by_volume(void **state)
+{
+	unsigned how, m, told = 0;
+
+	(void)state;
+	for (how = 0; how < 3; how++) { /* missing; too short; missing, with part of the mapping in the journal only */
+		struct world *w = story_begin(&cli, 3);
+		struct vd_volume_spec spec = { .name = "whole", .size = 4 * EXTENTS * B };
+		uint32_t v, o;
+		struct vd_snap snap = { .name = "s" };
+		uint64_t b;
+
+		story_ok(w, "create", vd_volume_create(w->pool, &spec, &o));
+		for (b = 0; b < 4 * EXTENTS; b += 8)
+			story_ok(w, "write", io_stamp(w->sim, world_handle(w, o), 0, b * B, 8 * B, b, NULL));
+		v = make(w, "v", 10000);
+		story_checkpoint(w);
+		if (how == 2) {
+			snap.origin = v;
+			for (b = 1; b < 40; b += 2)
+				story_ok(w, "write", write_block(w, v, b, b));
+			story_ok(w, "snapshot", vd_snapshot(w->pool, &snap, 1));
+			for (b = 0; b < 40; b += 4)
+				story_ok(w, "write", write_block(w, v, b, b));
+			story_ok(w, "flush", vd_flush(w->pool));
+			world_abandon(w);
+			sim_crash(w->sim, SIM_POWER_CUT);
+		} else {
+			world_close(w);
+		}
+		for (m = 0; m < 3; m++) {
+			uint64_t blocks = w->sim->member[m]->blocks;
+
+			if (how == 1)
+				sim_grow(w->sim, m, blocks - 700);
+			else
+				w->sim->member[m]->missing = true;
+			open_as(w, 0, VD_MODE_READONLY);
+			what_is_told(w, v, 4 * EXTENTS);
+			what_is_told(w, o, 4 * EXTENTS);
+			if (snap.id)
+				what_is_told(w, snap.id, 4 * EXTENTS);
+			told++;
+			if (how == 2)
+				world_abandon(w);
+			else
+				world_close(w);
+			w->sim->member[m]->missing = false;
+			if (how == 1)
+				break; /* what was cut off is gone */
+		}
+		world_free(w);
+	}
+	assert_int_equal(told, 7);
+}
+
 /* Anything at all is bad.  What is asked for may fail; it ends, and so does the work after it. */
 static void whatever_is_lost_all_that_is_begun_ends(void **state)
 {
@@ -594,6 +695,7 @@ int main(int argc, char **argv)
 		T(an_older_superblock_that_is_lost_does_not_matter),
 		T(whatever_is_lost_all_that_is_begun_ends),
 		T(a_missing_member_is_one_fault),
+		T(what_is_on_a_missing_member_is_told_volume_by_volume),
 	};
 
 	cli_start(&cli, argc, argv);
