@@ -486,7 +486,7 @@ static int show(const struct cmd_args *a)
 /* ---- check, dump ---------------------------------------------------------- */
 
 static const struct poptOption check_options[] = {
-	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "superblocks, records and roots only", NULL },
+	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "members, records of volumes and roots only", NULL },
 	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "rewrite bad copies from good ones, give back what nothing refers to", NULL },
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
@@ -494,7 +494,7 @@ static const struct poptOption check_options[] = {
 };
 
 static const struct cmd_field fault_fields[] = {
-	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), more (of a volume), name, mapped, promised, member, used" },
+	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), more (of a volume), name, volumes (cannot be found), mapped, promised, member, used" },
 	{ "volume", "Volume", CMD_TEXT, "volume it is about" },
 	{ "id", "Id", CMD_NUMBER, "number of the volume" },
 	{ "a", "A", CMD_NUMBER, "first number of the fault: block, offset in bytes" },

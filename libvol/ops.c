@@ -471,6 +471,9 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 	case VD_FAULT_MORE:
 		snprintf(buf, size, "%scannot be read: %llu bytes more in many pieces, from %llu on, which are on missing members", who, b, a);
 		return;
+	case VD_FAULT_VOLUMES:
+		snprintf(buf, size, "part of the list of volumes is lost: those with ids %llu to %llu cannot be found", a, a + b - 1);
+		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
 }
@@ -478,7 +481,7 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
 	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
-						     "promised", "member", "used", "more" };
+						     "promised", "member", "used", "more", "volumes" };
 	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;

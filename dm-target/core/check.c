@@ -46,6 +46,7 @@ struct check {
 	uint64_t mended;   /* of the faults */
 	uint64_t used;     /* blocks with a count */
 	bool noref;        /* the tree's extents are no blocks */
+	unsigned height;   /* quick: of the tree */
 	uint8_t *copy;     /* a block, for comparing copies */
 	struct away away;
 	struct vd_list tally[TALLY_BUCKETS];
@@ -229,6 +230,15 @@ static int walk(struct check *c, const struct vd_root *root, enum vd_node_kind k
 
 /* ---- volumes -------------------------------------------------------------------- */
 
+/* Volumes with these ids cannot be found.  In a full check that is for the second pass to tell. */
+static int lost_volumes(struct check *c, uint64_t lo, uint64_t hi)
+{
+	lo = vd_max(lo, (uint64_t)1);
+	hi = vd_min(hi, le64_to_cpu(c->pool->super->next_volume));
+	c->volume = 0;
+	return c->counted || lo >= hi ? 0 : report(c, VD_FAULT_VOLUMES, lo, hi - lo);
+}
+
 /* Calls fn with each record that can be read, and its mapping's root. */
 static int each_volume(struct check *c, int (*fn)(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root))
 {
@@ -241,9 +251,10 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 
 	for (id = 0;; id = slot.key + 1) {
 		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
-		if (vd_is_damage(r)) { /* the walk has told */
-			if (slot.key > UINT32_MAX)
-				return 0;
+		if (vd_is_damage(r) || r == -EIO || r == -ENODEV) {
+			r = lost_volumes(c, id, slot.key);
+			if (r || slot.key > UINT32_MAX)
+				return r;
 			slot.key--;
 			continue;
 		}
@@ -542,6 +553,36 @@ static int check_members(struct check *c)
 	return r;
 }
 
+/* Root and what is just below it; of the list of volumes each_volume() sees the rest. */
+static int visit_top(void *arg, const struct vd_visit *v)
+{
+	struct check *c = arg;
+	int r = visit(arg, v);
+
+	return r || v->level == c->height ? r : 1;
+}
+
+static int walk_top(struct check *c, const struct vd_root *root, enum vd_node_kind kind)
+{
+	c->volume = 0;
+	c->height = root->height;
+	return root->ptr.gen ? vd_tree_walk(c->pool, root, kind, visit_top, c) : 0;
+}
+
+static int check_quick(struct check *c)
+{
+	struct vd_pool *pool = c->pool;
+	int r = check_members(c);
+
+	if (!r)
+		r = walk_top(c, &pool->space_root, VD_NODE_SPACE);
+	if (!r)
+		r = walk_top(c, &pool->volumes_root, VD_NODE_VOLUME);
+	if (!r)
+		r = walk_top(c, &pool->volumes->index.disk_root, VD_NODE_EXTENTS);
+	return r ? r : each_volume(c, check_root);
+}
+
 /* What is lost, without counting: the way to say it when a damaged pool is opened. */
 static int check_lost(struct check *c)
 {
@@ -642,7 +683,7 @@ int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, in
 	/* A guess for the bar: a page of mapping for a hundred blocks, a node for each. */
 	c->nodes_expected = le64_to_cpu(pool->super->used_blocks) / 100 + 1;
 	if (!r)
-		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
+		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? check_quick(c) : check_full(c);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	if (!r && !(flags & (VD_CHECK_LOST | VD_CHECK_QUICK)))
 		r = check_away(c); /* nothing changes: P2 */

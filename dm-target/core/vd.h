@@ -290,13 +290,14 @@ enum vd_fault { /* what a check found */
 	VD_FAULT_MEMBER,   /* a = member; b = 0: it is missing; else it is too short and has b blocks. What is not there is not looked at */
 	VD_FAULT_USED,     /* used blocks: a = in the superblock, b = by the counts */
 	VD_FAULT_MORE,     /* b bytes more of the volume, in pieces from a on, are on members that are missing or too short */
+	VD_FAULT_VOLUMES,  /* part of the list of volumes is lost: those with the b ids from a on cannot be found */
 };
 /* member: of a RANGE; ~0: on none, the metadata that led to it is lost. */
 struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; uint32_t member; };
 typedef int (*vd_check_fn)(void *arg, const struct vd_check_report *r);
 enum {
-	VD_CHECK_QUICK = 1, /* superblocks, records, roots */
-	VD_CHECK_LOST = 2,  /* only what is lost: nodes of the pool (NODE), records, ranges of volumes */
+	VD_CHECK_QUICK = 1, /* members, the list of volumes, records, roots and for the pool's own trees what is just below */
+	VD_CHECK_LOST = 2,  /* only what is lost: nodes of the pool (NODE), parts of the list of volumes, records, ranges of volumes */
 	VD_CHECK_REPAIR = 4,/* gives back what is counted and not referred to; if then nothing is wrong the pool is damaged no more */
 };
 /* Checks the pool as of its last checkpoint plus the overlays.  Takes a

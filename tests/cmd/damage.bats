@@ -347,6 +347,31 @@ read_all()
 	cp keep m2
 }
 
+@test "a quick check sees a member missing, and what the pool's own trees have lost" {
+	filled
+	no_check
+	local what n
+	ok vdpool check --quick p
+	says "no faults found by a quick check"
+	mv m1 away
+	must 7 vdpool check --quick p
+	says "member 1 is missing"
+	mv away m1
+	cp m0 good0
+	cp m1 good1
+	# the whole list of names; of volumes; a page of counts; what leads to all of these
+	for what in "extents 0 1" "index 1 2" "space 0 1" "index 1 1"; do
+		# shellcheck disable=SC2086
+		read -r -a n < <(node 0 $what)
+		spoil "${n[0]}" "${n[1]}"
+		must 7 vdpool check --quick p
+		says "unreadable in every copy"
+		cp good0 m0
+		cp good1 m1
+	done
+	ok vdpool check --quick p
+}
+
 @test "random damage never ends the server or a command with a signal" {
 	need nbdcopy
 	filled

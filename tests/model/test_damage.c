@@ -604,6 +604,103 @@ static void what_is_on_a_missing_member_is_told_volume_by_volume(void **state)
 	assert_int_equal(told, 7);
 }
 
+static unsigned quick_faults(struct world *w, unsigned *volumes)
+{
+	struct seen s;
+	uint64_t faults;
+
+	s = check(w, VD_CHECK_QUICK, &faults);
+	*volumes = s.n[VD_FAULT_VOLUMES];
+	return s.n[VD_FAULT_NODE];
+}
+
+static void a_quick_check_sees_what_the_pool_itself_has_lost(void **state)
+{
+	/* The list of volumes, its only page of records, counts, names. */
+	static const struct { unsigned kind, level, nodes, volumes; } part[] = {
+		{ VD_NODE_INDEX, 1, 1, 0 }, { VD_NODE_INDEX, 1, 1, 1 }, { VD_NODE_SPACE, 0, 1, 0 }, { VD_NODE_EXTENTS, 0, 1, 0 },
+	};
+	unsigned i, volumes;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		uint32_t v, o;
+		struct world *w = begin(2, &v, &o);
+		struct node n = find(w, 0, part[i].kind, part[i].level, i == 1);
+
+		world_close(w);
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		assert_int_equal(quick_faults(w, &volumes) + volumes, 0);
+		world_close(w);
+		spoil(w, &n);
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		assert_int_equal(quick_faults(w, &volumes), part[i].nodes);
+		assert_int_equal(volumes, part[i].volumes);
+		world_close(w);
+		world_free(w);
+	}
+}
+
+#define MANY 300u /* volumes: their list has more than one node below its root */
+
+static struct world *many_volumes(struct node *inner)
+{
+	struct world *w = story_begin(&cli, 2);
+	unsigned i;
+
+	for (i = 0; i < MANY; i++) {
+		char name[] = { 'v', (char)('a' + i / 26), (char)('a' + i % 26), 0 };
+		struct vd_volume_spec spec = { .name = name, .size = B };
+		uint32_t id;
+
+		story_ok(w, "create", vd_volume_create(w->pool, &spec, &id));
+		assert_int_equal(id, i + 1);
+		if (i % 50 == 49)
+			story_checkpoint(w);
+	}
+	for (i = 0;; i++) {
+		*inner = find(w, 0, VD_NODE_INDEX, 1, i);
+		if (inner->lo && inner->hi <= MANY)
+			break;
+	}
+	world_close(w);
+	return w;
+}
+
+static int note_ids(void *arg, const struct vd_check_report *f)
+{
+	uint64_t *t = arg;
+
+	if (f->fault != VD_FAULT_VOLUMES)
+		return 0;
+	t[0]++;
+	t[1] = f->a;
+	t[2] = f->b;
+	return 0;
+}
+
+static void which_ids_are_lost_with_a_node_of_their_list_is_told(void **state)
+{
+	static const unsigned flags[] = { 0, VD_CHECK_QUICK, VD_CHECK_LOST };
+	struct node n;
+	struct world *w = many_volumes(&n);
+	uint64_t faults, t[3];
+	unsigned i;
+
+	(void)state;
+	spoil(w, &n);
+	for (i = 0; i < 3; i++) {
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		memset(t, 0, sizeof(t));
+		story_ok(w, "check", vd_check(w->pool, flags[i], note_ids, t, NULL, &faults));
+		assert_int_equal(t[0], 1);
+		assert_int_equal(t[1], n.lo);
+		assert_int_equal(t[2], n.hi - n.lo);
+		world_close(w);
+	}
+	world_free(w);
+}
+
 /* Anything at all is bad.  What is asked for may fail; it ends, and so does the work after it. */
 static void whatever_is_lost_all_that_is_begun_ends(void **state)
 {
@@ -696,6 +793,8 @@ int main(int argc, char **argv)
 		T(whatever_is_lost_all_that_is_begun_ends),
 		T(a_missing_member_is_one_fault),
 		T(what_is_on_a_missing_member_is_told_volume_by_volume),
+		T(a_quick_check_sees_what_the_pool_itself_has_lost),
+		T(which_ids_are_lost_with_a_node_of_their_list_is_told),
 	};
 
 	cli_start(&cli, argc, argv);
