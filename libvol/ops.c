@@ -885,7 +885,7 @@ static int local_pointer(struct vol_request *rq, char *reason, size_t size)
 	if (!info)
 		return -ENOMEM;
 	vol_holder_self(&self, NULL);
-	for (uint32_t id = 0; !(r = vd_volume_next(rq->pool->engine, &id)); id++) {
+	for (uint32_t id = 0; !(r = vd_volume_next(rq->pool->engine, &id, NULL)); id++) {
 		if (vd_volume_info(rq->pool->engine, id, info))
 			continue;
 		for (unsigned i = 0; i < info->npointers; i++)

@@ -425,7 +425,7 @@ static int check_away(struct check *c)
 
 	for (m = 0; m < c->pool->nmembers; m++)
 		away |= c->pool->member[m].missing || c->pool->member[m].is_short;
-	while (away && !r && !vd_volume_next(c->pool, &id)) {
+	while (away && !r && !vd_volume_next(c->pool, &id, NULL)) {
 		memset(&c->away, 0, sizeof(c->away));
 		c->volume = id;
 		if (!vd_volume_open(c->pool, id, &c->away.vol)) { /* else its record is lost, which was told */

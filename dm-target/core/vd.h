@@ -181,8 +181,9 @@ int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id) __must_
 int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *info) __must_check;
 /* The volume with the smallest id >= *id, deleting and pending ones left out;
  * *id is set to it. -ENOENT: no more.  A volume whose record is lost is given too:
- * vd_volume_info() then says -EBADMSG or -EUCLEAN. */
-int vd_volume_next(struct vd_pool *pool, uint32_t *id) __must_check;
+ * vd_volume_info() then says -EBADMSG or -EUCLEAN.  *lost (may be NULL) is set to true when
+ * volumes may have been passed over, as a part of their list is lost; else it stays as it is. */
+int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost) __must_check;
 
 struct vd_snap {
 	uint32_t origin;

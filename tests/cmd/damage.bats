@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Members that are missing, stale or damaged.
 load helper
+bats_require_minimum_version 1.5.0
 THREADS=1
 
 filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 30000000 >img
@@ -370,6 +371,46 @@ read_all()
 		cp good1 m1
 	done
 	ok vdpool check --quick p
+}
+
+@test "both copies of a node of the list of volumes lost: what is left is listed, and that it is not all is said" {
+	need nbdinfo
+	no_check
+	local i n total
+	make_pool 2 64m
+	for ((i = 1; i <= 130; i++)); do
+		ok vdcreate -q p/v$i -L 1m
+	done
+	cp m0 good0
+	cp m1 good1
+
+	read -r -a n < <(vdpool dump p --noheadings -o volume,kind,level,block,copy,key_lo,key_hi |
+		awk '$2 == "volume" {below = 1} $2 == "index" && $3 == 1 {at = $4 " " $5 " " $6 " " $7}
+		     below {print last; exit} {last = at}')
+	spoil "${n[0]}" "${n[1]}"
+	run --separate-stderr vdls p --noheadings -o name
+	[ "$status" = 7 ]
+	[[ $stderr == *"part of the list of volumes is lost"* ]]
+	total=$(grep -c v <<<"$output")
+	[ "$total" = $((130 - (n[3] > 131 ? 131 : n[3]) + (n[2] ? n[2] : 1))) ]
+	must 7 vdpool check p
+	says "part of the list of volumes is lost: those with ids $((n[2] ? n[2] : 1)) to "
+	serve
+	run nbdinfo --list "nbd+unix://?socket=$S"
+	says "v130"
+	grep "part of the list of volumes is lost" run/serve.log
+	end_servers TERM
+	ok vdpool show p
+	says read-only "part of the list of volumes is lost"
+
+	cp good0 m0
+	cp good1 m1
+	read -r -a n < <(node 0 index 2)
+	spoil "${n[0]}" "${n[1]}"
+	must 7 vdls p --noheadings
+	says "part of the list of volumes is lost"
+	must 7 vdpool check p
+	says "part of the list of volumes is lost: those with ids 1 to 130 cannot be found"
 }
 
 @test "random damage never ends the server or a command with a signal" {

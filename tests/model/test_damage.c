@@ -378,19 +378,21 @@ static void a_lost_record_is_given_by_its_number_and_the_list_goes_on(void **sta
 	struct world *w = begin(2, &v, &o);
 	struct node n = find(w, 0, VD_NODE_VOLUME, 0, 0);
 	struct vd_volume_info info;
+	bool lost = false;
 
 	(void)state;
 	again(w, 0, VD_MODE_RW);
 	spoil(w, &n);
-	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), 0);
 	assert_int_equal(id, v);
 	assert_true(is_lost(vd_volume_info(w->pool, id, &info)));
 	id++;
-	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), 0);
 	assert_int_equal(id, o);
 	assert_int_equal(vd_volume_info(w->pool, id, &info), 0);
 	id++;
-	assert_int_equal(vd_volume_next(w->pool, &id), -ENOENT);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), -ENOENT);
+	assert_false(lost);
 	holds(w, o, 20000, 0, 0);
 	world_close(w);
 	world_free(w);
@@ -701,6 +703,33 @@ static void which_ids_are_lost_with_a_node_of_their_list_is_told(void **state)
 	world_free(w);
 }
 
+static void that_a_part_of_the_list_of_volumes_is_lost_is_told_by_who_lists_the_rest(void **state)
+{
+	struct node n;
+	struct world *w = many_volumes(&n);
+	uint32_t id, count = 0;
+	bool lost = false;
+
+	(void)state;
+	open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+	for (id = 0; !vd_volume_next(w->pool, &id, &lost); id++)
+		count++;
+	assert_int_equal(count, MANY);
+	assert_false(lost);
+	world_close(w);
+	spoil(w, &n);
+	open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+	for (id = 0; !vd_volume_next(w->pool, &id, &lost); id++) {
+		count--;
+		assert_true(id < n.lo || id >= n.hi);
+		assert_int_equal(lost, id > n.lo);
+	}
+	assert_int_equal(count, n.hi - n.lo);
+	assert_true(lost);
+	world_close(w);
+	world_free(w);
+}
+
 /* Anything at all is bad.  What is asked for may fail; it ends, and so does the work after it. */
 static void whatever_is_lost_all_that_is_begun_ends(void **state)
 {
@@ -794,6 +823,7 @@ int main(int argc, char **argv)
 		T(a_missing_member_is_one_fault),
 		T(what_is_on_a_missing_member_is_told_volume_by_volume),
 		T(a_quick_check_sees_what_the_pool_itself_has_lost),
+		T(that_a_part_of_the_list_of_volumes_is_lost_is_told_by_who_lists_the_rest),
 		T(which_ids_are_lost_with_a_node_of_their_list_is_told),
 	};
 
