@@ -408,6 +408,8 @@ static void show_text(struct json_object *info)
 	line("UUID", "%s", json_str(info, "uuid"));
 	line("Mode", "%s%s", json_str(info, "mode"),
 	     json_u64(info, "members_missing") ? " (members are missing: it can be read, not changed)" : "");
+	if (json_flag(info, "read_only_feature"))
+		line("Later version", "of vd gave it a feature with which this one can only read it, not change it");
 	if (json_flag(info, "rolled_back"))
 		line("Rolled back", "the newest superblock is lost on every member; this is the state before it");
 	if (json_flag(info, "damaged"))

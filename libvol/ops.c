@@ -86,6 +86,8 @@ static const char *read_only_why(struct vol_request *rq)
 		why = "members are missing; `vdpool show` tells which";
 	else if (info->rolled_back)
 		why = "its newest superblock is lost, and what is shown is older; vd(7), DAMAGE tells what can be done";
+	else if (info->read_only_feature)
+		why = "a later version of vd gave it a feature with which this one can only read it";
 	else if (info->damaged || !(rq->pool->flags & VOL_READONLY))
 		why = "its metadata is damaged; `vdpool show` tells what is lost, and vd(7), DAMAGE what can be done";
 	free(info);
@@ -305,7 +307,8 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_str(result, "name", info->name);
 	json_set_str(result, "uuid", uuid);
 	/* How it is, not how this process happens to have opened it. */
-	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing && !info->damaged)
+	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing && !info->damaged &&
+	    !info->read_only_feature)
 		info->mode = free_blocks(info) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
 	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
 	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
@@ -335,6 +338,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_u64(result, "grow_to", info->policy.grow_to << VD_BLOCK_SHIFT);
 	json_set_bool(result, "damaged", info->damaged);
 	json_set_bool(result, "rolled_back", info->rolled_back);
+	json_set_bool(result, "read_only_feature", info->read_only_feature);
 	if (op_lost(rq, &o, &left_out)) {
 		json_set(result, "lost", o);
 		json_set_u64(result, "lost_not_listed", left_out);

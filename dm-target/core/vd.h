@@ -58,7 +58,7 @@ enum vd_open_flags {
  * pending snapshots, records ownership.  Missing members (host answers -ENODEV),
  * an older superblock on one, or recorded damage make it read-only. `self` is copied.
  * Class B.
- * -ENODATA no superblock found; -EPROTONOSUPPORT a feature unknown here;
+ * -ENODATA no superblock found; -EPROTONOSUPPORT the newest has a feature unknown here;
  * -EROFS writing wanted but an ro_compat feature is unknown. */
 int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_disk_holder *self, struct vd_pool **out) __must_check;
 /* Checkpoints (unless read-only), gives up ownership, frees all.  No volume may
@@ -86,6 +86,7 @@ struct vd_pool_info {
 	enum vd_pool_mode mode;
 	bool damaged;                        /* metadata was found lost in every copy, now or earlier; vd_check() lists it */
 	bool rolled_back;                    /* the newest superblock is lost on every member: this is an older state */
+	bool read_only_feature;              /* it has one that this version does not know, and so cannot write */
 	unsigned nmembers, nmissing;
 	uint8_t missing[VD_MEMBERS_MAX / 8]; /* bit map */
 	uint8_t too_short[VD_MEMBERS_MAX / 8]; /* of these: what there is of it is as new as the pool */
