@@ -560,7 +560,7 @@ static int check(const struct cmd_args *a)
 static const struct cmd_field node_fields[] = {
 	{ "volume", "Volume", CMD_NUMBER, "id of the volume whose mapping it is in; 0 for the pool's own trees" },
 	{ "level", "Level", CMD_NUMBER, "0 for pages" },
-	{ "kind", "Kind", CMD_TEXT, "index, extents, space, volume" },
+	{ "kind", "Kind", CMD_TEXT, "index, extents, space, volume; lost: unreadable in every copy" },
 	{ "block", "Block", CMD_NUMBER, "address of the first copy: member * 2^40 + block" },
 	{ "copy", "Copy", CMD_NUMBER, "address of the second copy" },
 	{ "generation", "Generation", CMD_NUMBER, "checkpoint that wrote it" },
@@ -583,9 +583,11 @@ static int on_nodes(void *arg, struct json_object *part)
 
 static int dump(const struct cmd_args *a)
 {
+	struct json_object *result;
 	struct cmd_report report;
 	struct vol_pool *pool;
 	char name[VOL_NAME_SIZE];
+	uint64_t lost = 0;
 	int code, r;
 
 	code = cmd_parse_pool(a->arg[0], name);
@@ -594,10 +596,18 @@ static int dump(const struct cmd_args *a)
 	pool = code ? NULL : cmd_open(name, VOL_READONLY, &code);
 	if (!pool)
 		return code;
-	r = cmd_call(pool, cmd_request("pool-dump"), on_nodes, &report, NULL);
-	if (!r)
+	r = cmd_call(pool, cmd_request("pool-dump"), on_nodes, &report, &result);
+	if (!r) {
+		lost = json_u64(result, "lost");
+		json_object_put(result);
 		cmd_report_print(&report);
-	return cmd_close(pool, cmd_exit_code(r));
+	}
+	if (lost)
+		fprintf(stderr, "%s: pool %s: %llu of these cannot be read in any copy, and what is below them is not listed\n"
+			"`vdpool check %s` tells what is lost\n", program_invocation_short_name, vol_pool_name(pool),
+			(unsigned long long)lost, vol_pool_name(pool));
+	code = cmd_close(pool, cmd_exit_code(r));
+	return code ? code : lost ? CMD_DAMAGED : CMD_OK;
 }
 
 /* ---- set, forget ---------------------------------------------------------- */

@@ -9,7 +9,7 @@
  *   ping            → name uuid pid server nbd
  *   pool-info       → see below, op_pool_info()
  *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume] [member]}…]} → faults not_listed
- *   pool-dump       parts {"nodes": […]} → nodes
+ *   pool-dump       parts {"nodes": […]} → nodes lost
  *   pool-add        path [size] [force] [test] → path member
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
@@ -592,6 +592,7 @@ struct dumped {
 	struct vd_disk_node node;
 	uint32_t volume;
 	unsigned level;
+	bool lost;
 };
 
 static struct json_object *node_json(struct vol_request *rq, const void *item)
@@ -604,36 +605,51 @@ static struct json_object *node_json(struct vol_request *rq, const void *item)
 	(void)rq;
 	json_set_u64(o, "volume", d->volume);
 	json_set_u64(o, "level", d->level);
-	json_set_str(o, "kind", d->node.kind < 5 ? kinds[d->node.kind] : "?");
+	json_set_str(o, "kind", d->lost ? "lost" : d->node.kind < 5 ? kinds[d->node.kind] : "?");
 	json_set_u64(o, "block", le64_to_cpu(d->node.a));
 	json_set(o, "copy", b == VD_PBLK_NONE ? NULL : json_object_new_uint64(b));
 	json_set_u64(o, "generation", le64_to_cpu(d->node.gen));
 	json_set_u64(o, "key_lo", le64_to_cpu(d->node.key_lo));
 	json_set_u64(o, "key_hi", le64_to_cpu(d->node.key_hi));
-	json_set_u64(o, "entries", le16_to_cpu(d->node.count));
-	json_set_u64(o, "owner", le32_to_cpu(d->node.owner));
+	if (!d->lost) {
+		json_set_u64(o, "entries", le16_to_cpu(d->node.count));
+		json_set_u64(o, "owner", le32_to_cpu(d->node.owner));
+	}
 	return o;
 }
 
 static int on_node(void *arg, const struct vd_dump_item *item)
 {
-	const struct dumped d = { *item->node, item->volume, item->level };
+	struct dumped d = { .volume = item->volume, .level = item->level, .lost = !item->node };
 
+	if (item->node) {
+		d.node = *item->node;
+	} else {
+		d.node.a = cpu_to_le64(item->a);
+		d.node.b = cpu_to_le64(item->b);
+		d.node.gen = cpu_to_le64(item->gen);
+		d.node.key_lo = cpu_to_le64(item->lo);
+		d.node.key_hi = cpu_to_le64(item->hi);
+	}
 	return vol_interrupted() ? -EINTR : found_add(arg, &d);
 }
 
 static int op_pool_dump(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct dumped) };
+	uint64_t lost = 0;
 	int r;
 
 	r = vd_dump(rq->pool->engine, on_node, &f);
+	for (size_t i = 0; !r && i < f.n; i++)
+		lost += ((const struct dumped *)f.item + i)->lost;
 	if (!r)
 		r = found_send(&f, "nodes", node_json);
 	free(f.item);
 	if (r)
 		return op_fail(rq, r, "pool %s cannot be dumped: %s", rq->pool->name, vol_strerror(r));
 	json_set_u64(result, "nodes", f.n);
+	json_set_u64(result, "lost", lost);
 	return 0;
 }
 

@@ -251,7 +251,7 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 
 	for (id = 0;; id = slot.key + 1) {
 		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
-		if (vd_is_damage(r) || r == -EIO || r == -ENODEV) {
+		if (vd_is_unreadable(r)) {
 			r = lost_volumes(c, id, slot.key);
 			if (r || slot.key > UINT32_MAX)
 				return r;

@@ -145,6 +145,11 @@ static inline bool vd_is_damage(int r)
 {
 	return r == -EBADMSG || r == -EUCLEAN;
 }
+/* So too what is on members that are missing, or that they do not give. */
+static inline bool vd_is_unreadable(int r)
+{
+	return vd_is_damage(r) || r == -EIO || r == -ENODEV;
+}
 /* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
 void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);
 void vd_pool_room(struct vd_pool *pool); /* OUT_OF_SPACE ends, if there is room for data. Class N. */

@@ -307,8 +307,15 @@ enum {
  * were repaired: bad copies always are, when the pool is writable. Class B. */
 int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, int (*progress)(void *arg, unsigned permille), uint64_t *faults) __must_check;
 
-/* Walks every node from the roots for `vdpool dump`. */
-struct vd_dump_item { uint32_t volume; unsigned level; const struct vd_disk_node *node; };
+/* Walks every node from the roots for `vdpool dump`.  One that no copy can be read of, or a record that
+ * makes no sense, has node = NULL, and what its parent says of it; what is below is left out. */
+struct vd_dump_item {
+	uint32_t volume;
+	unsigned level;
+	const struct vd_disk_node *node;
+	vd_pblk_t a, b; /* these of lost ones only */
+	uint64_t gen, lo, hi;
+};
 int vd_dump(struct vd_pool *pool, int (*fn)(void *arg, const struct vd_dump_item *item), void *arg) __must_check;
 
 #endif

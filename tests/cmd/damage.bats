@@ -413,6 +413,38 @@ read_all()
 	says "part of the list of volumes is lost: those with ids 1 to 130 cannot be found"
 }
 
+@test "a dump lists what it can, and that there is more" {
+	no_check
+	local i n kinds
+	make_pool 2 64m
+	for ((i = 1; i <= 130; i++)); do
+		ok vdcreate -q p/v$i -L 1m
+	done
+	ok vdpool dump p
+	says_not lost
+	cp m0 good0
+	cp m1 good1
+	for i in "volume 0 5" "space 0 1" "extents 0 1"; do # one page
+		# shellcheck disable=SC2086
+		read -r -a n < <(node 0 $i)
+		vdpool dump p --noheadings -o block,kind | awk -v a="${n[0]}" '$1 == a {$2 = "lost"} {print $1, $2}' >want
+		spoil "${n[0]}" "${n[1]}"
+		run --separate-stderr vdpool dump p --noheadings -o block,kind
+		[ "$status" = 7 ]
+		[[ $stderr == *"1 of these cannot be read in any copy"* ]]
+		diff want <(awk '{print $1, $2}' <<<"$output")
+		cp good0 m0
+		cp good1 m1
+	done
+	# a node of the list of volumes: what is not below it
+	read -r -a n < <(node 0 index 2)
+	spoil "${n[0]}" "${n[1]}"
+	must 7 vdpool dump p --noheadings -o block,kind
+	says "${n[0]} lost" space extents
+	says_not volume
+	[ "$(vdpool dump p --reportformat json 2>run/err | jq '[.report[0].node[] | select(.kind == "lost")] | length')" = 1 ]
+}
+
 @test "random damage never ends the server or a command with a signal" {
 	need nbdcopy
 	filled

@@ -29,7 +29,7 @@ static int note(void *arg, const struct vd_dump_item *item)
 	const struct vd_disk_node *h = item->node;
 	struct nodes *l = arg;
 
-	if (l->count < 512)
+	if (h && l->count < 512)
 		l->n[l->count++] = (struct node){ le64_to_cpu(h->a), le64_to_cpu(h->b), item->volume, item->level, h->kind,
 						  le64_to_cpu(h->key_lo), le64_to_cpu(h->key_hi) };
 	return 0;
