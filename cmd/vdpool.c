@@ -408,6 +408,8 @@ static void show_text(struct json_object *info)
 	line("UUID", "%s", json_str(info, "uuid"));
 	line("Mode", "%s%s", json_str(info, "mode"),
 	     json_u64(info, "members_missing") ? " (members are missing: it can be read, not changed)" : "");
+	if (json_flag(info, "read_only_feature"))
+		line("Later version", "of vd gave it a feature with which this one can only read it, not change it");
 	if (json_flag(info, "rolled_back"))
 		line("Rolled back", "the newest superblock is lost on every member; this is the state before it");
 	if (json_flag(info, "damaged"))
@@ -486,7 +488,7 @@ static int show(const struct cmd_args *a)
 /* ---- check, dump ---------------------------------------------------------- */
 
 static const struct poptOption check_options[] = {
-	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "superblocks, records and roots only", NULL },
+	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "members, records of volumes and roots only", NULL },
 	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "rewrite bad copies from good ones, give back what nothing refers to", NULL },
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
@@ -494,11 +496,12 @@ static const struct poptOption check_options[] = {
 };
 
 static const struct cmd_field fault_fields[] = {
-	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), name, mapped, member, used" },
+	{ "fault", "Fault", CMD_TEXT, "node, copy, count, leak, order, record, range (of a volume, lost), more (of a volume), name, volumes (cannot be found), mapped, promised, member, used" },
 	{ "volume", "Volume", CMD_TEXT, "volume it is about" },
 	{ "id", "Id", CMD_NUMBER, "number of the volume" },
 	{ "a", "A", CMD_NUMBER, "first number of the fault: block, offset in bytes" },
 	{ "b", "B", CMD_NUMBER, "second number of the fault: length" },
+	{ "member", "Member", CMD_NUMBER, "missing or too short: what the range is on" },
 	{ "text", "What was found", CMD_TEXT, "in words" },
 	{ NULL, NULL, CMD_TEXT, NULL },
 };
@@ -525,7 +528,7 @@ static int check(const struct cmd_args *a)
 
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
-		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,text" : "fault,text");
+		code = cmd_report_init(&report, "fault", fault_fields, cmd_json() ? "fault,volume,id,a,b,member,text" : "fault,text");
 	pool = code ? NULL : cmd_open(name, repair ? VOL_REPAIR | VOL_ACCEPT : VOL_READONLY, &code);
 	if (!pool)
 		return code;
@@ -557,7 +560,7 @@ static int check(const struct cmd_args *a)
 static const struct cmd_field node_fields[] = {
 	{ "volume", "Volume", CMD_NUMBER, "id of the volume whose mapping it is in; 0 for the pool's own trees" },
 	{ "level", "Level", CMD_NUMBER, "0 for pages" },
-	{ "kind", "Kind", CMD_TEXT, "index, extents, space, volume" },
+	{ "kind", "Kind", CMD_TEXT, "index, extents, space, volume; lost: unreadable in every copy" },
 	{ "block", "Block", CMD_NUMBER, "address of the first copy: member * 2^40 + block" },
 	{ "copy", "Copy", CMD_NUMBER, "address of the second copy" },
 	{ "generation", "Generation", CMD_NUMBER, "checkpoint that wrote it" },
@@ -580,9 +583,11 @@ static int on_nodes(void *arg, struct json_object *part)
 
 static int dump(const struct cmd_args *a)
 {
+	struct json_object *result;
 	struct cmd_report report;
 	struct vol_pool *pool;
 	char name[VOL_NAME_SIZE];
+	uint64_t lost = 0;
 	int code, r;
 
 	code = cmd_parse_pool(a->arg[0], name);
@@ -591,10 +596,18 @@ static int dump(const struct cmd_args *a)
 	pool = code ? NULL : cmd_open(name, VOL_READONLY, &code);
 	if (!pool)
 		return code;
-	r = cmd_call(pool, cmd_request("pool-dump"), on_nodes, &report, NULL);
-	if (!r)
+	r = cmd_call(pool, cmd_request("pool-dump"), on_nodes, &report, &result);
+	if (!r) {
+		lost = json_u64(result, "lost");
+		json_object_put(result);
 		cmd_report_print(&report);
-	return cmd_close(pool, cmd_exit_code(r));
+	}
+	if (lost)
+		fprintf(stderr, "%s: pool %s: %llu of these cannot be read in any copy, and what is below them is not listed\n"
+			"`vdpool check %s` tells what is lost\n", program_invocation_short_name, vol_pool_name(pool),
+			(unsigned long long)lost, vol_pool_name(pool));
+	code = cmd_close(pool, cmd_exit_code(r));
+	return code ? code : lost ? CMD_DAMAGED : CMD_OK;
 }
 
 /* ---- set, forget ---------------------------------------------------------- */

@@ -383,7 +383,7 @@ static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 		return -ENOMEM;
 	if (maxlen)
 		*result = 0; /* it is where the message came in */
-	for (vol = 0; !r && !vd_volume_next(p->engine, &vol); vol++) {
+	for (vol = 0; !r && !vd_volume_next(p->engine, &vol, NULL); vol++) {
 		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
 
 		DMEMIT("%s%u %s", sz ? "\n" : "", vol, name);

@@ -576,6 +576,7 @@ static int on_list_exports(int readonly, int is_tls, struct nbdkit_exports *expo
 	struct vd_volume_info *info = malloc(sizeof(*info));
 	char text[128], size[32];
 	unsigned shown = 0;
+	bool lost = false;
 	int r = 0;
 
 	(void)readonly;
@@ -584,7 +585,7 @@ static int on_list_exports(int readonly, int is_tls, struct nbdkit_exports *expo
 		nbdkit_error("out of memory");
 		return -1;
 	}
-	for (uint32_t id = 0; shown < EXPORTS_SHOWN && !vd_volume_next(vol_pool_engine(pool), &id); id++) {
+	for (uint32_t id = 0; shown < EXPORTS_SHOWN && !vd_volume_next(vol_pool_engine(pool), &id, &lost); id++) {
 		if (vd_volume_info(vol_pool_engine(pool), id, info))
 			continue; /* damaged, or deleted just now: the others are still there */
 		vol_format_size(info->size, 'h', true, size, sizeof(size));
@@ -594,6 +595,8 @@ static int on_list_exports(int readonly, int is_tls, struct nbdkit_exports *expo
 			break;
 		shown++;
 	}
+	if (lost)
+		vol_log(VOL_LOG_WARN, "pool %s: part of the list of volumes is lost: there may be more than these exports", vol_pool_name(pool));
 	free(info);
 	return r;
 }

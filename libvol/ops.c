@@ -8,8 +8,8 @@
  *
  *   ping            → name uuid pid server nbd
  *   pool-info       → see below, op_pool_info()
- *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume]}…]} → faults not_listed
- *   pool-dump       parts {"nodes": […]} → nodes
+ *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume] [member]}…]} → faults not_listed
+ *   pool-dump       parts {"nodes": […]} → nodes lost
  *   pool-add        path [size] [force] [test] → path member
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
@@ -86,6 +86,8 @@ static const char *read_only_why(struct vol_request *rq)
 		why = "members are missing; `vdpool show` tells which";
 	else if (info->rolled_back)
 		why = "its newest superblock is lost, and what is shown is older; vd(7), DAMAGE tells what can be done";
+	else if (info->read_only_feature)
+		why = "a later version of vd gave it a feature with which this one can only read it";
 	else if (info->damaged || !(rq->pool->flags & VOL_READONLY))
 		why = "its metadata is damaged; `vdpool show` tells what is lost, and vd(7), DAMAGE what can be done";
 	free(info);
@@ -305,7 +307,8 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_str(result, "name", info->name);
 	json_set_str(result, "uuid", uuid);
 	/* How it is, not how this process happens to have opened it. */
-	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing && !info->damaged)
+	if (info->mode == VD_MODE_READONLY && (rq->pool->flags & VOL_READONLY) && !info->nmissing && !info->damaged &&
+	    !info->read_only_feature)
 		info->mode = free_blocks(info) ? VD_MODE_RW : VD_MODE_OUT_OF_SPACE;
 	json_set_str(result, "mode", (unsigned)info->mode < 4 ? modes[info->mode] : "unknown");
 	json_set_u64(result, "size", info->total_blocks << VD_BLOCK_SHIFT);
@@ -335,6 +338,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_u64(result, "grow_to", info->policy.grow_to << VD_BLOCK_SHIFT);
 	json_set_bool(result, "damaged", info->damaged);
 	json_set_bool(result, "rolled_back", info->rolled_back);
+	json_set_bool(result, "read_only_feature", info->read_only_feature);
 	if (op_lost(rq, &o, &left_out)) {
 		json_set(result, "lost", o);
 		json_set_u64(result, "lost_not_listed", left_out);
@@ -445,7 +449,10 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 		snprintf(buf, size, "%sits record makes no sense", who[0] ? who : "a volume: ");
 		return;
 	case VD_FAULT_RANGE:
-		snprintf(buf, size, "%slost: %llu bytes from %llu on", who, b, a);
+		if (r->member < VD_MEMBERS_MAX)
+			snprintf(buf, size, "%scannot be read: %llu bytes from %llu on, which are on member %u", who, b, a, r->member);
+		else
+			snprintf(buf, size, "%slost: %llu bytes from %llu on", who, b, a);
 		return;
 	case VD_FAULT_NAME:
 		snprintf(buf, size, "%sit is not found by its name", who);
@@ -457,10 +464,19 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 		snprintf(buf, size, "%llu blocks recorded as kept for reservations, and volumes have %llu", a, b);
 		return;
 	case VD_FAULT_MEMBER:
-		snprintf(buf, size, "member %llu is missing, and with it a copy of what is on it", a);
+		if (b)
+			snprintf(buf, size, "member %llu is too short: it has %llu blocks of 4 KiB, and the data behind them cannot be read", a, b);
+		else
+			snprintf(buf, size, "member %llu is missing: the data on it cannot be read", a);
 		return;
 	case VD_FAULT_USED:
 		snprintf(buf, size, "%llu used blocks recorded in the superblock, %llu counted", a, b);
+		return;
+	case VD_FAULT_MORE:
+		snprintf(buf, size, "%scannot be read: %llu bytes more in many pieces, from %llu on, which are on missing members", who, b, a);
+		return;
+	case VD_FAULT_VOLUMES:
+		snprintf(buf, size, "part of the list of volumes is lost: those with ids %llu to %llu cannot be found", a, a + b - 1);
 		return;
 	}
 	snprintf(buf, size, "%sfault %d (%llu, %llu)", who, (int)r->fault, a, b);
@@ -469,7 +485,7 @@ static void fault_text(const struct vd_check_report *r, const char *name, char *
 static struct json_object *fault_json(struct vol_request *rq, const void *item)
 {
 	static const char *const names[] = { "node", "copy", "count", "leak", "order", "record", "range", "name", "mapped",
-						     "promised", "member", "used" };
+						     "promised", "member", "used", "more", "volumes" };
 	struct vd_check_report r = *(const struct vd_check_report *)item, *rep = &r;
 	struct json_object *o = json_object_new_object();
 	struct vd_volume_info *info = rep->volume ? malloc(sizeof(*info)) : NULL;
@@ -488,6 +504,8 @@ static struct json_object *fault_json(struct vol_request *rq, const void *item)
 		json_set_str(o, "volume", name);
 	json_set_u64(o, "a", rep->a);
 	json_set_u64(o, "b", rep->b);
+	if (rep->fault == VD_FAULT_RANGE && rep->member < VD_MEMBERS_MAX)
+		json_set_u64(o, "member", rep->member);
 	free(info);
 	return o;
 }
@@ -574,6 +592,7 @@ struct dumped {
 	struct vd_disk_node node;
 	uint32_t volume;
 	unsigned level;
+	bool lost;
 };
 
 static struct json_object *node_json(struct vol_request *rq, const void *item)
@@ -586,36 +605,51 @@ static struct json_object *node_json(struct vol_request *rq, const void *item)
 	(void)rq;
 	json_set_u64(o, "volume", d->volume);
 	json_set_u64(o, "level", d->level);
-	json_set_str(o, "kind", d->node.kind < 5 ? kinds[d->node.kind] : "?");
+	json_set_str(o, "kind", d->lost ? "lost" : d->node.kind < 5 ? kinds[d->node.kind] : "?");
 	json_set_u64(o, "block", le64_to_cpu(d->node.a));
 	json_set(o, "copy", b == VD_PBLK_NONE ? NULL : json_object_new_uint64(b));
 	json_set_u64(o, "generation", le64_to_cpu(d->node.gen));
 	json_set_u64(o, "key_lo", le64_to_cpu(d->node.key_lo));
 	json_set_u64(o, "key_hi", le64_to_cpu(d->node.key_hi));
-	json_set_u64(o, "entries", le16_to_cpu(d->node.count));
-	json_set_u64(o, "owner", le32_to_cpu(d->node.owner));
+	if (!d->lost) {
+		json_set_u64(o, "entries", le16_to_cpu(d->node.count));
+		json_set_u64(o, "owner", le32_to_cpu(d->node.owner));
+	}
 	return o;
 }
 
 static int on_node(void *arg, const struct vd_dump_item *item)
 {
-	const struct dumped d = { *item->node, item->volume, item->level };
+	struct dumped d = { .volume = item->volume, .level = item->level, .lost = !item->node };
 
+	if (item->node) {
+		d.node = *item->node;
+	} else {
+		d.node.a = cpu_to_le64(item->a);
+		d.node.b = cpu_to_le64(item->b);
+		d.node.gen = cpu_to_le64(item->gen);
+		d.node.key_lo = cpu_to_le64(item->lo);
+		d.node.key_hi = cpu_to_le64(item->hi);
+	}
 	return vol_interrupted() ? -EINTR : found_add(arg, &d);
 }
 
 static int op_pool_dump(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct dumped) };
+	uint64_t lost = 0;
 	int r;
 
 	r = vd_dump(rq->pool->engine, on_node, &f);
+	for (size_t i = 0; !r && i < f.n; i++)
+		lost += ((const struct dumped *)f.item + i)->lost;
 	if (!r)
 		r = found_send(&f, "nodes", node_json);
 	free(f.item);
 	if (r)
 		return op_fail(rq, r, "pool %s cannot be dumped: %s", rq->pool->name, vol_strerror(r));
 	json_set_u64(result, "nodes", f.n);
+	json_set_u64(result, "lost", lost);
 	return 0;
 }
 
@@ -871,7 +905,7 @@ static int local_pointer(struct vol_request *rq, char *reason, size_t size)
 	if (!info)
 		return -ENOMEM;
 	vol_holder_self(&self, NULL);
-	for (uint32_t id = 0; !(r = vd_volume_next(rq->pool->engine, &id)); id++) {
+	for (uint32_t id = 0; !(r = vd_volume_next(rq->pool->engine, &id, NULL)); id++) {
 		if (vd_volume_info(rq->pool->engine, id, info))
 			continue;
 		for (unsigned i = 0; i < info->npointers; i++)

@@ -225,9 +225,10 @@ static int list_each(struct vol_request *rq, struct json_object *lost, struct vd
 {
 	struct json_object *o;
 	uint32_t id = 0;
+	bool part_lost = false;
 	int r, damage = 0;
 
-	while (!(r = vd_volume_next(rq->pool->engine, &id))) {
+	while (!(r = vd_volume_next(rq->pool->engine, &id, &part_lost))) {
 		r = vd_volume_info(rq->pool->engine, id, &info[0]);
 		if (r == -EBADMSG || r == -EUCLEAN)
 			damage = r;
@@ -252,11 +253,14 @@ static int list_each(struct vol_request *rq, struct json_object *lost, struct vd
 	}
 	if (r && r != -ENOENT)
 		return op_fail(rq, r, "the volumes of pool %s cannot be listed: %s", rq->pool->name, vol_strerror(r));
-	if (!damage)
+	if (!damage && !part_lost)
 		return 0;
 	/* What can be listed is of use all the same. */
 	r = op_send(rq, "volumes", *list);
 	*list = json_object_new_array();
+	if (!r && part_lost)
+		return op_fail(rq, -EBADMSG, "part of the list of volumes is lost: pool %s may have more than are listed\n`vdpool check %s` tells what is lost",
+			       rq->pool->name, rq->pool->name);
 	return r ? r : op_fail(rq, damage, "records of volumes in pool %s are damaged; the others are listed\n`vdpool check %s` tells what is lost",
 			       rq->pool->name, rq->pool->name);
 }

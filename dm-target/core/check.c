@@ -5,8 +5,10 @@
  *
  * A node is entered once, however many volumes share it; each further reference
  * is only counted.  Where nodes are unreadable, a second pass goes through every
- * volume in full and tells which ranges of which volumes are lost.  Nothing read
- * here is believed further than vd_node_get() and record_verify() do.
+ * volume in full and tells which ranges of which volumes are lost.  Where members
+ * are missing or too short, a third tells what of each volume was on them: by look-up,
+ * as what is still in the journal counts too.  Nothing read here is believed further
+ * than vd_node_get() and record_verify() do.
  */
 #include "record.h"
 
@@ -17,6 +19,17 @@ struct tally { /* found references of one group */
 };
 
 #define TALLY_BUCKETS 4096u
+
+#define AWAY_TOLD 64u /* ranges of a volume; of others the sum */
+struct away { /* of one volume, on members that are missing */
+	struct vd_volume *vol;
+	vd_vblk_t end;
+	vd_vblk_t at;      /* what comes next to be told: len blocks on member m */
+	uint64_t len;
+	unsigned m, told;
+	vd_vblk_t rest_at; /* first of those that are not told one by one */
+	uint64_t rest;
+};
 
 struct check {
 	struct vd_pool *pool;
@@ -33,16 +46,33 @@ struct check {
 	uint64_t mended;   /* of the faults */
 	uint64_t used;     /* blocks with a count */
 	bool noref;        /* the tree's extents are no blocks */
+	unsigned height;   /* quick: of the tree */
 	uint8_t *copy;     /* a block, for comparing copies */
+	struct away away;
 	struct vd_list tally[TALLY_BUCKETS];
 };
 
 static int report(struct check *c, enum vd_fault fault, uint64_t a, uint64_t b)
 {
-	struct vd_check_report rep = { fault, c->volume, a, b };
+	struct vd_check_report rep = { fault, c->volume, a, b, ~0u };
 
 	c->faults++;
 	return c->fn ? c->fn(c->arg, &rep) : 0;
+}
+
+/* Is what was at p away?  *len is cut to as many blocks as that is true, or not, of. */
+static bool is_away(const struct vd_pool *pool, vd_pblk_t p, uint64_t *len)
+{
+	const struct vd_member *m = &pool->member[VD_PBLK_MEMBER(p)];
+	uint64_t at = VD_PBLK_BLOCK(p);
+
+	if (m->missing)
+		return true;
+	if (!m->is_short || (at < m->has && *len <= m->has - at))
+		return false;
+	if (at < m->has)
+		*len = m->has - at;
+	return at >= m->has;
 }
 
 /* ---- tally ------------------------------------------------------------------ */
@@ -103,11 +133,12 @@ static int compare_copies(struct check *c, const struct vd_visit *v)
 {
 	struct vd_pool *pool = c->pool;
 	vd_pblk_t at[2] = { v->ptr.a, v->ptr.b };
+	uint64_t one = 1;
 	unsigned i;
 	int r;
 
 	for (i = 0; i < 2; i++) {
-		if (at[i] == VD_PBLK_NONE || pool->member[VD_PBLK_MEMBER(at[i])].missing)
+		if (at[i] == VD_PBLK_NONE || is_away(pool, at[i], &one))
 			continue;
 		r = pool->host.read(pool->host.ctx, VD_PBLK_MEMBER(at[i]), VD_PBLK_BLOCK(at[i]), c->copy, 1);
 		if (!r && !memcmp(c->copy, v->n->data, VD_BLOCK))
@@ -199,6 +230,15 @@ static int walk(struct check *c, const struct vd_root *root, enum vd_node_kind k
 
 /* ---- volumes -------------------------------------------------------------------- */
 
+/* Volumes with these ids cannot be found.  In a full check that is for the second pass to tell. */
+static int lost_volumes(struct check *c, uint64_t lo, uint64_t hi)
+{
+	lo = vd_max(lo, (uint64_t)1);
+	hi = vd_min(hi, le64_to_cpu(c->pool->super->next_volume));
+	c->volume = 0;
+	return c->counted || lo >= hi ? 0 : report(c, VD_FAULT_VOLUMES, lo, hi - lo);
+}
+
 /* Calls fn with each record that can be read, and its mapping's root. */
 static int each_volume(struct check *c, int (*fn)(struct check *c, const struct vd_disk_volume *d, const struct vd_root *root))
 {
@@ -211,9 +251,10 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 
 	for (id = 0;; id = slot.key + 1) {
 		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
-		if (vd_is_damage(r)) { /* the walk has told */
-			if (slot.key > UINT32_MAX)
-				return 0;
+		if (vd_is_unreadable(r)) {
+			r = lost_volumes(c, id, slot.key);
+			if (r || slot.key > UINT32_MAX)
+				return r;
 			slot.key--;
 			continue;
 		}
@@ -297,6 +338,104 @@ static int check_root(struct check *c, const struct vd_disk_volume *d, const str
 	}
 	vd_node_put(c->pool, v.n);
 	return 0;
+}
+
+/* ---- what is on missing members ---------------------------------------------------- */
+
+static int away_tell(struct check *c)
+{
+	struct away *w = &c->away;
+	struct vd_check_report rep = { VD_FAULT_RANGE, c->volume, w->at << VD_BLOCK_SHIFT, w->len << VD_BLOCK_SHIFT, w->m };
+
+	if (!w->len)
+		return 0;
+	if (w->told < AWAY_TOLD) {
+		w->told++;
+		c->faults++;
+	} else {
+		w->rest_at = w->rest ? w->rest_at : w->at;
+		w->rest += w->len;
+	}
+	w->len = 0;
+	return c->fn && !w->rest ? c->fn(c->arg, &rep) : 0;
+}
+
+static int away_extent(struct check *c, vd_vblk_t v, vd_pblk_t p, uint64_t len)
+{
+	struct away *w = &c->away;
+	int r = 0;
+
+	if (!w->len || w->m != VD_PBLK_MEMBER(p) || w->at + w->len != v) {
+		r = away_tell(c);
+		w->at = v;
+		w->m = VD_PBLK_MEMBER(p);
+	}
+	w->len += len;
+	return r;
+}
+
+static int away_range(struct check *c, vd_vblk_t v, vd_vblk_t end)
+{
+	struct vd_ext e;
+	uint64_t len;
+	int r = 0;
+
+	for (; v < end && !r; v += len) {
+		r = vd_map_find_wait(c->away.vol, v, &e);
+		if (r) /* lost, which was told */
+			return r == -ENOMEM ? r : 0;
+		len = vd_min(e.len, end - v);
+		if (e.kind == VD_DATA && is_away(c->pool, e.p, &len))
+			r = away_extent(c, v, e.p, len);
+	}
+	return r;
+}
+
+static int away_visit(void *arg, const struct vd_visit *v)
+{
+	struct check *c = arg;
+	int r = tell(c);
+
+	if (r || v->err || v->lo >= c->away.end)
+		return r ? r : 1;
+	return v->level ? 0 : away_range(c, v->lo, vd_min(v->hi, c->away.end));
+}
+
+static int away_volume(struct check *c)
+{
+	struct away *w = &c->away;
+	struct vd_root root;
+	int r;
+
+	w->end = (vd_volume_size(w->vol) + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
+	vd_map_root(w->vol, &root);
+	/* By leaves, so that a lost one costs the look at its own range only. */
+	r = root.ptr.gen ? vd_tree_walk(c->pool, &root, VD_NODE_EXTENTS, away_visit, c) : away_range(c, 0, w->end);
+	if (!r)
+		r = away_tell(c);
+	return r || !w->rest ? r : report(c, VD_FAULT_MORE, w->rest_at << VD_BLOCK_SHIFT, w->rest << VD_BLOCK_SHIFT);
+}
+
+static int check_away(struct check *c)
+{
+	uint32_t id = 0;
+	bool away = false;
+	unsigned m;
+	int r = 0;
+
+	for (m = 0; m < c->pool->nmembers; m++)
+		away |= c->pool->member[m].missing || c->pool->member[m].is_short;
+	while (away && !r && !vd_volume_next(c->pool, &id, NULL)) {
+		memset(&c->away, 0, sizeof(c->away));
+		c->volume = id;
+		if (!vd_volume_open(c->pool, id, &c->away.vol)) { /* else its record is lost, which was told */
+			r = away_volume(c);
+			vd_volume_close(c->away.vol);
+		}
+		if (!++id)
+			break;
+	}
+	return r;
 }
 
 /* ---- comparing with what is recorded ----------------------------------------------- */
@@ -409,9 +548,39 @@ static int check_members(struct check *c)
 	int r = 0;
 
 	for (m = 0; m < c->pool->nmembers && !r; m++)
-		if (c->pool->member[m].missing)
-			r = report(c, VD_FAULT_MEMBER, m, 0);
+		if (c->pool->member[m].missing || c->pool->member[m].is_short)
+			r = report(c, VD_FAULT_MEMBER, m, c->pool->member[m].missing ? 0 : c->pool->member[m].has);
 	return r;
+}
+
+/* Root and what is just below it; of the list of volumes each_volume() sees the rest. */
+static int visit_top(void *arg, const struct vd_visit *v)
+{
+	struct check *c = arg;
+	int r = visit(arg, v);
+
+	return r || v->level == c->height ? r : 1;
+}
+
+static int walk_top(struct check *c, const struct vd_root *root, enum vd_node_kind kind)
+{
+	c->volume = 0;
+	c->height = root->height;
+	return root->ptr.gen ? vd_tree_walk(c->pool, root, kind, visit_top, c) : 0;
+}
+
+static int check_quick(struct check *c)
+{
+	struct vd_pool *pool = c->pool;
+	int r = check_members(c);
+
+	if (!r)
+		r = walk_top(c, &pool->space_root, VD_NODE_SPACE);
+	if (!r)
+		r = walk_top(c, &pool->volumes_root, VD_NODE_VOLUME);
+	if (!r)
+		r = walk_top(c, &pool->volumes->index.disk_root, VD_NODE_EXTENTS);
+	return r ? r : each_volume(c, check_root);
 }
 
 /* What is lost, without counting: the way to say it when a damaged pool is opened. */
@@ -514,8 +683,10 @@ int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, in
 	/* A guess for the bar: a page of mapping for a hundred blocks, a node for each. */
 	c->nodes_expected = le64_to_cpu(pool->super->used_blocks) / 100 + 1;
 	if (!r)
-		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? each_volume(c, check_root) : check_full(c);
+		r = flags & VD_CHECK_LOST ? check_lost(c) : flags & VD_CHECK_QUICK ? check_quick(c) : check_full(c);
 	vd_mutex_unlock(&pool->ckpt_lock);
+	if (!r && !(flags & (VD_CHECK_LOST | VD_CHECK_QUICK)))
+		r = check_away(c); /* nothing changes: P2 */
 	tally_free(c);
 	vd_free(pool, c->copy);
 	if (!r)

@@ -311,6 +311,17 @@ int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out)
 	}
 }
 
+void vd_map_root(struct vd_volume *vol, struct vd_root *root)
+{
+	const struct vd_layer *l;
+
+	vd_read_lock(&vol->map);
+	for (l = vol->base; !l->bottom; l = parent_of(l))
+		;
+	*root = l->root;
+	vd_read_unlock(&vol->map);
+}
+
 bool vd_map_gap(struct vd_volume *vol, vd_vblk_t v, uint64_t *len, struct vd_root *root)
 {
 	const struct vd_layer *bottom;

@@ -15,7 +15,7 @@
  *     So one that is behind is brought level before the next generation is begun,
  *     else a second crash would leave it two behind.
  *     An older slot counts only when the newer one is damaged, not when it could
- *     not be read (I9).
+ *     not be read (I9), nor when it is whole but has what this version does not know.
  * P2  With a member missing nothing is written, whatever was asked for (I9).
  * P3  When only one of the two slots is valid anywhere, the other was torn by a crash
  *     before anything followed it, or it was the newest and is lost.  It was lost if
@@ -411,9 +411,10 @@ static int super_verify(struct vd_disk_super *s, const uint8_t pool[16])
 	return 0;
 }
 
-struct found { bool label, whole, slot[2]; uint64_t generation, incarnation, owned, owned_generation; uint8_t uuid[16]; };
+struct found { bool label, whole, slot[2]; uint64_t generation, later, incarnation, owned, owned_generation; uint8_t uuid[16]; };
 
-/* Reads both slots of a member; keeps the best of all members in pool->super. */
+/* Reads both slots of a member; keeps the best of all members in pool->super. f->later: the
+ * generation of one that a later version wrote. */
 static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16], struct found *f, struct vd_disk_super *buf)
 {
 	unsigned slot;
@@ -426,8 +427,10 @@ static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16],
 			f->whole = false;
 		else
 			r = super_verify(buf, uuid);
-		if (r == -EPROTONOSUPPORT)
+		if (r == -EPROTONOSUPPORT) {
 			worst = r;
+			f->later = vd_max(f->later, le64_to_cpu(buf->generation));
+		}
 		if (r)
 			continue;
 		f->slot[slot] = true;
@@ -487,6 +490,9 @@ static int find_super(struct vd_pool *pool, struct found *found)
 		r = -EIO;
 	if (!r && !le64_to_cpu(pool->super->generation))
 		r = worst;
+	for (m = 0; m < VD_MEMBERS_MAX && !r; m++)
+		if (found[m].later > le64_to_cpu(pool->super->generation))
+			r = -EPROTONOSUPPORT;
 	vd_free(pool, buf);
 	vd_free(pool, label);
 	vd_free(pool, owner);
@@ -499,6 +505,7 @@ static bool is_short(struct vd_pool *pool, unsigned m)
 
 	if (!has || has >= pool->member[m].blocks)
 		return false;
+	pool->member[m].has = has;
 	vd_log(pool, VD_LOG_WARN, "member %a is too short, with %b blocks of 4 KiB: give it the size and contents it had", m, has);
 	return true;
 }
@@ -729,6 +736,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->mode = vd_pool_mode(pool);
 	info->damaged = vd_atomic_read(&pool->damage);
 	info->rolled_back = pool->rolled_back;
+	info->read_only_feature = le64_to_cpu(s->ro_compat) & ~VD_FEATURE_RO_COMPAT_KNOWN;
 	info->nmembers = pool->nmembers;
 	for (m = 0; m < pool->nmembers; m++)
 		if (pool->member[m].missing || pool->member[m].is_short) {

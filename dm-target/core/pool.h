@@ -31,6 +31,7 @@ struct vd_member {
 	uint64_t blocks; /* grows only, under ckpt_lock */
 	bool missing; /* host answers -ENODEV, its superblock is older than the pool's, or not written yet */
 	bool is_short;/* it has fewer blocks than that: counts as missing, but what is there is read */
+	uint64_t has; /* if is_short: so many blocks */
 	bool behind;  /* it has not the pool's last superblock: gets it before any other is written; ckpt_lock */
 };
 
@@ -143,6 +144,11 @@ static inline void vd_pool_damage(struct vd_pool *pool)
 static inline bool vd_is_damage(int r)
 {
 	return r == -EBADMSG || r == -EUCLEAN;
+}
+/* So too what is on members that are missing, or that they do not give. */
+static inline bool vd_is_unreadable(int r)
+{
+	return vd_is_damage(r) || r == -EIO || r == -ENODEV;
 }
 /* To a worse mode only, except that OUT_OF_SPACE may go back to RW. Class N. */
 void vd_pool_set_mode(struct vd_pool *pool, enum vd_pool_mode mode);

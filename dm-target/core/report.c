@@ -229,23 +229,53 @@ int vd_volume_usage(struct vd_pool *pool, uint32_t id, struct vd_usage *out, int
 
 struct dump { struct vd_pool *pool; int (*fn)(void *arg, const struct vd_dump_item *item); void *arg; uint32_t volume; };
 
+static int dump_lost(struct dump *d, const struct vd_ptr *ptr, unsigned level, uint64_t lo, uint64_t hi)
+{
+	const struct vd_dump_item item = {
+		.volume = d->volume, .level = level, .a = ptr->a, .b = ptr->b, .gen = ptr->gen, .lo = lo, .hi = hi,
+	};
+
+	return d->fn(d->arg, &item);
+}
+
 static int dump_visit(void *arg, const struct vd_visit *v)
 {
 	struct dump *d = arg;
 	struct vd_dump_item item = { .volume = d->volume, .level = v->level };
 
-	if (v->err || !v->n)
+	if (v->err)
+		return dump_lost(d, &v->ptr, v->level, v->lo, v->hi);
+	if (!v->n)
 		return 0;
 	item.node = v->n->data;
 	return d->fn(d->arg, &item);
 }
 
+/* The mapping of the volume whose record that is. */
+static int dump_volume(struct dump *d, const struct vd_slot *record)
+{
+	struct vd_pool *pool = d->pool;
+	struct vd_root root;
+	struct vd_node *n;
+	int r;
+
+	if (vd_node_get(pool, &record->ptr, VD_NODE_VOLUME, 0, 0, &n))
+		return 0; /* told as a node of the list */
+	r = vd_record_verify((const struct vd_disk_volume *)n->data, (uint32_t)record->key);
+	vd_root_get(&root, &((const struct vd_disk_volume *)n->data)->root);
+	vd_node_put(pool, n);
+	if (r)
+		return dump_lost(d, &record->ptr, 0, record->key, record->key + 1);
+	d->volume = (uint32_t)record->key;
+	r = vd_tree_walk(pool, &root, VD_NODE_EXTENTS, dump_visit, d);
+	d->volume = 0;
+	return r;
+}
+
 int vd_dump(struct vd_pool *pool, int (*fn)(void *arg, const struct vd_dump_item *item), void *arg)
 {
 	struct dump d = { pool, fn, arg, 0 };
-	struct vd_node *n;
 	struct vd_slot slot;
-	struct vd_root root;
 	uint64_t id = 0;
 	int r;
 
@@ -255,19 +285,16 @@ int vd_dump(struct vd_pool *pool, int (*fn)(void *arg, const struct vd_dump_item
 		r = vd_tree_walk(pool, &pool->volumes_root, VD_NODE_VOLUME, dump_visit, &d);
 	if (!r)
 		r = vd_tree_walk(pool, &pool->volumes->index.disk_root, VD_NODE_EXTENTS, dump_visit, &d);
-	for (; !r; id = slot.key + 1) {
+	while (!r && id <= UINT32_MAX) {
 		r = vd_ptree_next(pool, &pool->volumes_root, id, false, 0, &slot);
-		if (r == -ENODATA) {
+		if (!r) {
+			r = dump_volume(&d, &slot);
+			id = slot.key + 1;
+		} else if (vd_is_unreadable(r)) { /* told, as a node of the list */
 			r = 0;
-			break;
+			id = slot.key;
 		}
-		if (r || vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n))
-			continue;
-		vd_root_get(&root, &((const struct vd_disk_volume *)n->data)->root);
-		vd_node_put(pool, n);
-		d.volume = (uint32_t)slot.key;
-		r = vd_tree_walk(pool, &root, VD_NODE_EXTENTS, dump_visit, &d);
 	}
 	vd_mutex_unlock(&pool->ckpt_lock);
-	return r;
+	return r == -ENODATA ? 0 : r;
 }

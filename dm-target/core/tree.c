@@ -693,8 +693,7 @@ int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key
 	for (;;) {
 		r = vd_tree_node(pool, &ptr, p.page_kind, l, p.lo[l], p.hi[l], flags, &p.n[l]);
 		if (r) {
-			if (vd_is_damage(r))
-				out->key = vd_max(p.hi[l], key + 1);
+			out->key = vd_max(p.hi[l], key + 1);
 			break;
 		}
 		p.i[l] = l == 1 ? lower_bound(p.n[l], key) : vd_index_floor(p.n[l], key);

@@ -31,7 +31,7 @@ void vd_root_put(struct vd_disk_root *to, const struct vd_root *from);
 /* ---- trees of pages by exact key (space, volumes) --------------------- */
 struct vd_slot { uint64_t key; struct vd_ptr ptr; uint32_t aux; }; /* ptr.gen 0 allowed as a value: ptr.a carries data */
 /* The entry with the smallest key >= key (and, with min_aux > 0, aux >= 1). -ENODATA: none.
- * -EBADMSG, -EUCLEAN: what may have it is lost; out->key is the first key behind that. */
+ * -EBADMSG, -EUCLEAN: what may have it is lost, -EIO, -ENODEV: it cannot be read; out->key is the first key behind that. */
 int vd_ptree_next(struct vd_pool *pool, const struct vd_root *root, uint64_t key, bool with_aux, unsigned flags, struct vd_slot *out) __must_check;
 /* Adds or replaces an entry; the old page's blocks are the caller's to drop.  These two
  * keep *root good at every moment they change counts or take blocks, so that the space

@@ -58,7 +58,7 @@ enum vd_open_flags {
  * pending snapshots, records ownership.  Missing members (host answers -ENODEV),
  * an older superblock on one, or recorded damage make it read-only. `self` is copied.
  * Class B.
- * -ENODATA no superblock found; -EPROTONOSUPPORT a feature unknown here;
+ * -ENODATA no superblock found; -EPROTONOSUPPORT the newest has a feature unknown here;
  * -EROFS writing wanted but an ro_compat feature is unknown. */
 int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_disk_holder *self, struct vd_pool **out) __must_check;
 /* Checkpoints (unless read-only), gives up ownership, frees all.  No volume may
@@ -86,6 +86,7 @@ struct vd_pool_info {
 	enum vd_pool_mode mode;
 	bool damaged;                        /* metadata was found lost in every copy, now or earlier; vd_check() lists it */
 	bool rolled_back;                    /* the newest superblock is lost on every member: this is an older state */
+	bool read_only_feature;              /* it has one that this version does not know, and so cannot write */
 	unsigned nmembers, nmissing;
 	uint8_t missing[VD_MEMBERS_MAX / 8]; /* bit map */
 	uint8_t too_short[VD_MEMBERS_MAX / 8]; /* of these: what there is of it is as new as the pool */
@@ -181,8 +182,9 @@ int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id) __must_
 int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *info) __must_check;
 /* The volume with the smallest id >= *id, deleting and pending ones left out;
  * *id is set to it. -ENOENT: no more.  A volume whose record is lost is given too:
- * vd_volume_info() then says -EBADMSG or -EUCLEAN. */
-int vd_volume_next(struct vd_pool *pool, uint32_t *id) __must_check;
+ * vd_volume_info() then says -EBADMSG or -EUCLEAN.  *lost (may be NULL) is set to true when
+ * volumes may have been passed over, as a part of their list is lost; else it stays as it is. */
+int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost) __must_check;
 
 struct vd_snap {
 	uint32_t origin;
@@ -283,18 +285,21 @@ enum vd_fault { /* what a check found */
 	VD_FAULT_LEAK,     /* a = block, b = length: counted, not reachable */
 	VD_FAULT_ORDER,    /* a = node address; entries out of order or of range */
 	VD_FAULT_RECORD,   /* a = volume id; its record makes no sense */
-	VD_FAULT_RANGE,    /* volume's range a..a+b (bytes) is lost */
+	VD_FAULT_RANGE,    /* volume's range a..a+b (bytes) is lost, or on `member`, which is missing or too short */
 	VD_FAULT_NAME,     /* a = volume id; not found by its name */
 	VD_FAULT_MAPPED,   /* a = recorded, b = found */
 	VD_FAULT_PROMISED, /* a = blocks promised as the superblock says, b = as the volumes say */
-	VD_FAULT_MEMBER,   /* a = member that is missing; its copies are not looked at */
+	VD_FAULT_MEMBER,   /* a = member; b = 0: it is missing; else it is too short and has b blocks. What is not there is not looked at */
 	VD_FAULT_USED,     /* used blocks: a = in the superblock, b = by the counts */
+	VD_FAULT_MORE,     /* b bytes more of the volume, in pieces from a on, are on members that are missing or too short */
+	VD_FAULT_VOLUMES,  /* part of the list of volumes is lost: those with the b ids from a on cannot be found */
 };
-struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; };
+/* member: of a RANGE; ~0: on none, the metadata that led to it is lost. */
+struct vd_check_report { enum vd_fault fault; uint32_t volume; uint64_t a, b; uint32_t member; };
 typedef int (*vd_check_fn)(void *arg, const struct vd_check_report *r);
 enum {
-	VD_CHECK_QUICK = 1, /* superblocks, records, roots */
-	VD_CHECK_LOST = 2,  /* only what is lost: nodes of the pool (NODE), records, ranges of volumes */
+	VD_CHECK_QUICK = 1, /* members, the list of volumes, records, roots and for the pool's own trees what is just below */
+	VD_CHECK_LOST = 2,  /* only what is lost: nodes of the pool (NODE), parts of the list of volumes, records, ranges of volumes */
 	VD_CHECK_REPAIR = 4,/* gives back what is counted and not referred to; if then nothing is wrong the pool is damaged no more */
 };
 /* Checks the pool as of its last checkpoint plus the overlays.  Takes a
@@ -302,8 +307,15 @@ enum {
  * were repaired: bad copies always are, when the pool is writable. Class B. */
 int vd_check(struct vd_pool *pool, unsigned flags, vd_check_fn fn, void *arg, int (*progress)(void *arg, unsigned permille), uint64_t *faults) __must_check;
 
-/* Walks every node from the roots for `vdpool dump`. */
-struct vd_dump_item { uint32_t volume; unsigned level; const struct vd_disk_node *node; };
+/* Walks every node from the roots for `vdpool dump`.  One that no copy can be read of, or a record that
+ * makes no sense, has node = NULL, and what its parent says of it; what is below is left out. */
+struct vd_dump_item {
+	uint32_t volume;
+	unsigned level;
+	const struct vd_disk_node *node;
+	vd_pblk_t a, b; /* these of lost ones only */
+	uint64_t gen, lo, hi;
+};
 int vd_dump(struct vd_pool *pool, int (*fn)(void *arg, const struct vd_dump_item *item), void *arg) __must_check;
 
 #endif

@@ -666,7 +666,7 @@ static uint64_t next_in_memory(struct vd_volumes *vs, uint64_t at)
 	return best;
 }
 
-int vd_volume_next(struct vd_pool *pool, uint32_t *id)
+int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
 {
 	struct vd_volumes *vs = pool->volumes;
 	uint64_t at = *id ? *id : 1;
@@ -682,7 +682,9 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id)
 			at = slot.key;
 		else if (r == -ENODATA)
 			at = next_in_memory(vs, at);
-		else if (vd_is_damage(r)) { /* whoever is there cannot be told, but for those in memory */
+		else if (vd_is_damage(r) || r == -ENODEV) { /* whoever is there cannot be told, but for those in memory */
+			if (lost)
+				*lost = true;
 			at = vd_min(slot.key, next_in_memory(vs, at));
 			if (at == slot.key) {
 				at--;

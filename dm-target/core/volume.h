@@ -187,6 +187,8 @@ vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uin
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
 /* The same from outside the lock, reading what is missing. Class B. */
 int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out) __must_check;
+/* The tree below all layers. */
+void vd_map_root(struct vd_volume *vol, struct vd_root *root);
 /* True: no overlay covers [v, v + *len), only the tree at *root. Within volumes->gate. */
 bool vd_map_gap(struct vd_volume *vol, vd_vblk_t v, uint64_t *len, struct vd_root *root);
 unsigned vd_permille(uint64_t n, uint64_t all); /* report.c */

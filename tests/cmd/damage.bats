@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Members that are missing, stale or damaged.
 load helper
+bats_require_minimum_version 1.5.0
 THREADS=1
 
 filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 30000000 >img
@@ -302,13 +303,146 @@ safe_is_safe() { nbdcopy "$(uri safe)" out; cmp -n 8000000 img out; rm out; }
 	ok vdpool check p
 }
 
-@test "a missing member is one line of a check" {
+@test "a missing member is one line of a check, and what of each volume is on it some more" {
 	filled
 	mv m1 away
 	must 7 vdpool check p
-	[ "$(grep -c "member 1 is missing, and with it" <<<"$output")" = 1 ]
+	[ "$(grep -c "member 1 is missing: the data on it cannot be read" <<<"$output")" = 1 ]
 	says_not "this copy is bad"
+	says "volume v: cannot be read: 30003200 bytes from 0 on, which are on member 1" "volume s: cannot be read: 30003200 bytes from 0 on"
+	says_not "volume w:"
 	mv away m1
+	ok vdpool check p
+}
+
+# read_all VOLUME FAULTS: a MiB can be read just if no range of the list `faults` touches it
+read_all()
+{
+	local i want
+	for ((i = 0; i < 64; i++)); do
+		want=$(jq --arg v "$1" --argjson i "$i" '[.[] | select(.fault == "range" and .volume == $v and
+			.a < ($i + 1) * 1048576 and .a + .b > $i * 1048576)] | length > 0' "$2")
+		run qemu-io -r -f raw -c "read ${i}m 1m" "$(uri "$1")"
+		[[ $want = true ]] && { says "read failed"; continue; }
+		says_not "read failed"
+	done
+}
+
+@test "a member that is too short is a fault, and what is told to be lost of a volume is what cannot be read" {
+	need qemu-io jq
+	make_pool 3 64m
+	make_volume v 64m
+	serve
+	io v 'write -P 1 0 60m' flush
+	end_servers TERM
+	cp m2 keep
+	truncate -s 20m m2
+	must 7 vdpool check p
+	says "member 2 is too short: it has 5120 blocks" "volume v: cannot be read: " "which are on member 2"
+	vdpool check p --reportformat json 2>run/err | jq '.report[0].fault' >list
+	[ "$(jq '[.[] | select(.fault == "range" and .volume == "v" and .member == 2)] | length' list)" -gt 0 ]
+	[ "$(jq '[.[] | select(.fault == "member")][0].a' list)" = 2 ]
+	serve
+	read_all v list
+	end_servers TERM
+	cp keep m2
+}
+
+@test "a quick check sees a member missing, and what the pool's own trees have lost" {
+	filled
+	no_check
+	local what n
+	ok vdpool check --quick p
+	says "no faults found by a quick check"
+	mv m1 away
+	must 7 vdpool check --quick p
+	says "member 1 is missing"
+	mv away m1
+	cp m0 good0
+	cp m1 good1
+	# the whole list of names; of volumes; a page of counts; what leads to all of these
+	for what in "extents 0 1" "index 1 2" "space 0 1" "index 1 1"; do
+		# shellcheck disable=SC2086
+		read -r -a n < <(node 0 $what)
+		spoil "${n[0]}" "${n[1]}"
+		must 7 vdpool check --quick p
+		says "unreadable in every copy"
+		cp good0 m0
+		cp good1 m1
+	done
+	ok vdpool check --quick p
+}
+
+@test "both copies of a node of the list of volumes lost: what is left is listed, and that it is not all is said" {
+	need nbdinfo
+	no_check
+	local i n total
+	make_pool 2 64m
+	for ((i = 1; i <= 130; i++)); do
+		ok vdcreate -q p/v$i -L 1m
+	done
+	cp m0 good0
+	cp m1 good1
+
+	read -r -a n < <(vdpool dump p --noheadings -o volume,kind,level,block,copy,key_lo,key_hi |
+		awk '$2 == "volume" {below = 1} $2 == "index" && $3 == 1 {at = $4 " " $5 " " $6 " " $7}
+		     below {print last; exit} {last = at}')
+	spoil "${n[0]}" "${n[1]}"
+	run --separate-stderr vdls p --noheadings -o name
+	[ "$status" = 7 ]
+	[[ $stderr == *"part of the list of volumes is lost"* ]]
+	total=$(grep -c v <<<"$output")
+	[ "$total" = $((130 - (n[3] > 131 ? 131 : n[3]) + (n[2] ? n[2] : 1))) ]
+	must 7 vdpool check p
+	says "part of the list of volumes is lost: those with ids $((n[2] ? n[2] : 1)) to "
+	serve
+	run nbdinfo --list "nbd+unix://?socket=$S"
+	says "v130"
+	grep "part of the list of volumes is lost" run/serve.log
+	end_servers TERM
+	ok vdpool show p
+	says read-only "part of the list of volumes is lost"
+
+	cp good0 m0
+	cp good1 m1
+	read -r -a n < <(node 0 index 2)
+	spoil "${n[0]}" "${n[1]}"
+	must 7 vdls p --noheadings
+	says "part of the list of volumes is lost"
+	must 7 vdpool check p
+	says "part of the list of volumes is lost: those with ids 1 to 130 cannot be found"
+}
+
+@test "a dump lists what it can, and that there is more" {
+	no_check
+	local i n kinds
+	make_pool 2 64m
+	for ((i = 1; i <= 130; i++)); do
+		ok vdcreate -q p/v$i -L 1m
+	done
+	ok vdpool dump p
+	says_not lost
+	cp m0 good0
+	cp m1 good1
+	for i in "volume 0 5" "space 0 1" "extents 0 1"; do # one page
+		# shellcheck disable=SC2086
+		read -r -a n < <(node 0 $i)
+		vdpool dump p --noheadings -o block,kind | awk -v a="${n[0]}" '$1 == a {$2 = "lost"} {print $1, $2}' >want
+		spoil "${n[0]}" "${n[1]}"
+		run --separate-stderr vdpool dump p --noheadings -o block,kind
+		[ "$status" = 7 ]
+		[[ $stderr == *"1 of these cannot be read in any copy"* ]]
+		diff want <(awk '{print $1, $2}' <<<"$output")
+		cp good0 m0
+		cp good1 m1
+	done
+	# a node of the list of volumes: what is not below it
+	read -r -a n < <(node 0 index 2)
+	spoil "${n[0]}" "${n[1]}"
+	must 7 vdpool dump p --noheadings -o block,kind
+	says "${n[0]} lost" space extents
+	says_not volume
+	[ "$(vdpool dump p --reportformat json 2>run/err | jq '[.report[0].node[] | select(.kind == "lost")] | length')" = 1 ]
 }
 
 @test "random damage never ends the server or a command with a signal" {

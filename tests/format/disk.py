@@ -30,6 +30,10 @@ class Bad(Exception):
     """What was read cannot be right, or is not there."""
 
 
+class Later(Bad):
+    """A whole superblock that only a later version knows."""
+
+
 # ---- numbers ------------------------------------------------------------------
 
 def crc_table():
@@ -118,6 +122,7 @@ class Member:
         if owner[:8] == b"vdOWNER1" and crc_right(owner, 8):
             self.owner = {"state": u32(owner, 12), "incarnation": u64(owner, 16), "who": holder(owner, 24)}
         self.slots = []             # valid ones
+        self.later = 0              # generation of one that is not known here
         self.whole = True           # both could be read
         for at in 4, 8:
             try:
@@ -127,6 +132,9 @@ class Member:
                 continue
             try:
                 self.slots.append(Super(raw, self.pool))
+            except Later:
+                if raw[40:56] == self.pool:
+                    self.later = max(self.later, u64(raw, 184))
             except Bad:
                 pass
         self.best = max(self.slots, key=lambda s: s.generation, default=None)
@@ -159,7 +167,7 @@ class Super:
             raise Bad("no superblock, or damaged")
         self.version, self.compat, self.ro_compat, self.incompat = u32(d, 12), u64(d, 16), u64(d, 24), u64(d, 32)
         if self.version != 1 or self.incompat:
-            raise Bad("a later format")
+            raise Later("a later format")
         self.pool, self.name = d[40:56], string(d, 56, 128)
         (self.generation, self.incarnation, self.epoch, self.seq, self.next_volume, self.total_blocks, self.used_blocks,
          self.created, self.sector_size, self.nmembers) = struct.unpack_from("<8Q2I", d, 184)
@@ -229,6 +237,8 @@ class Pool:
         best = max((m.best for m in found.values() if m.best), key=lambda s: s.generation, default=None)
         if not best:
             raise Bad("no superblock")
+        if any(m.later > best.generation for m in found.values()):
+            raise Bad("the newest superblock has a later format")
         self.super = s = best
         self.number = u64(s.pool, 0)
         owned = max((m.owner["incarnation"] for i, m in found.items() if m.owner and i < s.nmembers), default=0)

@@ -339,7 +339,7 @@ void tell_pool(struct sim *sim, const char *dir)
 	for (m = 0; !vd_pool_member(pool, m, uuid, &blocks, &missing); m++) /* a host's duty, see vd.h */
 		sim->member[m]->missing |= missing;
 	set(o, "pool", pool_facts(pool));
-	for (id = 1; !(r = vd_volume_next(pool, &id)); id++)
+	for (id = 1; !(r = vd_volume_next(pool, &id, NULL)); id++)
 		json_object_array_add(list, volume(sim, pool, id, dir));
 	if (r != -ENOENT)
 		die("vd_volume_next", r);

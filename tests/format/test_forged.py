@@ -10,7 +10,7 @@ import os
 import shutil
 import struct
 
-from common import (GOLDEN, Failed, Tap, copy_of, differences, directory, engine_view, members, patch, reader_view,
+from common import (GOLDEN, Commands, Failed, Tap, copy_of, differences, directory, engine_view, members, patch, reader_view,
                     unpack)
 import disk
 import reader
@@ -63,6 +63,45 @@ def superblocks(d, want, table, refused):
         for block in 4, 8:
             patch(members(d)[0], block, 4, 8, at, struct.pack(form, value))
         faults += refused_by_both(d, what) if refused else found_by_both(d, what, want)
+    return faults
+
+
+def newest_only(d, want):
+    faults, original = [], copy_of(d, "original")
+    with open(members(original)[0], "rb") as f:
+        f.seek(4 * disk.BLOCK)
+        even = disk.u64(f.read(8 * disk.BLOCK), 184)
+        f.seek(8 * disk.BLOCK)
+        odd = disk.u64(f.read(8 * disk.BLOCK), 184)
+    newest, other = (4, 8) if even > odd else (8, 4)
+    for what, at, form, value in REFUSED[:2]:
+        for block, refused in (newest, True), (other, False):
+            shutil.copy(members(original)[0], members(d)[0])
+            patch(members(d)[0], block, 4, 8, at, struct.pack(form, value))
+            what_here = "%s in the %s slot" % (what, "newest" if refused else "older")
+            faults += refused_by_both(d, what_here) if refused else found_by_both(d, what_here, want)
+    return faults
+
+
+def read_only_feature(d, want):
+    """An ro_compat flag that is not known, in both slots: it is read, said to be read-only, and not written."""
+    for block in 4, 8:
+        patch(members(d)[0], block, 4, 8, 24, struct.pack("<Q", 1 << 40))
+    with open(members(d)[0], "rb") as f:
+        before = f.read()
+    c, name = Commands(d, members(d)[:1]), want["pool"]["name"]
+    faults = found_by_both(d, "an ro_compat flag", want)
+    shown = json.loads(c("vdpool", "show", name, "--reportformat", "json"))["report"][0]["pool"][0]
+    if shown["mode"] != "read-only" or not shown["read_only_feature"]:
+        faults.append("mode %s" % shown["mode"])
+    if "of vd gave it a feature" not in c("vdpool", "show", name):
+        faults.append("why it is read-only is not said")
+    c("vdcreate", name + "/x", "-L", "1m", status=5)
+    c("vdpool", "check", "--repair", name, status=5)
+    c("vdpool", "check", name)
+    with open(members(d)[0], "rb") as f:
+        if f.read() != before:
+            faults.append("it was written")
     return faults
 
 
@@ -351,6 +390,8 @@ def main():
     tap = Tap()
     single = [("superblocks that cannot be are refused", superblocks, REFUSED, True),
               ("what a reader need not know in a superblock is passed over", superblocks, IGNORED, False),
+              ("a newest superblock of a later version is not passed over for an older one", newest_only),
+              ("a pool with a feature that allows reading only is read and not written", read_only_feature),
               ("nodes that cannot be are not believed", nodes)]
     journal = [("records that cannot be are refused", records),
                ("commits that cannot be are refused, others end the chain", commits),

@@ -85,7 +85,7 @@ static void list(struct hands *h)
 	int r;
 
 	h->n = 0;
-	while (h->n < LOOK_MAX && !(r = answer(h, "vd_volume_next", vd_volume_next(h->pool, &id)))) {
+	while (h->n < LOOK_MAX && !(r = answer(h, "vd_volume_next", vd_volume_next(h->pool, &id, NULL)))) {
 		if (id <= last)
 			fz_fault("volume %u is listed after %u", id, last);
 		last = id;

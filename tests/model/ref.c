@@ -687,7 +687,7 @@ int ref_verify(struct ref *ref, struct sim *sim, struct vd_pool *pool, enum ref_
 	} else if (pending != REF_NONE) {
 		ref->exact = false;
 	}
-	for (id = 1, n = 0; !(r = vd_volume_next(pool, &id)); id++, n++)
+	for (id = 1, n = 0; !(r = vd_volume_next(pool, &id, NULL)); id++, n++)
 		if (!ref_find(ref, id))
 			return say(&k, "volume %u should not be there", id);
 	if (r != -ENOENT)

@@ -29,7 +29,7 @@ static int note(void *arg, const struct vd_dump_item *item)
 	const struct vd_disk_node *h = item->node;
 	struct nodes *l = arg;
 
-	if (l->count < 512)
+	if (h && l->count < 512)
 		l->n[l->count++] = (struct node){ le64_to_cpu(h->a), le64_to_cpu(h->b), item->volume, item->level, h->kind,
 						  le64_to_cpu(h->key_lo), le64_to_cpu(h->key_hi) };
 	return 0;
@@ -378,19 +378,21 @@ static void a_lost_record_is_given_by_its_number_and_the_list_goes_on(void **sta
 	struct world *w = begin(2, &v, &o);
 	struct node n = find(w, 0, VD_NODE_VOLUME, 0, 0);
 	struct vd_volume_info info;
+	bool lost = false;
 
 	(void)state;
 	again(w, 0, VD_MODE_RW);
 	spoil(w, &n);
-	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), 0);
 	assert_int_equal(id, v);
 	assert_true(is_lost(vd_volume_info(w->pool, id, &info)));
 	id++;
-	assert_int_equal(vd_volume_next(w->pool, &id), 0);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), 0);
 	assert_int_equal(id, o);
 	assert_int_equal(vd_volume_info(w->pool, id, &info), 0);
 	id++;
-	assert_int_equal(vd_volume_next(w->pool, &id), -ENOENT);
+	assert_int_equal(vd_volume_next(w->pool, &id, &lost), -ENOENT);
+	assert_false(lost);
 	holds(w, o, 20000, 0, 0);
 	world_close(w);
 	world_free(w);
@@ -503,6 +505,231 @@ static void a_missing_member_is_one_fault(void **state)
 	world_free(w);
 }
 
+/* What a check says of one volume: of each block whether it is in a range. */
+struct told { uint32_t volume; bool block[4 * EXTENTS]; unsigned ranges, members; uint64_t more; };
+static int mark(void *arg, const struct vd_check_report *f)
+{
+	struct told *t = arg;
+	uint64_t v;
+
+	t->members += f->fault == VD_FAULT_MEMBER;
+	if (f->fault == VD_FAULT_MORE && f->volume == t->volume)
+		t->more += f->b;
+	if (f->fault != VD_FAULT_RANGE || f->volume != t->volume)
+		return 0;
+	t->ranges++;
+	assert_int_equal(f->a % B + f->b % B, 0);
+	for (v = f->a / B; v < (f->a + f->b) / B; v++) {
+		assert_true(v < 4 * EXTENTS && !t->block[v]);
+		t->block[v] = true;
+	}
+	return 0;
+}
+
+/* What the check tells cannot be read is just what the data path would look for in vain. */
+static void what_is_told(struct world *w, uint32_t id, uint64_t end)
+{
+	static struct told t;
+	uint64_t v, got, away = 0, faults;
+
+	t = (struct told){ .volume = id };
+	story_ok(w, "check", vd_check(w->pool, 0, mark, &t, NULL, &faults));
+	assert_int_equal(t.members, 1);
+	for (v = 0; v < end; v++) {
+		bool gone = read_block(w, id, v, &got) != 0;
+
+		away += gone;
+		if (t.block[v] && !gone)
+			world_fail(w, "volume %u block %llu can be read and is told not to be", id, (unsigned long long)v);
+		if (!t.block[v] && gone && !t.more)
+			world_fail(w, "volume %u block %llu cannot be read and is not told", id, (unsigned long long)v);
+	}
+	for (v = 0; v < end; v++)
+		away -= t.block[v];
+	assert_int_equal(t.more, away * B);
+	assert_true(t.ranges <= 64 && (t.ranges == 64 || !t.more));
+}
+
+static void what_is_on_a_missing_member_is_told_volume_by_volume(void **state)
+{
+	unsigned how, m, told = 0;
+
+	(void)state;
+	for (how = 0; how < 3; how++) { /* missing; too short; missing, with part of the mapping in the journal only */
+		struct world *w = story_begin(&cli, 3);
+		struct vd_volume_spec spec = { .name = "whole", .size = 4 * EXTENTS * B };
+		uint32_t v, o;
+		struct vd_snap snap = { .name = "s" };
+		uint64_t b;
+
+		story_ok(w, "create", vd_volume_create(w->pool, &spec, &o));
+		for (b = 0; b < 4 * EXTENTS; b += 8)
+			story_ok(w, "write", io_stamp(w->sim, world_handle(w, o), 0, b * B, 8 * B, b, NULL));
+		v = make(w, "v", 10000);
+		story_checkpoint(w);
+		if (how == 2) {
+			snap.origin = v;
+			for (b = 1; b < 40; b += 2)
+				story_ok(w, "write", write_block(w, v, b, b));
+			story_ok(w, "snapshot", vd_snapshot(w->pool, &snap, 1));
+			for (b = 0; b < 40; b += 4)
+				story_ok(w, "write", write_block(w, v, b, b));
+			story_ok(w, "flush", vd_flush(w->pool));
+			world_abandon(w);
+			sim_crash(w->sim, SIM_POWER_CUT);
+		} else {
+			world_close(w);
+		}
+		for (m = 0; m < 3; m++) {
+			uint64_t blocks = w->sim->member[m]->blocks;
+
+			if (how == 1)
+				sim_grow(w->sim, m, blocks - 700);
+			else
+				w->sim->member[m]->missing = true;
+			open_as(w, 0, VD_MODE_READONLY);
+			what_is_told(w, v, 4 * EXTENTS);
+			what_is_told(w, o, 4 * EXTENTS);
+			if (snap.id)
+				what_is_told(w, snap.id, 4 * EXTENTS);
+			told++;
+			if (how == 2)
+				world_abandon(w);
+			else
+				world_close(w);
+			w->sim->member[m]->missing = false;
+			if (how == 1)
+				break; /* what was cut off is gone */
+		}
+		world_free(w);
+	}
+	assert_int_equal(told, 7);
+}
+
+static unsigned quick_faults(struct world *w, unsigned *volumes)
+{
+	struct seen s;
+	uint64_t faults;
+
+	s = check(w, VD_CHECK_QUICK, &faults);
+	*volumes = s.n[VD_FAULT_VOLUMES];
+	return s.n[VD_FAULT_NODE];
+}
+
+static void a_quick_check_sees_what_the_pool_itself_has_lost(void **state)
+{
+	/* The list of volumes, its only page of records, counts, names. */
+	static const struct { unsigned kind, level, nodes, volumes; } part[] = {
+		{ VD_NODE_INDEX, 1, 1, 0 }, { VD_NODE_INDEX, 1, 1, 1 }, { VD_NODE_SPACE, 0, 1, 0 }, { VD_NODE_EXTENTS, 0, 1, 0 },
+	};
+	unsigned i, volumes;
+
+	(void)state;
+	for (i = 0; i < 4; i++) {
+		uint32_t v, o;
+		struct world *w = begin(2, &v, &o);
+		struct node n = find(w, 0, part[i].kind, part[i].level, i == 1);
+
+		world_close(w);
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		assert_int_equal(quick_faults(w, &volumes) + volumes, 0);
+		world_close(w);
+		spoil(w, &n);
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		assert_int_equal(quick_faults(w, &volumes), part[i].nodes);
+		assert_int_equal(volumes, part[i].volumes);
+		world_close(w);
+		world_free(w);
+	}
+}
+
+#define MANY 300u /* volumes: their list has more than one node below its root */
+
+static struct world *many_volumes(struct node *inner)
+{
+	struct world *w = story_begin(&cli, 2);
+	unsigned i;
+
+	for (i = 0; i < MANY; i++) {
+		char name[] = { 'v', (char)('a' + i / 26), (char)('a' + i % 26), 0 };
+		struct vd_volume_spec spec = { .name = name, .size = B };
+		uint32_t id;
+
+		story_ok(w, "create", vd_volume_create(w->pool, &spec, &id));
+		assert_int_equal(id, i + 1);
+		if (i % 50 == 49)
+			story_checkpoint(w);
+	}
+	for (i = 0;; i++) {
+		*inner = find(w, 0, VD_NODE_INDEX, 1, i);
+		if (inner->lo && inner->hi <= MANY)
+			break;
+	}
+	world_close(w);
+	return w;
+}
+
+static int note_ids(void *arg, const struct vd_check_report *f)
+{
+	uint64_t *t = arg;
+
+	if (f->fault != VD_FAULT_VOLUMES)
+		return 0;
+	t[0]++;
+	t[1] = f->a;
+	t[2] = f->b;
+	return 0;
+}
+
+static void which_ids_are_lost_with_a_node_of_their_list_is_told(void **state)
+{
+	static const unsigned flags[] = { 0, VD_CHECK_QUICK, VD_CHECK_LOST };
+	struct node n;
+	struct world *w = many_volumes(&n);
+	uint64_t faults, t[3];
+	unsigned i;
+
+	(void)state;
+	spoil(w, &n);
+	for (i = 0; i < 3; i++) {
+		open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+		memset(t, 0, sizeof(t));
+		story_ok(w, "check", vd_check(w->pool, flags[i], note_ids, t, NULL, &faults));
+		assert_int_equal(t[0], 1);
+		assert_int_equal(t[1], n.lo);
+		assert_int_equal(t[2], n.hi - n.lo);
+		world_close(w);
+	}
+	world_free(w);
+}
+
+static void that_a_part_of_the_list_of_volumes_is_lost_is_told_by_who_lists_the_rest(void **state)
+{
+	struct node n;
+	struct world *w = many_volumes(&n);
+	uint32_t id, count = 0;
+	bool lost = false;
+
+	(void)state;
+	open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+	for (id = 0; !vd_volume_next(w->pool, &id, &lost); id++)
+		count++;
+	assert_int_equal(count, MANY);
+	assert_false(lost);
+	world_close(w);
+	spoil(w, &n);
+	open_as(w, VD_OPEN_READONLY, VD_MODE_READONLY);
+	for (id = 0; !vd_volume_next(w->pool, &id, &lost); id++) {
+		count--;
+		assert_true(id < n.lo || id >= n.hi);
+		assert_int_equal(lost, id > n.lo);
+	}
+	assert_int_equal(count, n.hi - n.lo);
+	assert_true(lost);
+	world_close(w);
+	world_free(w);
+}
+
 /* Anything at all is bad.  What is asked for may fail; it ends, and so does the work after it. */
 static void whatever_is_lost_all_that_is_begun_ends(void **state)
 {
@@ -594,6 +821,10 @@ int main(int argc, char **argv)
 		T(an_older_superblock_that_is_lost_does_not_matter),
 		T(whatever_is_lost_all_that_is_begun_ends),
 		T(a_missing_member_is_one_fault),
+		T(what_is_on_a_missing_member_is_told_volume_by_volume),
+		T(a_quick_check_sees_what_the_pool_itself_has_lost),
+		T(that_a_part_of_the_list_of_volumes_is_lost_is_told_by_who_lists_the_rest),
+		T(which_ids_are_lost_with_a_node_of_their_list_is_told),
 	};
 
 	cli_start(&cli, argc, argv);
