@@ -18,7 +18,7 @@ int device_nbd_disconnect(const char *dev) __must_check;
 
 /* Makes a loop device on a file, with direct I/O. */
 int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH]) __must_check;
-/* -EBUSY: somebody has it open. */
+/* -EBUSY: in use (text: by whom or what), after a moment in which udev could be done with it. */
 int device_loop_detach(const char *dev) __must_check;
 /* The loop device whose backing file is `file`. -ENODEV: none. */
 int device_loop_find(const char *file, char dev[DEVICE_PATH]) __must_check;
@@ -34,7 +34,8 @@ int device_probe(const char *dev, struct device_content *out) __must_check;
 
 /* Where it is mounted: calls fn for each mount point, last mounted first. */
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
-/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "". */
+/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "".  Of a
+ * device also what else does: swap, devices made on it, mounts in any namespace. */
 void device_users(const char *path, char *buf, size_t size);
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */

@@ -824,6 +824,25 @@ no_pool:
 
 /* ---- undoing ------------------------------------------------------------- */
 
+static int is_mount(void *arg, const char *dir)
+{
+	return !strcmp(dir, arg);
+}
+
+/* A device that stays although its mount is gone: it is not said to be mounted any longer. */
+static void forget_mount(struct vol_pool *p, struct link_info *l)
+{
+	char text[1024];
+
+	if (!l->mount[0] || device_mounts(l->device, is_mount, l->mount))
+		return;
+	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
+	l->mount[0] = 0;
+	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, ""))
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	vol_fail(NULL, 0, "%s", text);
+}
+
 static int umount_one(void *arg, const char *dir)
 {
 	say(arg, "unmount %s", dir);
@@ -883,6 +902,8 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	}
 	if (!r)
 		r = l->state == LINK_UP ? drop_device(l) : clear_remains(l);
+	if (r && l->state == LINK_UP)
+		forget_mount(p, l);
 	if (!r) {
 		say(spec, "%s is gone", l->device[0] ? l->device : "device");
 		unpresent(l);

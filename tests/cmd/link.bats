@@ -144,6 +144,41 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	ok vdunlink p/v
 }
 
+@test "a device that is swap is not taken away, and it is said" {
+	need mkswap swapon
+	linkable
+	ok vdlink p/v
+	mkswap -q "$(D v)"
+	swapon "$(D v)" || skip "no swap here"
+	run vdunlink p/v </dev/null
+	swapoff "$(D v)"
+	[ "$status" = 4 ] || { echo "$output"; false; }
+	says "swap" "$(D v)"
+	ok vdunlink p/v
+}
+
+@test "a mount in another namespace is named, and the link that stays is not said to be mounted" {
+	need mkfs.ext4 unshare
+	linkable
+	ok vdlink p/v
+	mkfs.ext4 -q "$(D v)"
+	ok vdunlink p/v
+	ok vdlink --mount mnt p/v
+	unshare -m sleep 600 3>&- &
+	wait_for grep sleep /proc/$!/comm
+	must 4 vdunlink p/v
+	says "the mount on $T/mnt in the mount namespace of sleep ($!)"
+	refused mountpoint -q mnt
+	[ -b "$(D v)" ]
+	ok vdlink ls --noheadings -o state,mount
+	says up
+	says_not mnt
+	[ "$(jq -r '.drives[].mount' etc/servers/local)" = "" ]
+	kill $!
+	wait $! || true
+	ok vdunlink p/v
+}
+
 @test "a volume mounted in several places is unmounted from all" {
 	need mkfs.ext4
 	linkable
