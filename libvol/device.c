@@ -344,8 +344,10 @@ int device_mount(const char *dev, const char *dir, const struct device_content *
 	pid_t pid;
 	int p[2], status, r;
 
-	snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
-		 options ? options : "");
+	r = snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
+		     options ? options : "");
+	if (r < 0 || (size_t)r >= sizeof(opts))
+		return vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(opts) - 1);
 	if (pipe2(p, O_CLOEXEC))
 		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
 	posix_spawn_file_actions_init(&fa);

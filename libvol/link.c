@@ -672,7 +672,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		return vol_fail(NULL, -EINTR, "interrupted");
 	switch (s) {
 	case DESCRIBE:
-		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount);
+		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount, spec->options);
 	case LOCK:
 		return call(p, request("lock", l->volume), NULL);
 	case POINTER:
@@ -838,7 +838,7 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;
-	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, ""))
+	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, NULL, NULL))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	vol_fail(NULL, 0, "%s", text);
 }
@@ -968,7 +968,7 @@ static int umount_dead(void *arg, const char *dir)
 static int restore_link(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
-	char file[512], dev[DEVICE_PATH];
+	char file[512], dev[DEVICE_PATH], *options = NULL;
 	int r;
 
 	*l = *old;
@@ -984,7 +984,12 @@ static int restore_link(struct vol_pool *p, const struct link_info *old, struct 
 		return r;
 	l->front = 0;
 	l->kernel = false;
-	return run_steps(&spec, p, l, true);
+	r = describe_options(l->uuid, l->volume, &options);
+	spec.options = options;
+	if (!r)
+		r = run_steps(&spec, p, l, true);
+	free(options);
+	return r;
 }
 
 static int restore_pool(void *arg, const char *name)

@@ -91,7 +91,7 @@ int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 int link_fronts(struct vol_pool *p, bool *any) __must_check;
 
 /* Makes again what is down of this host's links, of one pool or all: device, mount
- * and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
+ * with the options it had, and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
  * still is.  Answers the first such r. */
 int link_restore(const char *pool, bool test, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
 		 void *arg) __must_check;

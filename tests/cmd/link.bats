@@ -443,6 +443,28 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[ "$(cat mnt/f)" = hello ]
 }
 
+@test "a mount is restored with its options, and one described without any too" {
+	need mkfs.ext4
+	linkable
+	ok vdlink p/v
+	mkfs.ext4 -q "$(D v)"
+	ok vdunlink p/v
+	ok vdlink --mount mnt --mount-options nosuid,nodev,noatime p/v
+	local before
+	before=$(findmnt -no OPTIONS mnt)
+	[[ $before == *nosuid*nodev*noatime* ]]
+	kill -9 "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	wait_for eval 'vdlink ls | grep down'
+	ok vdlink --restore p
+	[ "$(findmnt -no OPTIONS mnt)" = "$before" ]
+	jq 'del(.drives[].options)' etc/servers/local >old
+	cp old etc/servers/local
+	kill -9 "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	wait_for eval 'vdlink ls | grep down'
+	ok vdlink --restore p
+	mountpoint -q mnt
+}
+
 @test "a link that is down can be forgotten" {
 	linkable
 	ok vdlink p/v
