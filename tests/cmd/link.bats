@@ -491,6 +491,24 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	mv devices etc/devices
 }
 
+@test "a volume is made and linked at once, with the options given" {
+	need_links
+	make_pool 2 256m
+	mv etc/devices devices
+	ok vdcreate -v -a y --device m0 --device m1 -L 64m p/v
+	says "p/v of 64.00m created" "report: done"
+	[ "$(blockdev --getsize64 "$(D v)")" = 67108864 ]
+	mv devices etc/devices
+	ok vdcreate -q -a y --readonly -L 64m p/w
+	[ -z "$output" ]
+	[ "$(blockdev --getro "$(D w)")" = 1 ]
+	ok vdcreate -t -a y -L 64m p/x
+	ok vdcreate -a n -L 64m p/x
+	[ ! -e "$VD_DEV_DIR/p/x" ]
+	PATH=/usr/bin:/bin ok "$(command -v vdcreate)" -a y -L 64m p/y
+	[ -b "$(D y)" ]
+}
+
 @test "a plugin that is not there is said" {
 	linkable
 	VD_PLUGIN=/nonexistent/x.so must 3 vdlink p/v
