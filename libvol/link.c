@@ -265,19 +265,21 @@ static int list_open(struct vol_pool *p, const char *volume, link_fn fn, void *a
 	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
 }
 
-/* Calls fn for each pool found, once. */
+/* Calls fn for each pool found, once.  One that cannot be had does not keep the others from
+ * theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
 static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg)
 {
 	struct vol_found *found;
+	char text[1024];
 	size_t n, k;
-	int r;
+	int r, e;
 
 	if (pool)
 		return fn(arg, pool);
 	r = vol_find_members(&found, &n);
 	if (r)
 		return r;
-	for (size_t i = 0; !r && i < n; i++) {
+	for (size_t i = 0; i < n && !vol_interrupted(); i++) {
 		char uuid[VOL_UUID_TEXT];
 
 		if (found[i].error)
@@ -287,10 +289,17 @@ static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), v
 		if (k < i)
 			continue;
 		vol_uuid_text(found[i].pool, uuid);
-		r = fn(arg, uuid);
+		e = fn(arg, uuid);
+		if (e && r)
+			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
+		else if (e)
+			snprintf(text, sizeof(text), "%s", vol_error(NULL));
+		r = r ? r : e;
 	}
 	vol_found_free(found, n);
-	return r;
+	if (!r && vol_interrupted())
+		return vol_fail(NULL, -EINTR, "interrupted");
+	return r ? vol_fail(NULL, r, "%s", text) : 0;
 }
 
 struct list_all { link_fn fn; void *arg; };
@@ -937,7 +946,6 @@ struct restorer {
 	bool test;
 	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
 	void *arg;
-	int first;
 	struct link_info *down; /* those of one pool */
 	size_t n;
 	bool some_up;
@@ -1046,10 +1054,7 @@ static int restore_pool(void *arg, const char *name)
 out:
 	close(lock);
 	free(l);
-	if (r && !rs->first)
-		rs->first = r;
-	/* Of several pools, one that cannot be had does not keep the others from theirs. */
-	return 0;
+	return r;
 }
 
 int link_restore(const char *pool, bool test, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
@@ -1058,7 +1063,7 @@ int link_restore(const char *pool, bool test, int (*fn)(void *, const struct lin
 	int r = each_pool(pool, restore_pool, &rs);
 
 	free(rs.down);
-	return r ? r : rs.first;
+	return r;
 }
 
 /* ---- resizing ------------------------------------------------------------ */

@@ -83,7 +83,8 @@ int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
  * the mounts that could be. */
 int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;
 
-/* All open pointers of one pool, or of every pool found (NULL). */
+/* All open pointers of one pool, or of every pool found (NULL): of those that can be had,
+ * also when the answer is that one cannot. */
 typedef int (*link_fn)(void *arg, const struct link_info *l);
 int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 

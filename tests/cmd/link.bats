@@ -267,6 +267,27 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	must 3 vdlink ls nope
 }
 
+@test "a pool that cannot be read does not keep the others' links from ls" {
+	no_check
+	need_links
+	ok vdpool create a -L 64m a0
+	make_pool 1 128m
+	ok vdcreate p/v -L 64m
+	ok vdlink p/v
+	ok vdpool create z -L 64m z0
+	local f
+	for f in a0 z0; do
+		dd if=/dev/zero of=$f bs=4k seek=1 count=$(( $(stat -c %s $f) / 4096 - 2 )) conv=notrunc status=none
+	done
+	refused vdlink ls
+	says "p/v" "pool a" "pool z"
+	refused vdlink ls a
+	ok vdlink ls p
+	says p/v
+	refused vdlink --restore
+	says "pool a"
+}
+
 @test "a linked volume is neither removed nor renamed, and says who has it" {
 	linkable
 	ok vdlink p/v
