@@ -157,6 +157,10 @@ static int add(const struct cmd_args *a)
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
 		code = parse_size(size_text, &size);
+	for (unsigned i = 2; i < a->n && !code; i++)
+		for (unsigned k = 1; k < i && !code; k++)
+			if (cmd_same_file(a->arg[k], a->arg[i]))
+				code = cmd_usage("%s and %s are the same; a pool has each member once", a->arg[k], a->arg[i]);
 	pool = code ? NULL : cmd_open(name, 0, &code);
 	if (!pool)
 		return code;
@@ -488,6 +492,7 @@ static int show(const struct cmd_args *a)
 static const struct poptOption check_options[] = {
 	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "superblocks, records and roots only", NULL },
 	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "rewrite bad copies from good ones, give back what nothing refers to", NULL },
+	CMD_CHANGE_OPTIONS,
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
@@ -542,11 +547,11 @@ static int check(const struct cmd_args *a)
 		cmd_report_print(&report);
 		if (left_out)
 			cmd_say("and %llu more", (unsigned long long)left_out);
-		if (!cmd_json() && repair && was_damaged)
+		if (!cmd_json() && repair && was_damaged && !cmd_opt.test)
 			cmd_say(still ? "pool %s stays read-only: not all is well; vd(7), DAMAGE" : "pool %s is not damaged any more", vol_pool_name(pool));
 		if (!cmd_json() && faults)
-			cmd_say("pool %s: %llu fault%s found", vol_pool_name(pool), (unsigned long long)faults,
-				faults == 1 ? "" : "s");
+			cmd_say("pool %s: %llu fault%s found%s", vol_pool_name(pool), (unsigned long long)faults,
+				faults == 1 ? "" : "s", repair && cmd_opt.test ? "; nothing was repaired" : "");
 		else if (!cmd_json())
 			cmd_say("pool %s: no faults%s", vol_pool_name(pool), quick ? " found by a quick check" : "");
 	}

@@ -97,7 +97,7 @@ int link_fronts(struct vol_pool *p, bool *any) __must_check;
 int link_restore(const char *pool, bool test, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
 		 void *arg) __must_check;
 
-/* The device takes in the volume's size as it is now. -ENOENT not linked. */
-int link_refresh(const char *pool, const char *volume) __must_check;
+/* The device takes in the volume's size as it is now; test: it would. -ENOENT not linked. */
+int link_refresh(const char *pool, const char *volume, bool test) __must_check;
 
 #endif

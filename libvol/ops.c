@@ -549,11 +549,11 @@ static int op_pool_check(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
 	uint64_t faults = 0;
-	bool was = is_damaged(rq);
+	bool was = is_damaged(rq), repair = json_flag(rq->args, "repair") && !json_flag(rq->args, "test");
 	int r;
 
 	rq->scratch = &f;
-	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : json_flag(rq->args, "repair") ? VD_CHECK_REPAIR : 0,
+	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : repair ? VD_CHECK_REPAIR : 0,
 		     on_fault, rq, op_progress, &faults);
 	if (!r)
 		r = found_send(&f, "faults", fault_json);
@@ -806,6 +806,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	const char *full;
 	struct vd_pool_policy policy;
 	uint64_t bytes;
+	bool readonly;
 	int r = 0;
 
 	(void)result;
@@ -813,6 +814,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 		return -ENOMEM;
 	change_state(rq->pool, info);
 	policy = info->policy;
+	readonly = info->mode >= VD_MODE_READONLY;
 	free(info);
 	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
 		if (json_object_array_length(list) > 4)
@@ -838,6 +840,8 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 		policy.grow_to = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 	if (!json_flag(rq->args, "test"))
 		r = vd_pool_set(rq->pool->engine, &policy);
+	else if (readonly)
+		r = -EROFS;
 	if (r == -EROFS)
 		return op_fail(rq, r, "pool %s cannot be changed: %s", rq->pool->name, read_only_why(rq));
 	if (r)

@@ -339,6 +339,8 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[[ $(ctl "{\"op\": \"lock\", \"volume\": \"v\", ${holder/PID/$$}}") == *result* ]]
 	must 4 vdlink p/v
 	says "locked by a test"
+	must 4 vdlink -t p/v
+	says "locked by a test"
 	[[ $(ctl "{\"op\": \"unlock\", \"volume\": \"v\", ${holder/PID/$$}}") == *result* ]]
 	ok vdlink p/v
 	ok vdunlink p/v
