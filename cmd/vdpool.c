@@ -33,7 +33,7 @@ static int parse_thresholds(struct json_object *list)
 
 	for (unsigned n = 0; *p; n++) {
 		double percent = strtod(p, &end);
-		if (end == p || (*end && *end != ',') || percent < 0 || percent > 100 || n == 4)
+		if (end == p || (*end && *end != ',') || !(percent >= 0 && percent <= 100) || n == 4)
 			return cmd_usage("--thresholds %s: wanted up to four per cents, such as 80,90,95", thresholds);
 		json_object_array_add(list, json_object_new_uint64((uint64_t)(percent * 10 + 0.5)));
 		p = end + (*end == ',');

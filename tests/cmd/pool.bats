@@ -122,6 +122,18 @@ load helper
 	[ ! -e m0 ]
 }
 
+@test "thresholds that are no numbers are refused before anything is made" {
+	local t
+	for t in nan inf -inf -1 101 x 1,2,3,4,5; do
+		must 2 vdpool create p --thresholds "$t" -L 64m m0
+		says thresholds
+		[ ! -e m0 ]
+		[ ! -e etc/devices ]
+	done
+	make_pool 1
+	must 2 vdpool set p --thresholds nan
+}
+
 @test "a name of 127 bytes is taken" {
 	ok vdpool create "$(printf 'x%.0s' {1..127})" -L 64m m0
 }
