@@ -532,6 +532,24 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[ -b "$(D y)" ]
 }
 
+@test "a pool with the longest name is linked, and one that differs in its last letter" {
+	need_links
+	local a b p
+	a=$(printf 'x%.0s' {1..127}) b=$(printf 'x%.0s' {1..126})y
+	ok vdpool create "$a" -L 64m m0
+	ok vdpool create "$b" -L 64m m1
+	for p in "$a" "$b"; do
+		ok vdcreate "$p/v" -L 16m
+		ok vdlink "$p/v"
+		[ -b "$VD_DEV_DIR/$p/v" ]
+	done
+	[ "$(server_pids | wc -l)" = 2 ]
+	ok vdls
+	ok vdunlink "$a/v"
+	ok vdunlink "$b/v"
+	[ -z "$(server_pids)" ]
+}
+
 @test "a plugin that is not there is said" {
 	linkable
 	VD_PLUGIN=/nonexistent/x.so must 3 vdlink p/v
