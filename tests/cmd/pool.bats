@@ -200,6 +200,19 @@ load helper
 	says "128.00m" "$T/m1"
 }
 
+@test "what is a member already is not added, and it is said" {
+	make_pool
+	must 5 vdpool add p m1
+	says "m1 is a member of pool p already"
+	must 5 vdpool add -t --force p "$T/./m0"
+	ln -s m0 other
+	must 5 vdpool add --force p other
+	says "is a member of pool p already"
+	serve
+	must 5 vdpool add p m1
+	says "is a member of pool p already"
+}
+
 @test "a member is added while the server runs" {
 	make_pool 1 64m
 	make_volume v 200m
