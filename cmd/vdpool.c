@@ -682,19 +682,39 @@ static const struct poptOption forget_options[] = {
 	POPT_TABLEEND
 };
 
+/* With -t: as vol_devices_forget(). */
+static int forget_test(const char *path)
+{
+	struct vol_found *found;
+	bool known = false;
+	size_t n;
+	int r = vol_find_members(&found, &n);
+
+	if (r)
+		return cmd_failed(NULL, r);
+	for (size_t i = 0; i < n && !known; i++)
+		known = found[i].configured && !strcmp(found[i].path, path);
+	vol_found_free(found, n);
+	if (known)
+		return CMD_OK;
+	cmd_usage("%s is not among the devices that are looked at", path);
+	return CMD_NOT_FOUND;
+}
+
 static int forget(const struct cmd_args *a)
 {
-	int r = 0;
+	int code = 0;
 
-	for (unsigned i = 0; i < a->n && !r; i++) {
+	for (unsigned i = 0; i < a->n && !code; i++) {
 		char *path = cmd_absolute(a->arg[i]);
 		const char *one = path;
-		r = cmd_opt.test ? 0 : vol_devices_forget(&one, 1);
-		if (!r)
+		int r = cmd_opt.test ? 0 : vol_devices_forget(&one, 1);
+		code = cmd_opt.test ? forget_test(path) : r ? cmd_failed(NULL, r) : 0;
+		if (!code)
 			cmd_say(cmd_opt.test ? "%s would not be looked at any more" : "%s is not looked at any more", path);
 		free(path);
 	}
-	return r ? cmd_failed(NULL, r) : 0;
+	return code;
 }
 
 /* ---- table ---------------------------------------------------------------- */

@@ -148,7 +148,8 @@ struct vol_pool_spec {
  * and one that was empty is empty again. */
 int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16]);
 
-/* Takes paths out of the devices file (absolute, as they stand there). */
+/* Takes paths out of the devices file (absolute, as they stand there). -ENOENT: one is not in it, and
+ * nothing was changed. */
 int vol_devices_forget(const char *const *path, unsigned n);
 
 /* What is on a device or file: 0 and *what = NULL nothing; 0 and a text such as

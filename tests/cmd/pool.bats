@@ -234,6 +234,20 @@ load helper
 	ok vdpool add --force p m1
 }
 
+@test "what is not in the devices file cannot be forgotten" {
+	make_pool
+	must 3 vdpool forget /never/there
+	says "/never/there is not in $T/etc/devices"
+	must 3 vdpool forget -t /never/there
+	mv m1 m2
+	must 3 vdpool forget m2
+	ok vdpool forget -t m1
+	ok vdpool forget m1
+	must 3 vdpool forget m1
+	mv m2 m1
+	echo "$T/m1" >>etc/devices
+}
+
 @test "check finds nothing in a pool that was just used" {
 	make_pool
 	make_volume
