@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -326,6 +327,17 @@ void cmd_set_reserve(struct json_object *request, const char *text)
 		json_set_u64(request, "reserve", (bytes + 4095) & ~(uint64_t)4095);
 }
 
+bool cmd_same_file(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	if (stat(a, &sa) || stat(b, &sb))
+		return !strcmp(a, b);
+	if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+		return sa.st_rdev == sb.st_rdev;
+	return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
 char *cmd_absolute(const char *path)
 {
 	char *dir, *out = NULL;
@@ -344,8 +356,11 @@ char *cmd_absolute(const char *path)
 struct vol_pool *cmd_open(const char *name, unsigned flags, int *exit_code)
 {
 	struct vol_pool *pool;
-	int r = vol_pool_open(name, flags | (cmd_opt.takeover ? VOL_TAKEOVER : 0), &pool);
+	int r;
 
+	if (cmd_opt.test && !(flags & VOL_READONLY))
+		flags |= VOL_TEST;
+	r = vol_pool_open(name, flags | (cmd_opt.takeover ? VOL_TAKEOVER : 0), &pool);
 	if (!r)
 		return pool;
 	*exit_code = cmd_failed(NULL, r);

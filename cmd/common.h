@@ -64,7 +64,7 @@ bool cmd_confirm(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "10.00g", in --units. */
 const char *cmd_size(uint64_t bytes);
 
-/* Opens a pool; on failure *exit is set and NULL is answered. */
+/* Opens a pool, with -t for nothing but tests; on failure *exit is set and NULL is answered. */
 struct vol_pool *cmd_open(const char *name, unsigned flags, int *exit);
 /* Closes; the worse of `code` and what closing gave. */
 int cmd_close(struct vol_pool *pool, int code);
@@ -87,6 +87,8 @@ int cmd_parse_yes_no(const char *option, const char *text);
 /* SIZE, rounded up to 4 KiB, or "all": 0, or a usage error is said and its code answered; then "reserve" of a request. */
 int cmd_check_reserve(const char *text);
 void cmd_set_reserve(struct json_object *request, const char *text);
+/* Whether two paths are of one file or device; of what is not there, whether they are the same. */
+bool cmd_same_file(const char *a, const char *b);
 /* A path made absolute, malloc'd. */
 char *cmd_absolute(const char *path);
 

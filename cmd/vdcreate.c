@@ -74,24 +74,49 @@ static int create(const char *pool_name, const char *volume, uint64_t size)
 	return cmd_close(pool, cmd_exit_code(r));
 }
 
+/* In place of this process, with all that was said of it, the pool and the output. */
 static int link_it(const char *pool, const char *volume)
 {
 	char object[2 * VOL_NAME_SIZE], path[4096], *slash;
-	ssize_t n;
+	const char **arg, *said[] = { readonly ? "--readonly" : NULL, cmd_opt.takeover ? "--takeover" : NULL,
+				      cmd_opt.quiet ? "--quiet" : NULL, cmd_opt.verbose ? "--verbose" : NULL };
+	struct vol_found *found;
+	size_t members, n = 0;
+	ssize_t len;
+	int r;
 
 	snprintf(object, sizeof(object), "%s/%s", pool, volume);
+	r = vol_find_members(&found, &members);
+	if (r)
+		return cmd_failed(NULL, r);
+	arg = calloc(2 * members + sizeof(said) / sizeof(said[0]) + 3, sizeof(*arg));
+	if (!arg)
+		return cmd_failed(NULL, -ENOMEM);
+	arg[n++] = "vdlink";
+	for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++)
+		if (said[i])
+			arg[n++] = said[i];
+	for (size_t i = 0; i < members; i++) {
+		if (!found[i].explicit_path)
+			continue;
+		arg[n++] = "--device";
+		arg[n++] = found[i].path;
+	}
+	arg[n] = object;
 	fflush(stdout);
-	n = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	if (n > 0) { /* the one that was installed with this one */
-		path[n] = 0;
+	len = readlink("/proc/self/exe", path, sizeof(path) - 1);
+	if (len > 0) { /* the one that was installed with this one */
+		path[len] = 0;
 		slash = strrchr(path, '/');
 		if (slash && (size_t)(slash - path) + sizeof("/vdlink") <= sizeof(path)) {
 			strcpy(slash, "/vdlink");
-			execl(path, "vdlink", object, NULL);
+			execv(path, (char **)arg);
 		}
 	}
-	execlp("vdlink", "vdlink", object, NULL);
+	execvp("vdlink", (char **)arg);
 	cmd_usage("volume %s is created, but vdlink cannot be run: %s", object, strerror(errno));
+	free(arg);
+	vol_found_free(found, members);
 	return CMD_FAILED;
 }
 

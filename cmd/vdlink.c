@@ -98,6 +98,17 @@ static int do_restore(const char *pool)
 	return r ? cmd_failed(NULL, r) : CMD_OK;
 }
 
+static int do_refresh(const char *pool, const char *volume)
+{
+	int r = link_refresh(pool, volume, cmd_opt.test);
+
+	if (r)
+		return cmd_failed(NULL, r);
+	if (cmd_opt.test)
+		cmd_say("%s/%s is linked, and its device would take in its size", pool, volume);
+	return CMD_OK;
+}
+
 static void on_step(void *arg, const char *text)
 {
 	(void)arg;
@@ -151,7 +162,7 @@ int main(int argc, char **argv)
 	else if ((code = cmd_parse_volume(a.arg[0], pool, volume)))
 		;
 	else if (refresh)
-		code = (code = link_refresh(pool, volume)) ? cmd_failed(NULL, code) : CMD_OK;
+		code = do_refresh(pool, volume);
 	else
 		code = do_link(pool, volume);
 	cmd_args_free(&a);

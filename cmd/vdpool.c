@@ -33,7 +33,7 @@ static int parse_thresholds(struct json_object *list)
 
 	for (unsigned n = 0; *p; n++) {
 		double percent = strtod(p, &end);
-		if (end == p || (*end && *end != ',') || percent < 0 || percent > 100 || n == 4)
+		if (end == p || (*end && *end != ',') || !(percent >= 0 && percent <= 100) || n == 4)
 			return cmd_usage("--thresholds %s: wanted up to four per cents, such as 80,90,95", thresholds);
 		json_object_array_add(list, json_object_new_uint64((uint64_t)(percent * 10 + 0.5)));
 		p = end + (*end == ',');
@@ -157,6 +157,10 @@ static int add(const struct cmd_args *a)
 	code = cmd_parse_pool(a->arg[0], name);
 	if (!code)
 		code = parse_size(size_text, &size);
+	for (unsigned i = 2; i < a->n && !code; i++)
+		for (unsigned k = 1; k < i && !code; k++)
+			if (cmd_same_file(a->arg[k], a->arg[i]))
+				code = cmd_usage("%s and %s are the same; a pool has each member once", a->arg[k], a->arg[i]);
 	pool = code ? NULL : cmd_open(name, 0, &code);
 	if (!pool)
 		return code;
@@ -490,6 +494,7 @@ static int show(const struct cmd_args *a)
 static const struct poptOption check_options[] = {
 	{ "quick", 0, POPT_ARG_NONE, &quick, 0, "members, records of volumes and roots only", NULL },
 	{ "repair", 0, POPT_ARG_NONE, &repair, 0, "rewrite bad copies from good ones, give back what nothing refers to", NULL },
+	CMD_CHANGE_OPTIONS,
 	CMD_REPORT_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
@@ -545,11 +550,11 @@ static int check(const struct cmd_args *a)
 		cmd_report_print(&report);
 		if (left_out)
 			cmd_say("and %llu more", (unsigned long long)left_out);
-		if (!cmd_json() && repair && was_damaged)
+		if (!cmd_json() && repair && was_damaged && !cmd_opt.test)
 			cmd_say(still ? "pool %s stays read-only: not all is well; vd(7), DAMAGE" : "pool %s is not damaged any more", vol_pool_name(pool));
 		if (!cmd_json() && faults)
-			cmd_say("pool %s: %llu fault%s found", vol_pool_name(pool), (unsigned long long)faults,
-				faults == 1 ? "" : "s");
+			cmd_say("pool %s: %llu fault%s found%s", vol_pool_name(pool), (unsigned long long)faults,
+				faults == 1 ? "" : "s", repair && cmd_opt.test ? "; nothing was repaired" : "");
 		else if (!cmd_json())
 			cmd_say("pool %s: no faults%s", vol_pool_name(pool), quick ? " found by a quick check" : "");
 	}
@@ -690,19 +695,39 @@ static const struct poptOption forget_options[] = {
 	POPT_TABLEEND
 };
 
+/* With -t: as vol_devices_forget(). */
+static int forget_test(const char *path)
+{
+	struct vol_found *found;
+	bool known = false;
+	size_t n;
+	int r = vol_find_members(&found, &n);
+
+	if (r)
+		return cmd_failed(NULL, r);
+	for (size_t i = 0; i < n && !known; i++)
+		known = found[i].configured && !strcmp(found[i].path, path);
+	vol_found_free(found, n);
+	if (known)
+		return CMD_OK;
+	cmd_usage("%s is not among the devices that are looked at", path);
+	return CMD_NOT_FOUND;
+}
+
 static int forget(const struct cmd_args *a)
 {
-	int r = 0;
+	int code = 0;
 
-	for (unsigned i = 0; i < a->n && !r; i++) {
+	for (unsigned i = 0; i < a->n && !code; i++) {
 		char *path = cmd_absolute(a->arg[i]);
 		const char *one = path;
-		r = cmd_opt.test ? 0 : vol_devices_forget(&one, 1);
-		if (!r)
+		int r = cmd_opt.test ? 0 : vol_devices_forget(&one, 1);
+		code = cmd_opt.test ? forget_test(path) : r ? cmd_failed(NULL, r) : 0;
+		if (!code)
 			cmd_say(cmd_opt.test ? "%s would not be looked at any more" : "%s is not looked at any more", path);
 		free(path);
 	}
-	return r ? cmd_failed(NULL, r) : 0;
+	return code;
 }
 
 /* ---- table ---------------------------------------------------------------- */

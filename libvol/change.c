@@ -96,6 +96,8 @@ void change_state(struct vol_pool *p, struct vd_pool_info *info)
 	vd_pool_info(p->engine, info);
 	if (p->kernel)
 		info->mode = p->kernel_mode;
+	else if (p->flags & VOL_TEST && info->mode == VD_MODE_READONLY)
+		info->mode = VD_MODE_RW; /* as it would be: else opening it had been refused */
 }
 
 int change_flush(struct vol_pool *p)

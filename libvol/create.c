@@ -238,7 +238,7 @@ static int format(const struct vol_pool_spec *spec, struct vol_new_member *m, st
 	uint8_t(*ids)[16] = calloc(spec->npaths, sizeof(*ids));
 	struct vd_format_spec fs = {
 		.name = spec->name, .nmembers = spec->npaths, .journal_blocks = spec->journal_size >> VD_BLOCK_SHIFT,
-		.policy = spec->error_if_full ? VD_POLICY_ERROR_IF_FULL : 0,
+		.policy = spec->error_if_full ? VD_POLICY_ERROR_IF_FULL : 0, .test = spec->test,
 	};
 	struct vol_host *h = NULL;
 	int r = -ENOMEM;
@@ -253,11 +253,11 @@ static int format(const struct vol_pool_spec *spec, struct vol_new_member *m, st
 		goto out;
 	}
 	vol_uuid_new(fs.uuid);
-	if (spec->test)
-		goto out;
 	for (unsigned i = 0; i < spec->npaths; i++) {
 		blocks[i] = m[i].geo.bytes >> VD_BLOCK_SHIFT;
 		vol_uuid_new(ids[i]);
+		if (spec->test)
+			continue;
 		r = vol_new_member_wipe(&m[i], err);
 		if (!r) {
 			r = vol_new_member_give(&m[i], h, i);

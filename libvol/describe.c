@@ -101,7 +101,8 @@ static size_t find(struct describe *d, const char *uuid, const char *volume)
 	return i;
 }
 
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount)
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount,
+		 const char *options)
 {
 	char text[VOL_UUID_TEXT];
 	struct json_object *o;
@@ -118,10 +119,28 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	json_set_str(o, "volume", volume);
 	json_set_str(o, "mode", readonly ? "ro" : "rw");
 	json_set_str(o, "mount", mount ? mount : "");
+	json_set_str(o, "options", options ? options : "");
 	json_object_array_put_idx(d.drives, find(&d, text, volume), o);
 	r = store(&d);
 	done(&d);
 	return r;
+}
+
+int describe_options(const uint8_t uuid[16], const char *volume, char **options)
+{
+	char text[VOL_UUID_TEXT];
+	struct describe d;
+	size_t i;
+	int r;
+
+	r = begin(&d);
+	if (r)
+		return r;
+	vol_uuid_text(uuid, text);
+	i = find(&d, text, volume);
+	*options = strdup(i < json_object_array_length(d.drives) ? json_str(json_object_array_get_idx(d.drives, i), "options") : "");
+	done(&d);
+	return *options ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
 }
 
 int describe_del(const uint8_t uuid[16], const char *volume)

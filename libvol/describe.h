@@ -4,7 +4,10 @@
  * this host: $VD_CONFIG_DIR/servers/local, a JSON object
  *
  *   {"server": "local", "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME,
- *                                   "mode": "rw"|"ro", "mount": DIR or ""}…]}
+ *                                   "mode": "rw"|"ro", "mount": DIR or "",
+ *                                   "options": of the mount, or ""}…]}
+ *
+ * Earlier versions wrote no options, and took no notice of them.
  *
  * Changes are atomic (a new file takes the old one's place) and one at a time.
  * Texts in vol_error(NULL).
@@ -15,7 +18,10 @@
 #include "host.h"
 
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount) __must_check;
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount,
+		 const char *options) __must_check; /* both may be NULL */
+/* The options of a drive's mount, to be freed; "" when there are none, or no such drive. */
+int describe_options(const uint8_t uuid[16], const char *volume, char **options) __must_check;
 /* 0 also when it was not there. */
 int describe_del(const uint8_t uuid[16], const char *volume) __must_check;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Block devices of this host, for links. */
 #include "device.h"
+#include "busy.h"
 
 #include <blkid/blkid.h>
-#include <ctype.h>
 #include <dirent.h>
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -16,7 +16,6 @@
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/sysmacros.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -51,6 +50,21 @@ static const char *base_name(const char *dev)
 	return slash ? slash + 1 : dev;
 }
 
+/* Again for a while: udev looks at a device that has just been closed. */
+#define BUSY_MS 2000u
+#define BUSY_NAP_MS 20u
+
+static void nap_busy(void)
+{
+	nanosleep(&(struct timespec){ 0, BUSY_NAP_MS * 1000000l }, NULL);
+}
+
+static int fail_busy(const char *dev, const char *users)
+{
+	return vol_fail(NULL, -EBUSY, "%s is in use%s%s", dev, users[0] ? " by " : "", users[0] ? users :
+			"; stop what uses it (swap, RAID, LVM, a partition, a mount in another namespace) first");
+}
+
 /* ---- nbd ----------------------------------------------------------------- */
 
 bool device_have_nbd(void)
@@ -77,11 +91,24 @@ int device_nbd_free(char dev[DEVICE_PATH])
 
 int device_nbd_disconnect(const char *dev)
 {
-	int fd = open(dev, O_RDWR | O_CLOEXEC | O_EXCL);
-	int r = 0;
+	char users[512];
+	int fd, r;
 
-	if (fd < 0 || ioctl(fd, NBD_DISCONNECT))
-		r = vol_fail(NULL, -errno, "%s cannot be disconnected: %s", dev, vol_strerror(-errno));
+	for (unsigned ms = 0;; ms += BUSY_NAP_MS) {
+		fd = open(dev, O_RDWR | O_CLOEXEC | O_EXCL);
+		r = fd < 0 ? -errno : 0;
+		if (r != -EBUSY || ms >= BUSY_MS)
+			break;
+		nap_busy();
+	}
+	if (r == -EBUSY) {
+		busy_otherwise(dev, users, sizeof(users)); /* its front has it open, as ever */
+		return fail_busy(dev, users);
+	}
+	if (r || ioctl(fd, NBD_DISCONNECT)) {
+		r = r ? r : -errno;
+		vol_fail(NULL, r, "%s cannot be disconnected: %s", dev, vol_strerror(r));
+	}
 	if (fd >= 0)
 		close(fd);
 	return r;
@@ -172,30 +199,26 @@ int device_loop_image(const char *file, int backing, uint64_t size, int *fd)
 int device_loop_detach(const char *dev)
 {
 	char users[512], holder[16], name[64];
-	int fd, r = 0;
+	int fd, r;
 
-	/* Again for a while: udev looks at a device that has just been closed. */
-	for (unsigned ms = 0;; ms += 20) {
+	for (unsigned ms = 0;; ms += BUSY_NAP_MS) {
 		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
+		r = fd < 0 ? -errno : 0;
 		device_users(dev, users, sizeof(users));
-		if ((fd >= 0 && !users[0]) || ms >= 2000)
+		if ((!r && !users[0]) || (r && r != -EBUSY) || ms >= BUSY_MS)
 			break;
-		if (fd >= 0)
+		if (!r)
 			close(fd);
-		else if (errno != EBUSY)
-			break;
-		nanosleep(&(struct timespec){ 0, 20000000 }, NULL);
+		nap_busy();
 	}
-	if (fd < 0 && errno == EBUSY) {
-		return vol_fail(NULL, -EBUSY, "%s is in use%s%s; stop what uses it (swap, RAID, LVM, a partition) first", dev,
-				users[0] ? " by " : "", users);
-	}
-	if (fd < 0)
-		return vol_fail(NULL, -errno, "%s cannot be opened: %s", dev, vol_strerror(-errno));
+	if (r == -EBUSY)
+		return fail_busy(dev, users);
+	if (r)
+		return vol_fail(NULL, r, "%s cannot be opened: %s", dev, vol_strerror(r));
 	/* While others have it open the kernel only notes the wish and is content:
 	 * the front would then live on behind a link that is said to be gone. */
 	if (users[0])
-		r = vol_fail(NULL, -EBUSY, "%s is in use by %s", dev, users);
+		r = fail_busy(dev, users);
 	else if (ioctl(fd, LOOP_CLR_FD))
 		r = vol_fail(NULL, -errno, "%s cannot be detached: %s", dev, vol_strerror(-errno));
 	close(fd);
@@ -349,149 +372,35 @@ int device_probe(const char *dev, struct device_content *out)
 
 /* ---- mounts -------------------------------------------------------------- */
 
-/* \040 and the like, in place. */
-static void unescape(char *s)
-{
-	char *to = s;
-
-	for (; *s; s++, to++) {
-		if (s[0] == '\\' && s[1] && s[2] && s[3]) {
-			*to = (char)((s[1] - '0') * 64 + (s[2] - '0') * 8 + (s[3] - '0'));
-			s += 3;
-		} else {
-			*to = *s;
-		}
-	}
-	*to = 0;
-}
-
 #define MOUNTS_MAX 256
 
-/* Of file systems that show a number of their own (btrfs) the source tells. */
-static bool source_is(const char *line, dev_t rdev)
-{
-	/* … master:1 - btrfs /dev/loop3 rw,… */
-	const char *at = strstr(line, " - ");
-	char source[4096];
-	struct stat st;
+struct dirs { char *dir[MOUNTS_MAX]; unsigned n; };
 
-	if (!at || sscanf(at, " - %*s %4095s", source) != 1)
-		return false;
-	unescape(source);
-	return source[0] == '/' && !stat(source, &st) && S_ISBLK(st.st_mode) && st.st_rdev == rdev;
+static int take_dir(void *arg, const char *dir)
+{
+	struct dirs *d = arg;
+
+	if (d->n == MOUNTS_MAX)
+		return 0;
+	d->dir[d->n] = strdup(dir);
+	return d->dir[d->n++] ? 0 : -ENOMEM;
 }
 
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg)
 {
-	char *line = NULL, *dirs[MOUNTS_MAX], *dir;
-	unsigned major_, minor_, n = 0;
-	size_t size = 0;
+	struct dirs d = { .n = 0 };
 	struct stat st;
-	FILE *f;
-	int r = 0, at;
+	int r;
 
 	if (stat(dev, &st) || !S_ISBLK(st.st_mode))
 		return 0;
-	f = fopen("/proc/self/mountinfo", "re");
-	if (!f)
-		return -errno;
-	while (getline(&line, &size, f) > 0 && n < MOUNTS_MAX) {
-		/* 36 35 98:0 /root /mnt … */
-		if (sscanf(line, "%*u %*u %u:%u %*s %n", &major_, &minor_, &at) != 2 ||
-		    (makedev(major_, minor_) != st.st_rdev && (major_ || !source_is(line, st.st_rdev))))
-			continue;
-		dir = line + at;
-		dir[strcspn(dir, " \n")] = 0;
-		unescape(dir);
-		dirs[n] = strdup(dir);
-		if (!dirs[n]) {
-			r = -ENOMEM;
-			break;
-		}
-		n++;
-	}
-	free(line);
-	fclose(f);
-	for (unsigned i = n; i-- > 0;) {
+	r = busy_mounts("self", st.st_rdev, false, take_dir, &d);
+	while (d.n-- > 0) {
 		if (!r)
-			r = fn(arg, dirs[i]);
-		free(dirs[i]);
+			r = fn(arg, d.dir[d.n]);
+		free(d.dir[d.n]);
 	}
 	return r;
-}
-
-/* One of a process's links or open files is on the file system, or is the device. */
-static bool uses(const char *path, dev_t fs, dev_t blk)
-{
-	struct stat st;
-
-	if (stat(path, &st))
-		return false;
-	return (fs && st.st_dev == fs) || (blk && S_ISBLK(st.st_mode) && st.st_rdev == blk);
-}
-
-static bool process_uses(const char *pid, dev_t fs, dev_t blk)
-{
-	static const char *const links[] = { "cwd", "root", "exe" };
-	char path[320];
-	struct dirent *e;
-	bool found = false;
-	DIR *d;
-
-	for (unsigned i = 0; i < 3; i++) {
-		snprintf(path, sizeof(path), "/proc/%s/%s", pid, links[i]);
-		if (uses(path, fs, blk))
-			return true;
-	}
-	snprintf(path, sizeof(path), "/proc/%s/fd", pid);
-	d = opendir(path);
-	while (d && !found && (e = readdir(d))) {
-		snprintf(path, sizeof(path), "/proc/%.16s/fd/%.16s", pid, e->d_name);
-		found = isdigit((unsigned char)e->d_name[0]) && uses(path, fs, blk);
-	}
-	if (d)
-		closedir(d);
-	return found;
-}
-
-void device_users(const char *path, char *buf, size_t size)
-{
-	char comm[64], file[64];
-	struct dirent *e;
-	struct stat st;
-	dev_t fs = 0, blk = 0;
-	size_t n = 0;
-	DIR *d;
-	FILE *f;
-
-	buf[0] = 0;
-	if (stat(path, &st))
-		return;
-	if (S_ISBLK(st.st_mode))
-		blk = st.st_rdev;
-	else
-		fs = st.st_dev;
-	d = opendir("/proc");
-	while (d && (e = readdir(d))) {
-		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || !process_uses(e->d_name, fs, blk))
-			continue;
-		snprintf(file, sizeof(file), "/proc/%.16s/comm", e->d_name);
-		comm[0] = 0;
-		f = fopen(file, "re");
-		if (f) {
-			if (!fgets(comm, sizeof(comm), f))
-				comm[0] = 0;
-			fclose(f);
-		}
-		comm[strcspn(comm, "\n")] = 0;
-		if (n + 96 > size) {
-			snprintf(buf + n, size - n, ", …");
-			break;
-		}
-		n += (size_t)snprintf(buf + n, size - n, "%s%s (%.16s)", n ? ", " : "", comm, e->d_name);
-	}
-	if (d)
-		closedir(d);
 }
 
 /* What mounting a device that nobody may write needs, besides ro: no replay of a
@@ -512,8 +421,10 @@ int device_mount(const char *dev, const char *dir, const struct device_content *
 	pid_t pid;
 	int p[2], status, r;
 
-	snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
-		 options ? options : "");
+	r = snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
+		     options ? options : "");
+	if (r < 0 || (size_t)r >= sizeof(opts))
+		return vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(opts) - 1);
 	if (pipe2(p, O_CLOEXEC))
 		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
 	posix_spawn_file_actions_init(&fa);

@@ -21,7 +21,7 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 /* One for reading, on a file of `size` bytes that is open as `backing`.  It goes when nobody has it
  * open any more: *fd is the first who has, and the caller's.  udev's rules leave it alone. */
 int device_loop_image(const char *file, int backing, uint64_t size, int *fd) __must_check;
-/* -EBUSY: somebody has it open. */
+/* -EBUSY: in use (text: by whom or what), after a moment in which udev could be done with it. */
 int device_loop_detach(const char *dev) __must_check;
 /* The loop device whose backing file is `file`. -ENODEV: none. */
 int device_loop_find(const char *file, char dev[DEVICE_PATH]) __must_check;
@@ -40,7 +40,8 @@ int device_probe(const char *dev, struct device_content *out) __must_check;
 
 /* Where it is mounted: calls fn for each mount point, last mounted first. */
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
-/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "". */
+/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "".  Of a
+ * device also what else does: swap, devices made on it, mounts in any namespace. */
 void device_users(const char *path, char *buf, size_t size);
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */

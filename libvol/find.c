@@ -171,6 +171,9 @@ int vol_devices_forget(const char *const *path, unsigned n)
 	if (lock < 0)
 		return lock;
 	r = read_lines(&lines);
+	for (unsigned k = 0; !r && k < n; k++)
+		if (!paths_have(&lines, path[k]))
+			r = vol_fail(NULL, -ENOENT, "%s is not in %s/devices, and so is not looked at for that", path[k], vol_config_dir());
 	for (size_t i = 0; !r && i < lines.n; i++) {
 		bool drop = false;
 		for (unsigned k = 0; k < n; k++)

@@ -102,7 +102,8 @@ static int call(struct vol_pool *p, struct json_object *q, struct json_object **
 	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
 }
 
-static int call_pointer_add(struct vol_pool *p, struct link_info *l)
+/* test: whether it could be, and l->link stays. */
+static int call_pointer_add(struct vol_pool *p, struct link_info *l, bool test)
 {
 	struct json_object *q = request("pointer-add", l->volume), *a;
 	int r;
@@ -110,10 +111,12 @@ static int call_pointer_add(struct vol_pool *p, struct link_info *l)
 	json_set_str(q, "mode", l->readonly ? "ro" : "rw");
 	json_set_str(q, "mount", l->mount);
 	json_set_str(q, "server", "local");
+	json_set_bool(q, "test", test);
 	r = call(p, q, &a);
 	if (r)
 		return r;
-	l->link = (uint32_t)json_u64(a, "link");
+	if (!test)
+		l->link = (uint32_t)json_u64(a, "link");
 	json_object_put(a);
 	return 0;
 }
@@ -265,19 +268,21 @@ static int list_open(struct vol_pool *p, const char *volume, link_fn fn, void *a
 	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
 }
 
-/* Calls fn for each pool found, once. */
+/* Calls fn for each pool found, once.  One that cannot be had does not keep the others from
+ * theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
 static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg)
 {
 	struct vol_found *found;
+	char text[1024];
 	size_t n, k;
-	int r;
+	int r, e;
 
 	if (pool)
 		return fn(arg, pool);
 	r = vol_find_members(&found, &n);
 	if (r)
 		return r;
-	for (size_t i = 0; !r && i < n; i++) {
+	for (size_t i = 0; i < n && !vol_interrupted(); i++) {
 		char uuid[VOL_UUID_TEXT];
 
 		if (found[i].error)
@@ -287,10 +292,17 @@ static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), v
 		if (k < i)
 			continue;
 		vol_uuid_text(found[i].pool, uuid);
-		r = fn(arg, uuid);
+		e = fn(arg, uuid);
+		if (e && r)
+			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
+		else if (e)
+			snprintf(text, sizeof(text), "%s", vol_error(NULL));
+		r = r ? r : e;
 	}
 	vol_found_free(found, n);
-	return r;
+	if (!r && vol_interrupted())
+		return vol_fail(NULL, -EINTR, "interrupted");
+	return r ? vol_fail(NULL, r, "%s", text) : 0;
 }
 
 struct list_all { link_fn fn; void *arg; };
@@ -593,7 +605,7 @@ static int canonical_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uu
 	return vol_pool_close(p);
 }
 
-static int check_link(struct vol_pool *p, struct link_info *l)
+static int check_link(struct vol_pool *p, struct link_info *l, bool test)
 {
 	struct looked k = { 0 };
 	int r;
@@ -607,7 +619,7 @@ static int check_link(struct vol_pool *p, struct link_info *l)
 		/* A server that was killed left it; where the kernel has the pool none is alive. */
 		if (k.writer.state == LINK_CLIENT &&
 		    ((k.writer.here && vol_pool_in_kernel(p)) || (kill(k.writer.front, 0) && errno == ESRCH)))
-			return call_pointer_del(p, &k.writer);
+			return test ? 0 : call_pointer_del(p, &k.writer);
 		return refuse(&k.writer);
 	}
 	return 0;
@@ -672,12 +684,12 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		return vol_fail(NULL, -EINTR, "interrupted");
 	switch (s) {
 	case DESCRIBE:
-		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount);
+		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount, spec->options);
 	case LOCK:
 		return call(p, request("lock", l->volume), NULL);
 	case POINTER:
 		/* A link made again keeps its pointer, which becomes this command's. */
-		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l);
+		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l, false);
 	case LINK:
 		return make_device(spec, p, l, sector);
 	case SCAN:
@@ -796,13 +808,15 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	}
 	if (r)
 		goto no_pool;
-	r = vol_pool_open(l->pool, spec->test ? VOL_READONLY : 0, &p);
+	r = vol_pool_open(l->pool, spec->test ? VOL_TEST | (spec->takeover ? VOL_TAKEOVER : 0) : 0, &p);
 	if (r) {
 		if (!spec->test)
 			(void)!vol_dm_pool_stop(l->uuid); /* where it was opened for nothing */
 		goto no_pool;
 	}
-	r = check_link(p, l);
+	r = check_link(p, l, spec->test);
+	if (!r && spec->test)
+		r = call_pointer_add(p, l, true);
 	if (!r && !spec->test) {
 		r = run_steps(spec, p, l, false);
 		if (!r)
@@ -823,6 +837,56 @@ no_pool:
 }
 
 /* ---- undoing ------------------------------------------------------------- */
+
+struct busy { unsigned mounts; };
+
+static int umount_test(void *arg, const char *dir)
+{
+	struct busy *b = arg;
+	char users[512];
+
+	b->mounts++;
+	device_users(dir, users, sizeof(users));
+	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users) : 0;
+}
+
+/* What can be known of it before it is tried: a volume that is locked, a device in use. */
+static int undo_test(struct vol_pool *p, const struct link_info *l)
+{
+	struct json_object *q = request("lock", l->volume);
+	struct busy b = { 0 };
+	char users[512];
+	int r;
+
+	json_set_bool(q, "test", true);
+	r = call(p, q, NULL);
+	if (r || l->state != LINK_UP)
+		return r;
+	r = device_mounts(l->device, umount_test, &b);
+	if (r || b.mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
+		return r;
+	device_users(l->device, users, sizeof(users));
+	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", l->device, users) : 0;
+}
+
+static int is_mount(void *arg, const char *dir)
+{
+	return !strcmp(dir, arg);
+}
+
+/* A device that stays although its mount is gone: it is not said to be mounted any longer. */
+static void forget_mount(struct vol_pool *p, struct link_info *l)
+{
+	char text[1024];
+
+	if (!l->mount[0] || device_mounts(l->device, is_mount, l->mount))
+		return;
+	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
+	l->mount[0] = 0;
+	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, NULL, NULL))
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	vol_fail(NULL, 0, "%s", text);
+}
 
 static int umount_one(void *arg, const char *dir)
 {
@@ -848,7 +912,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (!spec->test)
 		vol_dm_pool_clear(uuid);
 	/* With no server running, the pool is opened here: nothing of the link is up then. */
-	r = vol_pool_open(pool, spec->test ? VOL_READONLY : spec->takeover ? VOL_TAKEOVER : 0, &p);
+	r = vol_pool_open(pool, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		goto no_pool;
 	r = list_open(p, spec->volume, look, &k);
@@ -860,12 +924,12 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	}
 	if (!r)
 		*l = k.mine;
+	if (!r && l->state == LINK_UNFINISHED)
+		r = refuse(l);
+	if (!r && spec->test)
+		r = undo_test(p, l);
 	if (r || spec->test)
 		goto out;
-	if (l->state == LINK_UNFINISHED) {
-		r = refuse(l);
-		goto out;
-	}
 	r = call(p, request("lock", l->volume), NULL);
 	if (r)
 		goto out;
@@ -883,6 +947,8 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	}
 	if (!r)
 		r = l->state == LINK_UP ? drop_device(l) : clear_remains(l);
+	if (r && l->state == LINK_UP)
+		forget_mount(p, l);
 	if (!r) {
 		say(spec, "%s is gone", l->device[0] ? l->device : "device");
 		unpresent(l);
@@ -916,7 +982,6 @@ struct restorer {
 	bool test;
 	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
 	void *arg;
-	int first;
 	struct link_info *down; /* those of one pool */
 	size_t n;
 	bool some_up;
@@ -947,7 +1012,7 @@ static int umount_dead(void *arg, const char *dir)
 static int restore_link(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
-	char file[512], dev[DEVICE_PATH];
+	char file[512], dev[DEVICE_PATH], *options = NULL;
 	int r;
 
 	*l = *old;
@@ -963,7 +1028,12 @@ static int restore_link(struct vol_pool *p, const struct link_info *old, struct 
 		return r;
 	l->front = 0;
 	l->kernel = false;
-	return run_steps(&spec, p, l, true);
+	r = describe_options(l->uuid, l->volume, &options);
+	spec.options = options;
+	if (!r)
+		r = run_steps(&spec, p, l, true);
+	free(options);
+	return r;
 }
 
 static int restore_pool(void *arg, const char *name)
@@ -1020,10 +1090,7 @@ static int restore_pool(void *arg, const char *name)
 out:
 	close(lock);
 	free(l);
-	if (r && !rs->first)
-		rs->first = r;
-	/* Of several pools, one that cannot be had does not keep the others from theirs. */
-	return 0;
+	return r;
 }
 
 int link_restore(const char *pool, bool test, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
@@ -1032,7 +1099,7 @@ int link_restore(const char *pool, bool test, int (*fn)(void *, const struct lin
 	int r = each_pool(pool, restore_pool, &rs);
 
 	free(rs.down);
-	return r ? r : rs.first;
+	return r;
 }
 
 /* ---- resizing ------------------------------------------------------------ */
@@ -1083,7 +1150,7 @@ static int refresh_kernel(const struct link_info *l)
 	return r ? r : e;
 }
 
-int link_refresh(const char *pool, const char *volume)
+int link_refresh(const char *pool, const char *volume, bool test)
 {
 	char name[VOL_NAME_SIZE];
 	struct looked k = { 0 };
@@ -1104,7 +1171,7 @@ int link_refresh(const char *pool, const char *volume)
 	r = r ? r : e;
 	if (!r && (!k.have_mine || k.mine.state != LINK_UP))
 		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
-	if (!r)
+	if (!r && !test)
 		r = k.mine.kernel ? refresh_kernel(&k.mine) : refresh_front(&k.mine);
 out:
 	close(lock);

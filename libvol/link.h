@@ -83,7 +83,8 @@ int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
  * the mounts that could be. */
 int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;
 
-/* All open pointers of one pool, or of every pool found (NULL). */
+/* All open pointers of one pool, or of every pool found (NULL): of those that can be had,
+ * also when the answer is that one cannot. */
 typedef int (*link_fn)(void *arg, const struct link_info *l);
 int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 
@@ -91,12 +92,12 @@ int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 int link_fronts(struct vol_pool *p, bool *any) __must_check;
 
 /* Makes again what is down of this host's links, of one pool or all: device, mount
- * and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
+ * with the options it had, and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
  * still is.  Answers the first such r. */
 int link_restore(const char *pool, bool test, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
 		 void *arg) __must_check;
 
-/* The device takes in the volume's size as it is now. -ENOENT not linked. */
-int link_refresh(const char *pool, const char *volume) __must_check;
+/* The device takes in the volume's size as it is now; test: it would. -ENOENT not linked. */
+int link_refresh(const char *pool, const char *volume, bool test) __must_check;
 
 #endif

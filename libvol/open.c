@@ -171,7 +171,7 @@ static int open_members(struct vol_pool *p, const struct chosen *c, enum vol_loc
 			goto err;
 		}
 	}
-	vol_host_set_identity(p->host, c->uuid, c->name, lock != VOL_LOCK_EXCLUSIVE);
+	vol_host_set_identity(p->host, c->uuid, c->name, lock != VOL_LOCK_EXCLUSIVE || p->flags & VOL_READONLY);
 	/* Of a pool in the kernel that has said what there is to say; what a view meets may only be its age. */
 	vol_host_set_quiet(p->host, p->kernel);
 	return 0;
@@ -269,10 +269,11 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 	r = vd_pool_open(vol_host_vd(p->host), eflags, &self, &p->engine);
 	if (r)
 		return engine_error(p, r);
-	if (eflags & VD_OPEN_READONLY)
+	if (eflags & VD_OPEN_READONLY && !(p->flags & VOL_TEST))
 		return 0;
 	vd_pool_info(p->engine, &info);
-	if (info.mode < VD_MODE_READONLY)
+	if (p->flags & VOL_TEST ? !info.nmissing && (!info.damaged || p->flags & VOL_REPAIR) && (!info.rolled_back || p->flags & VOL_ACCEPT) :
+				  info.mode < VD_MODE_READONLY)
 		return 0;
 	missing_text(&info, missing, sizeof(missing));
 	r = short_member(p, &info);
@@ -358,17 +359,17 @@ static void drop_left_out(struct vol_pool *p)
 
 static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 {
-	bool readonly = beside || p->flags & VOL_READONLY;
+	bool readonly = beside || p->flags & VOL_READONLY, writer = !readonly || p->flags & VOL_TEST;
 	int r;
 
 	r = settle(p, c);
 	if (r)
 		return r;
-	r = open_members(p, c, beside ? VOL_LOCK_NONE : readonly ? VOL_LOCK_SHARED : VOL_LOCK_EXCLUSIVE);
+	r = open_members(p, c, beside ? VOL_LOCK_NONE : writer ? VOL_LOCK_EXCLUSIVE : VOL_LOCK_SHARED);
 	if (r)
 		return r;
 	read_owner(p);
-	if (!readonly)
+	if (writer)
 		r = check_owner(p);
 	if (!r)
 		/* Of an owner that writes no more the journal is part of what there is. */
@@ -684,7 +685,7 @@ static int open_waiting(struct vol_pool *p, const char *name)
 	int r;
 
 	for (;;) {
-		bool beside = (p->flags & VOL_READONLY) && !(p->flags & VOL_OFFLINE) && now_ms() - start >= WAIT_READER_MS;
+		bool beside = (p->flags & VOL_READONLY) && !(p->flags & (VOL_OFFLINE | VOL_TEST)) && now_ms() - start >= WAIT_READER_MS;
 		r = open_once(p, name, beside);
 		if ((r != -EBUSY && r != -EAGAIN) || (p->flags & VOL_NO_WAIT) || vol_interrupted() ||
 		    now_ms() - start >= WAIT_MS)
@@ -711,7 +712,7 @@ int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
 	p = calloc(1, sizeof(*p));
 	if (!p)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
-	p->flags = flags;
+	p->flags = flags | (flags & VOL_TEST ? VOL_READONLY : 0);
 	r = open_waiting(p, name);
 	if (r) {
 		free(p);

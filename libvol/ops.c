@@ -567,11 +567,11 @@ static int op_pool_check(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
 	uint64_t faults = 0;
-	bool was = is_damaged(rq);
+	bool was = is_damaged(rq), repair = json_flag(rq->args, "repair") && !json_flag(rq->args, "test");
 	int r;
 
 	rq->scratch = &f;
-	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : json_flag(rq->args, "repair") ? VD_CHECK_REPAIR : 0,
+	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : repair ? VD_CHECK_REPAIR : 0,
 		     on_fault, rq, op_progress, &faults);
 	if (!r)
 		r = found_send(&f, "faults", fault_json);
@@ -709,22 +709,52 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 	return 0;
 }
 
+/* The member that `text` names by its number or path; n: there is none. */
+static unsigned which_member(struct vol_request *rq, const char *text, unsigned n)
+{
+	char *end;
+	unsigned long number = strtoul(text, &end, 10);
+	struct stat a, b;
+	unsigned m;
+
+	if (*text && !*end)
+		return number < n ? (unsigned)number : n;
+	for (m = 0; m < n; m++) {
+		const char *path = vol_host_path(rq->pool->host, m);
+		if (path && (!strcmp(path, text) ||
+			     (!stat(path, &a) && !stat(text, &b) &&
+			      (S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode) ? a.st_rdev == b.st_rdev :
+			       a.st_dev == b.st_dev && a.st_ino == b.st_ino))))
+			break;
+	}
+	return m;
+}
+
 static int op_pool_add(struct vol_request *rq, struct json_object *result)
 {
+	struct vd_pool_info *info;
 	struct vol_new_member m;
 	const char *path;
 	int r;
 
 	if (!json_get_str(rq->args, "path", &path) || path[0] != '/')
 		return op_fail(rq, -EINVAL, "request \"pool-add\" lacks \"path\", an absolute one");
+	info = malloc(sizeof(*info));
+	if (!info)
+		return -ENOMEM;
 	pthread_mutex_lock(&add_lock);
-	r = vol_new_member(&m, path, json_u64(rq->args, "size"), json_flag(rq->args, "force"),
-			   json_flag(rq->args, "test"), &rq->err);
+	change_state(rq->pool, info);
+	if (which_member(rq, path, info->nmembers) < info->nmembers)
+		r = op_fail(rq, -EEXIST, "%s is a member of pool %s already", path, rq->pool->name);
+	else
+		r = vol_new_member(&m, path, json_u64(rq->args, "size"), json_flag(rq->args, "force"),
+				   json_flag(rq->args, "test"), &rq->err);
 	if (!r) {
 		r = add_member(rq, &m, result);
 		vol_new_member_undo(&m);
 	}
 	pthread_mutex_unlock(&add_lock);
+	free(info);
 	return r;
 }
 
@@ -782,25 +812,6 @@ static int grow_member(struct vol_request *rq, unsigned m, struct json_object *l
 	return 0;
 }
 
-/* The member that `text` names by its number or path; n: there is none. */
-static unsigned which_member(struct vol_request *rq, const char *text, unsigned n)
-{
-	char *end;
-	unsigned long number = strtoul(text, &end, 10);
-	struct stat a, b;
-	unsigned m;
-
-	if (*text && !*end)
-		return number < n ? (unsigned)number : n;
-	for (m = 0; m < n; m++) {
-		const char *path = vol_host_path(rq->pool->host, m);
-		if (path && (!strcmp(path, text) ||
-			     (!stat(path, &a) && !stat(text, &b) && a.st_dev == b.st_dev && a.st_ino == b.st_ino)))
-			break;
-	}
-	return m;
-}
-
 static int op_pool_grow(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
@@ -840,6 +851,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	const char *full;
 	struct vd_pool_policy policy;
 	uint64_t bytes;
+	bool readonly;
 	int r = 0;
 
 	(void)result;
@@ -847,6 +859,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 		return -ENOMEM;
 	change_state(rq->pool, info);
 	policy = info->policy;
+	readonly = info->mode >= VD_MODE_READONLY;
 	free(info);
 	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
 		if (json_object_array_length(list) > 4)
@@ -872,6 +885,8 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 		policy.grow_to = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 	if (!json_flag(rq->args, "test"))
 		r = vd_pool_set(rq->pool->engine, &policy);
+	else if (readonly)
+		r = -EROFS;
 	if (r == -EROFS)
 		return op_fail(rq, r, "pool %s cannot be changed: %s", rq->pool->name, read_only_why(rq));
 	if (r)

@@ -40,6 +40,8 @@ int op_not_in_kernel(struct vol_request *rq, const char *what);
 
 /* A volume's name in the request. -EINVAL: absent or breaks the rule. */
 int op_arg_volume(struct vol_request *rq, const char *key, const char **name) __must_check;
+/* -EROFS, and said, when the pool takes no changes. */
+int op_check_writable(struct vol_request *rq, const char *name, const char *what) __must_check;
 /* The volume itself, and its record when info is not NULL. */
 int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info) __must_check;
 int op_holder(struct vol_request *rq, struct vd_disk_holder *who) __must_check;

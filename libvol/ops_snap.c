@@ -58,6 +58,32 @@ static int make_name(struct vol_request *rq, struct wanted *w, const struct want
 	return op_fail(rq, -EEXIST, "volume %s/%s: no free name for its snapshot; name it with -n", rq->pool->name, w->volume);
 }
 
+/* A dry run's answer to what the engine would say.  again: blocks that are to be kept once more. */
+static int test_snapshot(struct vol_request *rq, const struct wanted *w, unsigned n, uint64_t again)
+{
+	struct vd_pool_info *info;
+	uint32_t id;
+	int r = op_check_writable(rq, w[0].volume, "snapshotted");
+
+	for (unsigned i = 0; !r && i < n; i++) {
+		for (unsigned k = 0; !r && k < i; k++)
+			r = strcmp(w[k].name, w[i].name) ? 0 : -EEXIST;
+		if (!r) {
+			r = vd_volume_find(rq->pool->engine, w[i].name, &id);
+			r = r == -ENOENT ? 0 : r ? r : -EEXIST;
+		}
+	}
+	if (r || !again)
+		return r;
+	info = malloc(sizeof(*info));
+	if (!info)
+		return -ENOMEM;
+	change_state(rq->pool, info);
+	r = again > info->reservable_blocks ? -ENOSPC : 0;
+	free(info);
+	return r;
+}
+
 static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *snap, unsigned n, struct vd_volume_info *info)
 {
 	uint64_t now = vol_host_vd(rq->pool->host)->now(NULL);
@@ -95,9 +121,7 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 			if (r)
 				return r;
 		}
-		if (test)
-			return 0;
-		r = change_snapshot(rq->pool, snap, n);
+		r = test ? test_snapshot(rq, w, n, again) : change_snapshot(rq->pool, snap, n);
 		if (r != -EEXIST || all_named || tries == 3)
 			break;
 	}
@@ -117,7 +141,7 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 			       w[0].volume, n > 1 ? " and the others" : "");
 	if (r == -ENOSPC && promised) /* what it shares with the snapshot it must be able to write anew */
 		return op_no_promise(rq, promised, "snapshotted", again << VD_BLOCK_SHIFT);
-	return op_error(rq, r, w[0].volume, n > 1 ? "snapshotted with the others" : "snapshotted");
+	return rq->err.text[0] ? r : op_error(rq, r, w[0].volume, n > 1 ? "snapshotted with the others" : "snapshotted");
 }
 
 int op_snapshot(struct vol_request *rq, struct json_object *result)
@@ -185,7 +209,9 @@ int op_rollback(struct vol_request *rq, struct json_object *result)
 		r = op_check_lock(rq, &info[1]);
 	if (!r && id == from)
 		r = op_fail(rq, -EINVAL, "volume %s/%s cannot be rolled back to itself", rq->pool->name, name);
-	if (!r && !(rq->pool->flags & VOL_READONLY))
+	if (!r)
+		r = op_check_writable(rq, name, "rolled back");
+	if (!r)
 		r = op_drop_dead_clients(rq, name, id, &info[0]);
 	if (!r && info[0].npointers)
 		r = op_error(rq, -EBUSY, name, "rolled back");

@@ -20,7 +20,7 @@ static bool testing(struct vol_request *rq)
 }
 
 /* What a dry run can know of a change: is the pool writable at all? */
-static int check_writable(struct vol_request *rq, const char *name, const char *what)
+int op_check_writable(struct vol_request *rq, const char *name, const char *what)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	int r;
@@ -28,7 +28,7 @@ static int check_writable(struct vol_request *rq, const char *name, const char *
 	if (!info)
 		return -ENOMEM;
 	change_state(rq->pool, info);
-	r = (rq->pool->flags & VOL_READONLY) || info->mode >= VD_MODE_READONLY ? -EROFS : 0;
+	r = (rq->pool->flags & (VOL_READONLY | VOL_TEST)) == VOL_READONLY || info->mode >= VD_MODE_READONLY ? -EROFS : 0;
 	free(info);
 	return r ? op_error(rq, r, name, what) : 0;
 }
@@ -39,7 +39,7 @@ int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, 
 	char who[256];
 	int r;
 
-	if (hooks && hooks->reap) {
+	if (hooks && hooks->reap && !testing(rq)) {
 		hooks->reap(hooks->arg, id);
 		r = vd_volume_info(rq->pool->engine, id, info);
 		if (r)
@@ -72,7 +72,7 @@ static int find_mine(struct vol_request *rq, const char *what, const char **name
 	if (!r)
 		r = op_find(rq, *name, id, info);
 	if (!r)
-		r = check_writable(rq, *name, what);
+		r = op_check_writable(rq, *name, what);
 	if (!r)
 		r = op_check_lock(rq, info);
 	return r ? r : op_drop_dead_clients(rq, *name, *id, info);
@@ -436,7 +436,7 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	vol_uuid_new(spec.uuid);
 	if (testing(rq)) {
 		r = vd_volume_find(rq->pool->engine, spec.name, &id);
-		r = r == -ENOENT ? check_writable(rq, spec.name, "created") : r ? r : -EEXIST;
+		r = r == -ENOENT ? op_check_writable(rq, spec.name, "created") : r ? r : -EEXIST;
 		if (!r && spec.reserved)
 			r = check_reserve(rq, NULL, spec.reserved);
 	} else {

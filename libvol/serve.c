@@ -20,11 +20,19 @@
 
 extern char **environ;
 
+/* POOL.nbd; of a name that is too long for a socket its beginning, and a hash of all of it.
+ * No pool's name has a ~. */
 int vol_serve_socket_path(const char *pool, char *buf, size_t size)
 {
+	uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
 	struct sockaddr_un un;
 	int n = snprintf(buf, size, "%s/%s.nbd", vol_runtime_dir(), pool);
 
+	if (n >= (int)sizeof(un.sun_path)) {
+		for (const char *p = pool; *p; p++)
+			hash = (hash ^ (uint8_t)*p) * 0x100000001b3;
+		n = snprintf(buf, size, "%s/%.8s~%016llx.nbd", vol_runtime_dir(), pool, (unsigned long long)hash);
+	}
 	if (n < 0 || (size_t)n >= size || (size_t)n >= sizeof(un.sun_path))
 		return vol_fail(NULL, -ENAMETOOLONG, "%s/%s.nbd is too long for a socket; choose a shorter VD_RUNTIME_DIR",
 				vol_runtime_dir(), pool);

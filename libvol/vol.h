@@ -115,6 +115,7 @@ enum vol_open_flags {
 	VOL_TAKEOVER = 4, /* also when the owner record says that another host has it in use */
 	VOL_REPAIR = 16,  /* for writing although it is damaged: to remove what is lost, and to check */
 	VOL_ACCEPT = 32,  /* for writing although the newest superblock is lost: to check what is there instead */
+	VOL_TEST = 64,    /* as for writing, and refused as that is, but nothing is written: requests with "test" */
 	VOL_NO_WAIT = 8,  /* -EBUSY at once; else waits some seconds for another command to finish */
 };
 /* Opens the pool called `name` (or of that UUID).  -ENOENT none found; -ENOTUNIQ
@@ -147,7 +148,8 @@ struct vol_pool_spec {
  * and one that was empty is empty again. */
 int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16]);
 
-/* Takes paths out of the devices file (absolute, as they stand there). */
+/* Takes paths out of the devices file (absolute, as they stand there). -ENOENT: one is not in it, and
+ * nothing was changed. */
 int vol_devices_forget(const char *const *path, unsigned n);
 
 /* What is on a device or file: 0 and *what = NULL nothing; 0 and a text such as

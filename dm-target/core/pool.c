@@ -270,18 +270,19 @@ int vd_pool_format(const struct vd_host *host, const struct vd_format_spec *spec
 	if (!pool)
 		return -ENOMEM;
 	r = spec_to_super(host, spec, pool->super);
-	if (!r) {
-		take_super(pool);
-		pool->ckpt_gen = 1;
-		for (m = 0; m < pool->nmembers && !r; m++)
-			r = wipe(pool, m);
-	}
+	if (r || spec->test)
+		goto out;
+	take_super(pool);
+	pool->ckpt_gen = 1;
+	for (m = 0; m < pool->nmembers && !r; m++)
+		r = wipe(pool, m);
 	for (m = 0; m < pool->nmembers && !r; m++)
 		r = label_write(pool, m);
 	if (!r)
 		r = vd_volumes_init(pool);
 	if (!r)
 		r = format_trees(pool);
+out:
 	pool_free(pool);
 	return r;
 }

@@ -35,6 +35,7 @@ struct vd_format_spec {
 	unsigned sector_size;        /* 512 or 4096 (I15) */
 	uint64_t journal_blocks;     /* 0: chosen from the size of the first member */
 	uint32_t policy;             /* VD_POLICY_* */
+	bool test;                   /* look whether it can be so; nothing is read or written */
 };
 /* Writes labels, superblocks, an empty journal to all members.  Crash effect:
  * a pool, with all its members, exists once one of them has a superblock, which is

@@ -144,6 +144,41 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	ok vdunlink p/v
 }
 
+@test "a device that is swap is not taken away, and it is said" {
+	need mkswap swapon
+	linkable
+	ok vdlink p/v
+	mkswap -q "$(D v)"
+	swapon "$(D v)" || skip "no swap here"
+	run vdunlink p/v </dev/null
+	swapoff "$(D v)"
+	[ "$status" = 4 ] || { echo "$output"; false; }
+	says "swap" "$(D v)"
+	ok vdunlink p/v
+}
+
+@test "a mount in another namespace is named, and the link that stays is not said to be mounted" {
+	need mkfs.ext4 unshare
+	linkable
+	ok vdlink p/v
+	mkfs.ext4 -q "$(D v)"
+	ok vdunlink p/v
+	ok vdlink --mount mnt p/v
+	unshare -m sleep 600 3>&- &
+	wait_for grep sleep /proc/$!/comm
+	must 4 vdunlink p/v
+	says "the mount on $T/mnt in the mount namespace of sleep ($!)"
+	refused mountpoint -q mnt
+	[ -b "$(D v)" ]
+	ok vdlink ls --noheadings -o state,mount
+	says up
+	says_not mnt
+	[ "$(jq -r '.drives[].mount' etc/servers/local)" = "" ]
+	kill $!
+	wait $! || true
+	ok vdunlink p/v
+}
+
 @test "a volume mounted in several places is unmounted from all" {
 	need mkfs.ext4
 	linkable
@@ -232,6 +267,27 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	must 3 vdlink ls nope
 }
 
+@test "a pool that cannot be read does not keep the others' links from ls" {
+	no_check
+	need_links
+	ok vdpool create a -L 64m a0
+	make_pool 1 128m
+	ok vdcreate p/v -L 64m
+	ok vdlink p/v
+	ok vdpool create z -L 64m z0
+	local f
+	for f in a0 z0; do
+		dd if=/dev/zero of=$f bs=4k seek=1 count=$(( $(stat -c %s $f) / 4096 - 2 )) conv=notrunc status=none
+	done
+	refused vdlink ls
+	says "p/v" "pool a" "pool z"
+	refused vdlink ls a
+	ok vdlink ls p
+	says p/v
+	refused vdlink --restore
+	says "pool a"
+}
+
 @test "a linked volume is neither removed nor renamed, and says who has it" {
 	linkable
 	ok vdlink p/v
@@ -282,6 +338,8 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	holder='"holder": {"host": "'$host'", "boot": "'$boot'", "hostname": "here", "purpose": "a test", "pid": PID, "since": 1}'
 	[[ $(ctl "{\"op\": \"lock\", \"volume\": \"v\", ${holder/PID/$$}}") == *result* ]]
 	must 4 vdlink p/v
+	says "locked by a test"
+	must 4 vdlink -t p/v
 	says "locked by a test"
 	[[ $(ctl "{\"op\": \"unlock\", \"volume\": \"v\", ${holder/PID/$$}}") == *result* ]]
 	ok vdlink p/v
@@ -408,6 +466,28 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[ "$(cat mnt/f)" = hello ]
 }
 
+@test "a mount is restored with its options, and one described without any too" {
+	need mkfs.ext4
+	linkable
+	ok vdlink p/v
+	mkfs.ext4 -q "$(D v)"
+	ok vdunlink p/v
+	ok vdlink --mount mnt --mount-options nosuid,nodev,noatime p/v
+	local before
+	before=$(findmnt -no OPTIONS mnt)
+	[[ $before == *nosuid*nodev*noatime* ]]
+	kill -9 "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	wait_for eval 'vdlink ls | grep down'
+	ok vdlink --restore p
+	[ "$(findmnt -no OPTIONS mnt)" = "$before" ]
+	jq 'del(.drives[].options)' etc/servers/local >old
+	cp old etc/servers/local
+	kill -9 "$(vdlink ls --noheadings -o pid | tr -d ' ')"
+	wait_for eval 'vdlink ls | grep down'
+	ok vdlink --restore p
+	mountpoint -q mnt
+}
+
 @test "a link that is down can be forgotten" {
 	linkable
 	ok vdlink p/v
@@ -432,6 +512,42 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	kill -9 "$(server_pid)"
 	dd if="$(D v)" of=/dev/null bs=4k count=1 iflag=direct status=none
 	mv devices etc/devices
+}
+
+@test "a volume is made and linked at once, with the options given" {
+	need_links
+	make_pool 2 256m
+	mv etc/devices devices
+	ok vdcreate -v -a y --device m0 --device m1 -L 64m p/v
+	says "p/v of 64.00m created" "report: done"
+	[ "$(blockdev --getsize64 "$(D v)")" = 67108864 ]
+	mv devices etc/devices
+	ok vdcreate -q -a y --readonly -L 64m p/w
+	[ -z "$output" ]
+	[ "$(blockdev --getro "$(D w)")" = 1 ]
+	ok vdcreate -t -a y -L 64m p/x
+	ok vdcreate -a n -L 64m p/x
+	[ ! -e "$VD_DEV_DIR/p/x" ]
+	PATH=/usr/bin:/bin ok "$(command -v vdcreate)" -a y -L 64m p/y
+	[ -b "$(D y)" ]
+}
+
+@test "a pool with the longest name is linked, and one that differs in its last letter" {
+	need_links
+	local a b p
+	a=$(printf 'x%.0s' {1..127}) b=$(printf 'x%.0s' {1..126})y
+	ok vdpool create "$a" -L 64m m0
+	ok vdpool create "$b" -L 64m m1
+	for p in "$a" "$b"; do
+		ok vdcreate "$p/v" -L 16m
+		ok vdlink "$p/v"
+		[ -b "$VD_DEV_DIR/$p/v" ]
+	done
+	[ "$(server_pids | wc -l)" = 2 ]
+	ok vdls
+	ok vdunlink "$a/v"
+	ok vdunlink "$b/v"
+	[ -z "$(server_pids)" ]
 }
 
 @test "a plugin that is not there is said" {

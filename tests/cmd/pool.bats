@@ -122,6 +122,18 @@ load helper
 	[ ! -e m0 ]
 }
 
+@test "thresholds that are no numbers are refused before anything is made" {
+	local t
+	for t in nan inf -inf -1 101 x 1,2,3,4,5; do
+		must 2 vdpool create p --thresholds "$t" -L 64m m0
+		says thresholds
+		[ ! -e m0 ]
+		[ ! -e etc/devices ]
+	done
+	make_pool 1
+	must 2 vdpool set p --thresholds nan
+}
+
 @test "a name of 127 bytes is taken" {
 	ok vdpool create "$(printf 'x%.0s' {1..127})" -L 64m m0
 }
@@ -188,6 +200,19 @@ load helper
 	says "128.00m" "$T/m1"
 }
 
+@test "what is a member already is not added, and it is said" {
+	make_pool
+	must 5 vdpool add p m1
+	says "m1 is a member of pool p already"
+	must 5 vdpool add -t --force p "$T/./m0"
+	ln -s m0 other
+	must 5 vdpool add --force p other
+	says "is a member of pool p already"
+	serve
+	must 5 vdpool add p m1
+	says "is a member of pool p already"
+}
+
 @test "a member is added while the server runs" {
 	make_pool 1 64m
 	make_volume v 200m
@@ -207,6 +232,20 @@ load helper
 	ok vdpool show p
 	says_not m1
 	ok vdpool add --force p m1
+}
+
+@test "what is not in the devices file cannot be forgotten" {
+	make_pool
+	must 3 vdpool forget /never/there
+	says "/never/there is not in $T/etc/devices"
+	must 3 vdpool forget -t /never/there
+	mv m1 m2
+	must 3 vdpool forget m2
+	ok vdpool forget -t m1
+	ok vdpool forget m1
+	must 3 vdpool forget m1
+	mv m2 m1
+	echo "$T/m1" >>etc/devices
 }
 
 @test "check finds nothing in a pool that was just used" {

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Who or what keeps a block device busy: device.c's, and device_users() of device.h.
+ * All of it is read from /proc and /sys, is true of a moment, and what cannot be read
+ * is passed over.
+ */
+#ifndef VOL_BUSY_H
+#define VOL_BUSY_H
+
+#include "host.h"
+
+#include <sys/types.h>
+
+/* The mount points of a device as the process ("self", "17") sees them, first mounted
+ * first; partitions: those of its partitions too.  A result of fn that is not 0 ends it. */
+int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
+
+/* What else than a process that has it open keeps a device, or a partition of it: swap,
+ * other devices made on it, mounts, in whichever namespace.  "" when nothing is seen. */
+void busy_otherwise(const char *dev, char *buf, size_t size);
+
+#endif
