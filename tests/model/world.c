@@ -121,6 +121,8 @@ struct world *world_new(const struct cli *cli, uint64_t seed, const struct shape
 	spec.member_uuid = (const uint8_t (*)[16])uuids;
 	spec.sector_size = shape->sector_size;
 	spec.journal_blocks = shape->journal_blocks;
+	w->ref->knows_pool = true;
+	w->ref->policy.flags = spec.policy;
 	r = vd_pool_format(&w->host, &spec);
 	if (r)
 		world_fail(w, "format: error %d", r);
