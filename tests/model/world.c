@@ -284,6 +284,17 @@ void world_what_if(struct world *w, enum sim_crash how)
 	current = w;
 }
 
+void world_check_copy(struct world *w)
+{
+	struct world *c = world_fork(w);
+
+	world_log(c, "in a copy: checked");
+	world_open(c, 0);
+	world_check(c);
+	world_free(c);
+	current = w;
+}
+
 void world_read_only(struct world *w)
 {
 	struct world *c = world_fork(w);

@@ -102,6 +102,8 @@ void world_check(struct world *w);    /* vd_check finds nothing */
 int world_fault_found(void *arg, const struct vd_check_report *f); /* for vd_check(): prints it */
 /* What a crash at this moment would leave, looked at in a copy: opens, holds what it must, checks clean. */
 void world_what_if(struct world *w, enum sim_crash how);
+/* In a copy again: opened and checked.  The pool itself stays as it is, without the checkpoint of a check. */
+void world_check_copy(struct world *w);
 /* In a copy again: read-only, and that it does not write. */
 void world_read_only(struct world *w);
 /* All volumes deleted, everything settled: blocks in use. */
