@@ -129,8 +129,8 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	ok vdpool check p
 }
 
-@test "fio verifies on an ext4 in a pool that becomes full and gets room" {
-	need mkfs.ext4 fio
+@test "an ext4 in a pool that becomes full and gets room keeps its files" {
+	need mkfs.ext4
 	need_links
 	ok vdpool create p --policy error -L 96m m0
 	make_volume v 512m
@@ -177,4 +177,42 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	no_check
 	umount mnt
 	[ $((at - before)) -lt 4096 ]
+}
+
+# fio_v OPTION...: fio on volume v, the same blocks and contents each time
+fio_v()
+{
+	fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --iodepth=8 --randseed=7 --verify=crc32c --verify_fatal=1 \
+		--output=out "$@" || { cat out; return 1; }
+}
+
+@test "what fio wrote verifies, though it had to wait for room in a full pool" {
+	need fio
+	small queue
+	fio_v --bs=64k --size=128m --do_verify=1 3>&- &
+	local fio=$!
+	wait_for eval '[ "$(avail)" -lt 1000000 ]'
+	sleep 0.5
+	kill -0 $fio
+	ok vdpool add p -L 512m m1
+	wait $fio
+	[ "$(field p/v mapped)" = 134217728 ]
+}
+
+@test "what fio wrote before a pool was full verifies, while it is full and after a restart" {
+	need fio nbdcopy
+	small
+	fio_v --bs=64k --size=128m --io_size=24m --do_verify=0
+	random 60000000 >big
+	make_volume w 256m
+	refused nbdcopy big "$(uri w)"
+	says "No space"
+	local i
+	for i in 1 2; do
+		fio_v --bs=64k --size=128m --io_size=24m --verify_only
+		end_servers KILL
+		serve
+	done
+	# in place it can be written, and then holds that
+	fio_v --bs=64k --size=128m --io_size=24m --do_verify=1
 }

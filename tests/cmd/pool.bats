@@ -30,15 +30,19 @@ load helper
 	must 5 vdpool create p e
 	says "0 bytes"
 	ok vdpool create -t p -L 64m e
-	[ -f e ] && [ ! -s e ]
+	[ -f e ]
+	[ ! -s e ]
 	must 5 vdpool create p -L 1m e
-	[ -f e ] && [ ! -s e ]
+	[ -f e ]
+	[ ! -s e ]
 	must 2 vdpool create p -L 64m --journal 1g e new # it fails late
-	[ -f e ] && [ ! -s e ]
+	[ -f e ]
+	[ ! -s e ]
 	[ ! -e new ]
 	make_pool 1
 	must 5 vdpool add p -L 1m e
-	[ -f e ] && [ ! -s e ]
+	[ -f e ]
+	[ ! -s e ]
 }
 
 @test "a file that does not exist is refused without a size" {

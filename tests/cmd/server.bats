@@ -315,3 +315,20 @@ PY
 		make_volume v 200m
 	done
 }
+
+@test "what fio wrote verifies while the volume shrinks to it and grows again" {
+	need fio qemu-io
+	served 2 256m 256m
+	random 67108864 >end
+	qemu-io -f raw -c "write -s $T/end 192m 64m" -c flush "$(uri v)" >/dev/null
+	fio --name=w --ioengine=nbd --uri="$(uri v)" --rw=randwrite --bs=4k --iodepth=8 --size=64m --rate_iops=8000 \
+		--verify=crc32c --verify_fatal=1 --do_verify=1 --output=out 3>&- &
+	local fio=$! i
+	for i in 1 2 3 4; do
+		ok vdresize -y p/v -L 64m
+		ok vdresize p/v -L 256m
+	done
+	wait $fio || { cat out; return 1; }
+	io v 'read -P 0 64m 192m'
+	[ "$(field p/v mapped)" = 67108864 ]
+}

@@ -77,7 +77,8 @@ load helper
 	for k in 1 2 3 4 5 6; do
 		x=$(nbdcopy "$(uri a@g$k)" - | head -c1 | od -An -tu1)
 		y=$(nbdcopy "$(uri b@g$k)" - | head -c1 | od -An -tu1)
-		[ $((x - y)) -ge 0 ] && [ $((x - y)) -le 1 ]
+		[ $((x - y)) -ge 0 ]
+		[ $((x - y)) -le 1 ]
 	done
 }
 

@@ -10,12 +10,13 @@ static const unsigned weights[W_OPS] = {
 	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
 	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
 	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10, [W_FRAGMENT] = 3,
-	[W_RESERVE] = 10, [W_GROW] = 2,
+	[W_RESERVE] = 10, [W_GROW] = 2, [W_POINTER_SET] = 4, [W_POLICY] = 2, [W_TRANSACTION] = 2, [W_REPAIR] = 1,
 };
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
-	"reopen", "add", "check", "edge", "fragment", "reserve", "grow", "fill",
+	"reopen", "add", "check", "edge", "fragment", "reserve", "grow", "pointer-set",
+	"policy", "transaction", "repair", "fill",
 };
 
 void world_weights(struct world *w)
@@ -169,7 +170,8 @@ static int settle(struct world *w, int r, int also)
 	if (w->sim->fault.hit)
 		return 1;
 	ref_undone(w->ref);
-	if (r == -ENOSPC && kind != REF_DELETE && kind != REF_UNMAP && kind != REF_UNLOCK && kind != REF_POINTER_DEL && may_be_full(w)) {
+	if (r == -ENOSPC && kind != REF_DELETE && kind != REF_UNMAP && kind != REF_UNLOCK && kind != REF_POINTER_DEL && kind != REF_POLICY &&
+	    kind != REF_TRANSACTION && may_be_full(w)) {
 		w->nospace++;
 		return 0;
 	}
@@ -611,6 +613,16 @@ static int do_lock(struct world *w)
 	return settle(w, r, op.kind == REF_LOCK && v->npointers ? -EBUSY : 0);
 }
 
+static bool has_writer(const struct ref_vol *v)
+{
+	unsigned i;
+
+	for (i = 0; i < v->npointers; i++)
+		if (v->opener[i] & REF_RW)
+			return true;
+	return false;
+}
+
 static int do_pointer(struct world *w)
 {
 	struct ref_op op = { 0 };
@@ -633,7 +645,9 @@ static int do_pointer(struct world *w)
 		ref_begin(w->ref, &op);
 		r = vd_volume_pointer_del(w->pool, v->id, op.other);
 	} else if (v->npointers < VD_POINTERS_MAX) {
-		op.kind = REF_POINTER_ADD; /* read-only ones, any number of which go together */
+		op.kind = REF_POINTER_ADD; /* read-only ones, any number of which go together, and one that is not */
+		ptr.mode = cpu_to_le32(one_in(w, 3));
+		op.value = le64_to_cpu(ptr.who.pid) | (ptr.mode ? REF_RW : 0);
 		ref_begin(w->ref, &op);
 		r = vd_volume_pointer_add(w->pool, v->id, &ptr, &w->ref->op.other);
 	} else {
@@ -646,6 +660,37 @@ static int do_pointer(struct world *w)
 		return world_disturbed(w);
 	}
 	world_log(w, "%s %u, link %u: %d", ref_op_name[op.kind], v->id, w->ref->op.other, r);
+	if (op.kind == REF_POINTER_ADD && ptr.mode && has_writer(v)) {
+		if (!r && !world_disturbed(w))
+			world_fail(w, "a second read-write pointer to volume %u", v->id);
+		return settle(w, r, -EBUSY);
+	}
+	return settle(w, r, 0);
+}
+
+/* Another opener for one that there is, as when a link's server is another. */
+static int do_pointer_set(struct world *w)
+{
+	struct ref_op op = { .kind = REF_POINTER_SET };
+	struct vd_disk_pointer ptr = { 0 };
+	struct ref_vol *v = NULL;
+	unsigned i;
+	int r;
+
+	for (i = 0; i < w->ref->n; i++)
+		if (w->ref->vol[i]->npointers && (!v || one_in(w, 2)))
+			v = w->ref->vol[i];
+	if (!v)
+		return do_pointer(w);
+	i = (unsigned)below(w, v->npointers);
+	holder(w, &ptr.who);
+	ptr.mode = cpu_to_le32(!!(v->opener[i] & REF_RW));
+	op.id = v->id;
+	op.other = v->link[i];
+	op.value = le64_to_cpu(ptr.who.pid) | (v->opener[i] & REF_RW);
+	ref_begin(w->ref, &op);
+	r = vd_volume_pointer_set(w->pool, v->id, op.other, &ptr);
+	world_log(w, "pointer-set %u, link %u: %d", op.id, op.other, r);
 	return settle(w, r, 0);
 }
 
@@ -921,6 +966,60 @@ static int do_grow(struct world *w)
 	return plain(w, "grow", r);
 }
 
+static int do_policy(struct world *w)
+{
+	struct ref_op op = { .kind = REF_POLICY };
+	struct vd_pool_policy wrong = { .threshold = { 1001 } };
+	unsigned i;
+	int r;
+
+	if (one_in(w, 8)) {
+		r = vd_pool_set(w->pool, &wrong);
+		world_log(w, "a policy that cannot be: %d", r);
+		if (r != -EINVAL && !world_disturbed(w))
+			world_fail(w, "a threshold of 1001 per mille answers %d", r);
+		return world_disturbed(w);
+	}
+	for (i = 0; i < 4; i++)
+		op.policy.threshold[i] = (uint32_t)below(w, 1001);
+	op.policy.flags = one_in(w, 2) ? VD_POLICY_ERROR_IF_FULL : 0;
+	op.policy.grow_by = below(w, 1 << 20);
+	op.policy.grow_to = below(w, 1 << 20);
+	ref_begin(w->ref, &op);
+	r = vd_pool_set(w->pool, &op.policy);
+	world_log(w, "policy, growth by %llu: %d", (ull)op.policy.grow_by, r);
+	return settle(w, r, 0);
+}
+
+static int do_transaction(struct world *w)
+{
+	struct ref_op op = { .kind = REF_TRANSACTION };
+	uint64_t was = w->ref->transaction;
+	int r;
+
+	op.value = rng_next(&w->rng);
+	if (one_in(w, 4)) {
+		r = vd_pool_set_transaction(w->pool, was + 1, op.value);
+		world_log(w, "transaction from what it is not: %d", r);
+		if (r != -EBUSY && !world_disturbed(w))
+			world_fail(w, "a transaction from %llu, which it is not, answers %d", (ull)was + 1, r);
+		return world_disturbed(w);
+	}
+	ref_begin(w->ref, &op);
+	r = vd_pool_set_transaction(w->pool, was, op.value);
+	world_log(w, "transaction %llu to %llu: %d", (ull)was, (ull)op.value, r);
+	return settle(w, r, 0);
+}
+
+static int do_repair(struct world *w)
+{
+	uint64_t faults = 0;
+	int r = vd_check(w->pool, VD_CHECK_REPAIR, NULL, NULL, NULL, &faults);
+
+	world_log(w, "repair: %d, %llu faults", r, (ull)faults);
+	return plain(w, "repair", r);
+}
+
 /* What must be refused. */
 static int do_edge(struct world *w)
 {
@@ -1009,6 +1108,10 @@ int world_do(struct world *w, enum world_op op)
 	case W_FRAGMENT: return do_fragment(w);
 	case W_RESERVE: return do_reserve(w);
 	case W_GROW: return do_grow(w);
+	case W_POINTER_SET: return do_pointer_set(w);
+	case W_POLICY: return do_policy(w);
+	case W_TRANSACTION: return do_transaction(w);
+	case W_REPAIR: return do_repair(w);
 	case W_FILL: return do_fill(w);
 	case W_CREATE: return do_create(w);
 	case W_DELETE: return do_delete(w);

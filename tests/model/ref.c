@@ -3,7 +3,8 @@
 
 const char *const ref_op_name[REF_KINDS] = {
 	"none", "write", "unmap", "create", "delete", "rename", "resize", "snapshot", "rollback",
-	"attrs", "lock", "unlock", "pointer-add", "pointer-del", "readonly", "reserve",
+	"attrs", "lock", "unlock", "pointer-add", "pointer-del", "readonly", "reserve", "pointer-set",
+	"policy", "transaction",
 };
 
 static void *must_alloc(size_t n)
@@ -425,6 +426,7 @@ void ref_done(struct ref *ref)
 		v->locked = false;
 		break;
 	case REF_POINTER_ADD:
+		v->opener[v->npointers] = op->value;
 		v->link[v->npointers++] = op->other;
 		break;
 	case REF_POINTER_DEL:
@@ -432,6 +434,18 @@ void ref_done(struct ref *ref)
 			;
 		v->npointers--;
 		memmove(&v->link[i], &v->link[i + 1], (v->npointers - i) * sizeof(v->link[0]));
+		memmove(&v->opener[i], &v->opener[i + 1], (v->npointers - i) * sizeof(v->opener[0]));
+		break;
+	case REF_POINTER_SET:
+		for (i = 0; i < v->npointers; i++)
+			if (v->link[i] == op->other)
+				v->opener[i] = op->value;
+		break;
+	case REF_POLICY:
+		ref->policy = op->policy;
+		break;
+	case REF_TRANSACTION:
+		ref->transaction = op->value;
 		break;
 	case REF_READONLY:
 		v->readonly = op->readonly;
@@ -568,6 +582,7 @@ static int look_record(struct look *k, struct ref_vol *v)
 {
 	struct vd_volume_info info;
 	uint32_t id;
+	unsigned i;
 	int r;
 
 	r = vd_volume_info(k->pool, v->id, &info);
@@ -589,6 +604,14 @@ static int look_record(struct look *k, struct ref_vol *v)
 		return say(k, "volume %u (%s): attrs '%s' should be '%s'", v->id, v->name, info.attrs, v->attrs);
 	if (info.npointers != v->npointers)
 		return say(k, "volume %u (%s): %u pointers should be %u", v->id, v->name, info.npointers, v->npointers);
+	for (i = 0; i < v->npointers; i++) {
+		const struct vd_disk_pointer *p = &info.pointer[i];
+
+		if (le32_to_cpu(p->link) != v->link[i] || (le64_to_cpu(p->who.pid) | (p->mode ? REF_RW : 0)) != v->opener[i])
+			return say(k, "volume %u (%s): pointer %u is link %u of %llu, mode %u, should be link %u of %llu%s", v->id, v->name, i,
+				   le32_to_cpu(p->link), (unsigned long long)le64_to_cpu(p->who.pid), le32_to_cpu(p->mode), v->link[i],
+				   (unsigned long long)(v->opener[i] & ~REF_RW), v->opener[i] & REF_RW ? ", read-write" : "");
+	}
 	if (info.reserved != v->reserved)
 		return say(k, "volume %u (%s): %llu blocks reserved, should be %llu", v->id, v->name,
 			   (unsigned long long)info.reserved, (unsigned long long)v->reserved);
@@ -598,15 +621,41 @@ static int look_record(struct look *k, struct ref_vol *v)
 	return 0;
 }
 
+static bool same_policy(const struct vd_pool_policy *a, const struct vd_pool_policy *b)
+{
+	return !memcmp(a->threshold, b->threshold, sizeof(a->threshold)) && a->flags == b->flags && a->grow_by == b->grow_by &&
+	       a->grow_to == b->grow_to;
+}
+
+static int look_pool(struct look *k)
+{
+	struct vd_pool_info info;
+
+	vd_pool_info(k->pool, &info);
+	if (!same_policy(&info.policy, &k->ref->policy))
+		return say(k, "the pool's policy: flags %u, growth by %llu, and should be %u, %llu", info.policy.flags,
+			   (unsigned long long)info.policy.grow_by, k->ref->policy.flags, (unsigned long long)k->ref->policy.grow_by);
+	if (info.transaction != k->ref->transaction)
+		return say(k, "the pool's transaction is %llu and should be %llu", (unsigned long long)info.transaction,
+			   (unsigned long long)k->ref->transaction);
+	return 0;
+}
+
 /* Which way did the pending change of volumes go?  1: it happened, 0: it did not. */
 static int look_pending(struct look *k)
 {
 	struct ref_op *op = &k->ref->op;
 	struct vd_volume_info info;
 	struct ref_vol *v = ref_find(k->ref, op->id);
+	struct vd_pool_info pool;
 	unsigned i, n;
 	int r;
 
+	vd_pool_info(k->pool, &pool);
+	if (op->kind == REF_POLICY)
+		return same_policy(&pool.policy, &op->policy);
+	if (op->kind == REF_TRANSACTION)
+		return pool.transaction == op->value;
 	if (op->kind != REF_CREATE && op->kind != REF_SNAPSHOT) {
 		r = vd_volume_info(k->pool, op->id, &info);
 		if (op->kind == REF_DELETE && (!r || r == -ENOENT))
@@ -650,6 +699,10 @@ static int look_pending(struct look *k)
 		return 1;
 	case REF_POINTER_DEL:
 		return info.npointers == v->npointers - 1;
+	case REF_POINTER_SET:
+		for (i = 0; i < info.npointers && le32_to_cpu(info.pointer[i].link) != op->other; i++)
+			;
+		return i < info.npointers && le64_to_cpu(info.pointer[i].who.pid) == (op->value & ~REF_RW);
 	case REF_READONLY:
 		return !!(info.flags & VD_VOL_READONLY) == op->readonly;
 	case REF_RESERVE:
@@ -658,6 +711,8 @@ static int look_pending(struct look *k)
 	case REF_WRITE:
 	case REF_UNMAP:
 	case REF_DELETE:
+	case REF_POLICY:
+	case REF_TRANSACTION:
 	case REF_KINDS:
 		break;
 	}
@@ -687,6 +742,8 @@ int ref_verify(struct ref *ref, struct sim *sim, struct vd_pool *pool, enum ref_
 	} else if (pending != REF_NONE) {
 		ref->exact = false;
 	}
+	if (ref->knows_pool && look_pool(&k))
+		return -1;
 	for (id = 1, n = 0; !(r = vd_volume_next(pool, &id, NULL)); id++, n++)
 		if (!ref_find(ref, id))
 			return say(&k, "volume %u should not be there", id);

@@ -19,6 +19,7 @@
 #include "io.h"
 
 #define REF_VOLS 64u
+#define REF_RW (1ull << 63) /* of an opener: its pointer is read-write */
 #define REF_PAIRS 8u
 #define PAGE_SECTORS 64u
 #define PAGE_BLOCKS (PAGE_SECTORS / VD_SECTORS_PER_BLOCK)
@@ -41,6 +42,7 @@ struct ref_vol {
 	bool readonly, locked;
 	unsigned npointers;
 	uint32_t link[VD_POINTERS_MAX];
+	uint64_t opener[VD_POINTERS_MAX]; /* the pointer's pid, one of its own; the topmost bit: read-write */
 	struct ref_page **bucket;  /* open addressing by page number */
 	unsigned nbuckets, npages;
 	struct ref_past *past;
@@ -50,13 +52,15 @@ struct ref_vol {
 
 enum ref_op_kind {
 	REF_NONE, REF_WRITE, REF_UNMAP, REF_CREATE, REF_DELETE, REF_RENAME, REF_RESIZE, REF_SNAPSHOT, REF_ROLLBACK,
-	REF_ATTRS, REF_LOCK, REF_UNLOCK, REF_POINTER_ADD, REF_POINTER_DEL, REF_READONLY, REF_RESERVE, REF_KINDS
+	REF_ATTRS, REF_LOCK, REF_UNLOCK, REF_POINTER_ADD, REF_POINTER_DEL, REF_READONLY, REF_RESERVE, REF_POINTER_SET,
+	REF_POLICY, REF_TRANSACTION, REF_KINDS
 };
 extern const char *const ref_op_name[REF_KINDS];
 struct ref_op {
 	enum ref_op_kind kind;
 	uint32_t id, other;       /* other: ROLLBACK's snapshot, POINTER's link */
-	uint64_t off, len, value; /* WRITE, UNMAP, in bytes */
+	uint64_t off, len, value; /* WRITE, UNMAP, in bytes; POINTER_*: value is the opener; TRANSACTION: the number */
+	struct vd_pool_policy policy;
 	uint64_t size, nbase, reserved;
 	char name[128], attrs[64];
 	bool readonly;
@@ -70,6 +74,9 @@ struct ref {
 	struct ref_op op;   /* pending; REF_NONE: none */
 	bool exact;         /* no crash yet: which blocks are mapped is known */
 	uint64_t next_value;
+	bool knows_pool;    /* policy and transaction are compared too */
+	struct vd_pool_policy policy;
+	uint64_t transaction;
 };
 
 struct ref *ref_new(void);

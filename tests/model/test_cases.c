@@ -407,12 +407,17 @@ static bool told; /* that transaction 8 is set */
 
 static void transaction_story(struct world *w)
 {
+	struct ref_op op = { .kind = REF_TRANSACTION, .value = 8 };
+
 	told = false;
 	if (vd_pool_set_transaction(w->pool, 6, 8) != -EBUSY)
 		world_fail(w, "another transaction was taken for the last one");
+	ref_begin(w->ref, &op);
 	if (vd_pool_set_transaction(w->pool, 7, 8) && !sim_is_cut(w->sim))
 		world_fail(w, "the transaction cannot be set");
 	told = !sim_is_cut(w->sim);
+	if (told)
+		ref_done(w->ref);
 }
 
 static void transaction_after(struct world *w)
@@ -431,6 +436,7 @@ static void a_transaction_is_durable_when_it_is_set(void **state)
 	(void)state;
 	if (vd_pool_set_transaction(w->pool, 0, 7))
 		world_fail(w, "the transaction cannot be set");
+	w->ref->transaction = 7;
 	world_close(w);
 	cut_everywhere(w, NULL, transaction_story, transaction_after);
 	world_free(w);

@@ -4,7 +4,7 @@
  * one, again and again on the same pool: a power cut (what was not flushed is
  * dropped, kept or torn, the tail is lost) or a kill of the process (nothing that
  * was done is lost).  One reopening in three is itself cut off.  After each the
- * pool opens, holds what it must (ref.h), and checks clean.
+ * pool opens and checks clean, in a copy, and then holds what it must (ref.h).
  */
 #include "world.h"
 
@@ -26,6 +26,7 @@ static enum ref_mode crash_and_reopen(struct world *w, struct rng *rng, struct t
 			mode = REF_POWER_CUT;
 		t->crashes++;
 		t->kills += how == SIM_KILL;
+		world_check_copy(w);
 		if (rng_one_in(rng, 3))
 			sim_cut(w->sim, rng_below(rng, rng_one_in(rng, 2) ? 12 : 60));
 		r = world_open(w, 0);

@@ -15,11 +15,13 @@
 
 enum change {
 	C_WRITE, C_FUA, C_UNMAP, C_FLUSH, C_CREATE, C_DELETE, C_RENAME, C_RESIZE, C_SNAPSHOT, C_GROUP, C_ROLLBACK, C_ATTRS,
-	C_LOCK, C_POINTER, C_READONLY, C_CHECKPOINT, C_WORK, C_FRAGMENT, C_READ, C_DIFF, C_USAGE, C_ADD, C_RESERVE, C_GROW, C_OPEN, C_CLOSE, C_CHANGES
+	C_LOCK, C_POINTER, C_READONLY, C_CHECKPOINT, C_WORK, C_FRAGMENT, C_READ, C_DIFF, C_USAGE, C_ADD, C_RESERVE, C_GROW, C_POINTER_SET,
+	C_POLICY, C_TRANSACTION, C_REPAIR, C_OPEN, C_CLOSE, C_CHANGES
 };
 static const enum world_op op_of[C_CHANGES] = {
 	W_WRITE, W_FUA, W_UNMAP, W_FLUSH, W_CREATE, W_DELETE, W_RENAME, W_RESIZE, W_SNAPSHOT, W_GROUP, W_ROLLBACK, W_ATTRS,
-	W_LOCK, W_POINTER, W_READONLY, W_CHECKPOINT, W_SETTLE, W_FRAGMENT, W_READ, W_DIFF, W_USAGE, W_ADD, W_RESERVE, W_GROW, W_OPS, W_OPS,
+	W_LOCK, W_POINTER, W_READONLY, W_CHECKPOINT, W_SETTLE, W_FRAGMENT, W_READ, W_DIFF, W_USAGE, W_ADD, W_RESERVE, W_GROW, W_POINTER_SET,
+	W_POLICY, W_TRANSACTION, W_REPAIR, W_OPS, W_OPS,
 };
 static const char *name_of(enum change c)
 {
@@ -43,14 +45,34 @@ static enum vd_pool_mode mode_of(struct world *w)
 	return info.mode;
 }
 
+/* ---- something to repair: one copy of some nodes is bad ---- */
+
+static int spoil_copy(void *arg, const struct vd_dump_item *item)
+{
+	const struct vd_disk_node *h = item->node;
+	struct world *w = arg;
+	uint64_t a = le64_to_cpu(h->a), b = le64_to_cpu(h->b);
+
+	if (b != VD_PBLK_NONE && rng_one_in(&w->rng, 3)) {
+		if (a % 2) /* always the same one: volumes share nodes, and come to them each */
+			a = b;
+		sim_spoil(w->sim, VD_PBLK_MEMBER(a), VD_PBLK_BLOCK(a), 100, 50);
+	}
+	return 0;
+}
+
 /* The change is made; 1: it met the fault and its outcome is open. */
 static int make(struct world *w, enum change c)
 {
+	uint64_t faults;
+
 	switch (c) {
 	case C_OPEN:
 		return world_open(w, 0) != 0;
 	case C_CLOSE:
 		return world_close(w) != 0;
+	case C_REPAIR:
+		return vd_check(w->pool, VD_CHECK_REPAIR, NULL, NULL, NULL, &faults) != 0;
 	default:
 		return world_do(w, op_of[c]);
 	}
@@ -76,6 +98,8 @@ static bool trial(struct world *base, enum change c, enum sim_call call, uint64_
 		sim_crash(w->sim, how);
 		world_log(w, "%s", how == SIM_KILL ? "killed" : "power cut");
 	}
+	if (c == C_REPAIR && vd_dump(w->pool, spoil_copy, w))
+		world_fail(w, "no dump before the fault was armed");
 	sim_fail(w->sim, call, nth, call == SIM_ALLOC ? -ENOMEM : -EIO, sticky);
 	r = make(w, c);
 	hit = sim_unfail(w->sim);
@@ -97,6 +121,8 @@ static bool trial(struct world *base, enum change c, enum sim_call call, uint64_
 		if (!hit)
 			world_fail(w, "mode %d after nothing at all", mode_of(w));
 	} else if (w->pool && rng_one_in(&w->rng, 2)) { /* life goes on */
+		if (c == C_REPAIR && r)
+			world_do(w, W_REPAIR);
 		world_verify(w, REF_LIVE);
 		steps(w, 1 + (unsigned)rng_below(&w->rng, 6));
 	}
@@ -131,6 +157,8 @@ static bool trial(struct world *base, enum change c, enum sim_call call, uint64_
 	world_log(w, "now %s", how == SIM_KILL ? "killed or closed" : "power cut");
 	world_open(w, 0);
 	world_verify(w, how == SIM_POWER_CUT || unseen ? REF_POWER_CUT : REF_KILLED);
+	if (c == C_REPAIR && (r || how == SIM_POWER_CUT))
+		world_do(w, W_REPAIR); /* what the other did not come to, or did not flush */
 	world_check(w);
 	world_verify(w, REF_LIVE);
 	world_free(w);
@@ -162,7 +190,7 @@ static void run(struct cli *cli, uint64_t seed, struct tally *t)
 				for (nth = 1; trial(base, c, (enum sim_call)call, nth, sticky, rng_next(&rng), t); nth++) {
 					if (nth > t->longest)
 						t->longest = nth;
-					if (cli->seconds && cli_elapsed(cli) > (double)cli->seconds)
+					if (cli->run > cli->least && cli->seconds && cli_elapsed(cli) > (double)cli->seconds)
 						goto out;
 					if (nth > 60) /* long ones: not each */
 						nth += rng_below(&rng, nth / 8);
@@ -177,7 +205,8 @@ int main(int argc, char **argv)
 	struct tally t = { 0 };
 
 	cli_start(&cli, argc, argv);
-	while (cli_more(&cli, 0))
+	cli.least = 1; /* whatever the scale: all kinds of change, once through */
+	while (cli_more(&cli, cli.run))
 		run(&cli, cli_run_seed(&cli), &t);
 	printf("# %llu runs, %llu trials, %llu met their fault, %llu stopped the pool, up to the %llu. call, %.1f s\n1..1\nok 1 - test_faults\n",
 	       (unsigned long long)cli.run, (unsigned long long)t.trials, (unsigned long long)t.hit, (unsigned long long)t.failed_pools,

@@ -121,6 +121,8 @@ struct world *world_new(const struct cli *cli, uint64_t seed, const struct shape
 	spec.member_uuid = (const uint8_t (*)[16])uuids;
 	spec.sector_size = shape->sector_size;
 	spec.journal_blocks = shape->journal_blocks;
+	w->ref->knows_pool = true;
+	w->ref->policy.flags = spec.policy;
 	r = vd_pool_format(&w->host, &spec);
 	if (r)
 		world_fail(w, "format: error %d", r);
@@ -278,6 +280,17 @@ void world_what_if(struct world *w, enum sim_crash how)
 	world_check(c);
 	world_verify(c, REF_LIVE);
 	world_close(c);
+	world_free(c);
+	current = w;
+}
+
+void world_check_copy(struct world *w)
+{
+	struct world *c = world_fork(w);
+
+	world_log(c, "in a copy: checked");
+	world_open(c, 0);
+	world_check(c);
 	world_free(c);
 	current = w;
 }

@@ -54,7 +54,8 @@ void shape_random(struct shape *shape, struct rng *rng, unsigned flags);
 enum world_op {
 	W_WRITE, W_READ, W_UNMAP, W_FLUSH, W_FUA, W_CREATE, W_DELETE, W_RENAME, W_RESIZE, W_SNAPSHOT, W_GROUP, W_ROLLBACK,
 	W_ATTRS, W_LOCK, W_POINTER, W_READONLY, W_CHECKPOINT, W_WORK, W_SETTLE, W_CLOSE_VOLUME, W_DIFF, W_EXTENT, W_USAGE,
-	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_RESERVE, W_GROW, W_FILL, W_OPS
+	W_REOPEN, W_ADD, W_CHECK, W_EDGE, W_FRAGMENT, W_RESERVE, W_GROW, W_POINTER_SET,
+	W_POLICY, W_TRANSACTION, W_REPAIR, W_FILL, W_OPS
 };
 extern const char *const world_op_name[W_OPS];
 
@@ -101,6 +102,8 @@ void world_check(struct world *w);    /* vd_check finds nothing */
 int world_fault_found(void *arg, const struct vd_check_report *f); /* for vd_check(): prints it */
 /* What a crash at this moment would leave, looked at in a copy: opens, holds what it must, checks clean. */
 void world_what_if(struct world *w, enum sim_crash how);
+/* In a copy again: opened and checked.  The pool itself stays as it is, without the checkpoint of a check. */
+void world_check_copy(struct world *w);
 /* In a copy again: read-only, and that it does not write. */
 void world_read_only(struct world *w);
 /* All volumes deleted, everything settled: blocks in use. */
