@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Making and undoing links to this host.  The steps are in link.h. */
-#include "link.h"
+/* Making and undoing links to this host.  The steps are in link.h; link-list.c finds what links there are. */
+#include "link-list.h"
 
-#include <dirent.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -19,28 +18,7 @@
 #include "serve.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
-#define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
 #define SCAN_MS 5000u
-#define KERNEL_PID 1 /* holds the pointers of links in the kernel: it runs as long as that does */
-
-/* ---- names and places ---------------------------------------------------- */
-
-static const char *dev_dir(void)
-{
-	const char *e = getenv("VD_DEV_DIR");
-
-	return e && *e ? e : "/dev/vdisk";
-}
-
-static void present_path(const char *pool, const char *volume, char *buf, size_t size)
-{
-	snprintf(buf, size, "%s/%s/%s", dev_dir(), pool, volume);
-}
-
-static void fuse_path(const struct link_info *l, char *buf, size_t size)
-{
-	snprintf(buf, size, "%s/links/%s/%s.%u", vol_runtime_dir(), l->pool, l->volume, l->link);
-}
 
 static int make_dir(const char *path, mode_t mode)
 {
@@ -52,13 +30,6 @@ static void nap(unsigned ms)
 	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
 
 	nanosleep(&t, NULL);
-}
-
-const char *link_state_text(enum link_state s)
-{
-	static const char *const text[] = { "up", "down", "unfinished", "elsewhere", "client" };
-
-	return text[s];
 }
 
 __attribute__((format(printf, 2, 3)))
@@ -83,36 +54,17 @@ static int lock_links(const char *pool, int *fd)
 
 /* ---- requests to the pool ------------------------------------------------ */
 
-static struct json_object *request(const char *op, const char *volume)
-{
-	struct json_object *q = json_object_new_object();
-
-	json_set_str(q, "op", op);
-	if (volume)
-		json_set_str(q, "volume", volume);
-	return q;
-}
-
-/* Consumes the request. The text moves to where this file's callers look. */
-static int call(struct vol_pool *p, struct json_object *q, struct json_object **answer)
-{
-	int r = vol_call(p, q, NULL, NULL, answer);
-
-	json_object_put(q);
-	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
-}
-
 /* test: whether it could be, and l->link stays. */
 static int call_pointer_add(struct vol_pool *p, struct link_info *l, bool test)
 {
-	struct json_object *q = request("pointer-add", l->volume), *a;
+	struct json_object *q = link_request("pointer-add", l->volume), *a;
 	int r;
 
 	json_set_str(q, "mode", l->readonly ? "ro" : "rw");
 	json_set_str(q, "mount", l->mount);
 	json_set_str(q, "server", "local");
 	json_set_bool(q, "test", test);
-	r = call(p, q, &a);
+	r = link_call(p, q, &a);
 	if (r)
 		return r;
 	if (!test)
@@ -124,7 +76,7 @@ static int call_pointer_add(struct vol_pool *p, struct link_info *l, bool test)
 /* front: the process whose life is the link's from now on; 0: as it was. */
 static int call_pointer_set(struct vol_pool *p, const struct link_info *l, pid_t front)
 {
-	struct json_object *q = request("pointer-set", l->volume);
+	struct json_object *q = link_request("pointer-set", l->volume);
 	struct vd_disk_holder who;
 
 	json_set_u64(q, "link", l->link);
@@ -136,208 +88,15 @@ static int call_pointer_set(struct vol_pool *p, const struct link_info *l, pid_t
 		json_set(q, "holder", vol_holder_to_json(&who));
 		json_set_bool(q, "take", true);
 	}
-	return call(p, q, NULL);
+	return link_call(p, q, NULL);
 }
 
 static int call_pointer_del(struct vol_pool *p, const struct link_info *l)
 {
-	struct json_object *q = request("pointer-del", l->volume);
+	struct json_object *q = link_request("pointer-del", l->volume);
 
 	json_set_u64(q, "link", l->link);
-	return call(p, q, NULL);
-}
-
-/* ---- what links there are ------------------------------------------------ */
-
-/* Whether a process runs, and as what.  One that has ended and waits to be reaped
- * does not run. */
-static bool process_runs(pid_t pid, char comm[32])
-{
-	char path[64], state = 'X';
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = pid > 1 ? fopen(path, "re") : NULL;
-	if (!f)
-		return false;
-	if (fscanf(f, "%*d (%31[^)]) %c", comm, &state) != 2)
-		state = 'X';
-	fclose(f);
-	return state != 'Z' && state != 'X';
-}
-
-static bool front_runs(pid_t pid)
-{
-	char comm[32];
-
-	return process_runs(pid, comm) && !strcmp(comm, "vd-front");
-}
-
-static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)
-{
-	char file[512], dev[DEVICE_PATH], comm[32];
-	uint64_t size;
-
-	if (!strncmp(who->purpose, CLIENT_PURPOSE, sizeof(who->purpose)))
-		return LINK_CLIENT;
-	if (memcmp(who->host, self->host, 16))
-		return LINK_ELSEWHERE;
-	if (memcmp(who->boot, self->boot, 16))
-		return LINK_DOWN;
-	if (l->kernel && l->front == KERNEL_PID)
-		return LINK_UP;
-	if (!front_runs(l->front))
-		return process_runs(l->front, comm) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
-	fuse_path(l, file, sizeof(file));
-	if (device_size(l->device, &size) || !size)
-		return LINK_DOWN;
-	if (!strncmp(l->device, "/dev/loop", 9) && (device_loop_find(file, dev) || strcmp(dev, l->device)))
-		return LINK_DOWN;
-	return LINK_UP;
-}
-
-struct lister { struct vol_pool *pool; link_fn fn; void *arg; struct vd_disk_holder self; };
-
-static int list_pointer(struct lister *ls, struct json_object *vol, struct json_object *ptr)
-{
-	struct vd_disk_holder who;
-	struct json_object *h;
-	struct link_info *l = calloc(1, sizeof(*l));
-	int r = 0;
-
-	if (!l)
-		return -ENOMEM;
-	if (!json_get(ptr, "holder", json_type_object, &h) || vol_holder_from_json(h, &who))
-		goto out;
-	snprintf(l->pool, sizeof(l->pool), "%s", vol_pool_name(ls->pool));
-	vol_pool_uuid(ls->pool, l->uuid);
-	snprintf(l->volume, sizeof(l->volume), "%s", json_str(vol, "name"));
-	l->link = (uint32_t)json_u64(ptr, "link");
-	l->readonly = strcmp(json_str(ptr, "mode"), "rw");
-	snprintf(l->device, sizeof(l->device), "%s", json_str(ptr, "opened_as"));
-	snprintf(l->mount, sizeof(l->mount), "%s", json_str(ptr, "mount"));
-	snprintf(l->hostname, sizeof(l->hostname), "%.*s", (int)sizeof(who.hostname), who.hostname);
-	l->since = le64_to_cpu(who.since);
-	l->front = (pid_t)le64_to_cpu(who.pid);
-	l->size = json_u64(vol, "size");
-	present_path(l->pool, l->volume, l->path, sizeof(l->path));
-	l->here = !memcmp(who.host, ls->self.host, 16);
-	l->kernel = l->here && !vol_uuid_parse(json_str(vol, "uuid"), l->volume_uuid) &&
-		    !vol_dm_find(l->uuid, l->volume_uuid, l->device);
-	l->state = state_of(l, &who, &ls->self);
-	if (l->front == KERNEL_PID)
-		l->front = 0; /* nobody's to signal, or to show */
-	r = ls->fn(ls->arg, l);
-out:
-	free(l);
-	return r;
-}
-
-static int list_part(void *arg, struct json_object *o)
-{
-	struct json_object *part, *vols, *vol, *ptrs;
-	int r = 0;
-
-	if (!json_get(o, "part", json_type_object, &part) || !json_get(part, "volumes", json_type_array, &vols))
-		return 0;
-	for (size_t i = 0; !r && i < json_object_array_length(vols); i++) {
-		vol = json_object_array_get_idx(vols, i);
-		if (!json_get(vol, "pointers", json_type_array, &ptrs))
-			continue;
-		for (size_t k = 0; !r && k < json_object_array_length(ptrs); k++)
-			r = list_pointer(arg, vol, json_object_array_get_idx(ptrs, k));
-	}
-	return r;
-}
-
-/* volume NULL: all. */
-static int list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg)
-{
-	struct lister ls = { .pool = p, .fn = fn, .arg = arg };
-	struct json_object *q = request("list", NULL), *names;
-	int r;
-
-	vol_holder_self(&ls.self, NULL);
-	if (volume) {
-		names = json_object_new_array();
-		json_object_array_add(names, json_object_new_string(volume));
-		json_set(q, "names", names);
-	}
-	r = vol_call(p, q, list_part, &ls, NULL);
-	json_object_put(q);
-	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
-}
-
-/* Calls fn for each pool found, once.  One that cannot be had does not keep the others from
- * theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
-static int each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg)
-{
-	struct vol_found *found;
-	char text[1024];
-	size_t n, k;
-	int r, e;
-
-	if (pool)
-		return fn(arg, pool);
-	r = vol_find_members(&found, &n);
-	if (r)
-		return r;
-	for (size_t i = 0; i < n && !vol_interrupted(); i++) {
-		char uuid[VOL_UUID_TEXT];
-
-		if (found[i].error)
-			continue;
-		for (k = 0; k < i && (found[k].error || memcmp(found[k].pool, found[i].pool, 16)); k++)
-			;
-		if (k < i)
-			continue;
-		vol_uuid_text(found[i].pool, uuid);
-		e = fn(arg, uuid);
-		if (e && r)
-			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
-		else if (e)
-			snprintf(text, sizeof(text), "%s", vol_error(NULL));
-		r = r ? r : e;
-	}
-	vol_found_free(found, n);
-	if (!r && vol_interrupted())
-		return vol_fail(NULL, -EINTR, "interrupted");
-	return r ? vol_fail(NULL, r, "%s", text) : 0;
-}
-
-struct list_all { link_fn fn; void *arg; };
-
-static int list_one(void *arg, const char *name)
-{
-	struct list_all *a = arg;
-	struct vol_pool *p;
-	int r, k;
-
-	r = vol_pool_open(name, VOL_READONLY, &p);
-	if (r)
-		return r;
-	r = list_open(p, NULL, a->fn, a->arg);
-	k = vol_pool_close(p);
-	return r ? r : k;
-}
-
-int link_list(const char *pool, link_fn fn, void *arg)
-{
-	struct list_all a = { fn, arg };
-
-	return each_pool(pool, list_one, &a);
-}
-
-static int note_front(void *arg, const struct link_info *l)
-{
-	*(bool *)arg |= l->state != LINK_ELSEWHERE && l->state != LINK_CLIENT && front_runs(l->front);
-	return 0;
-}
-
-int link_fronts(struct vol_pool *p, bool *any)
-{
-	*any = false;
-	return list_open(p, NULL, note_front, any);
+	return link_call(p, q, NULL);
 }
 
 /* The link of a volume to this host, and whoever else writes to it. */
@@ -393,7 +152,7 @@ static int clear_remains(const struct link_info *l)
 
 	if (l->kernel)
 		return vol_dm_volume_stop(l->uuid, l->volume_uuid);
-	fuse_path(l, file, sizeof(file));
+	link_fuse_path(l, file, sizeof(file));
 	if (!device_loop_find(file, dev))
 		r = device_loop_detach(dev);
 	if (!r && umount2(file, MNT_DETACH | UMOUNT_NOFOLLOW) && errno != EINVAL && errno != ENOENT)
@@ -438,7 +197,7 @@ static int make_device(const struct link_spec *spec, struct vol_pool *p, struct 
 		r = make_dir(dir, 0700);
 	if (r)
 		return r;
-	fuse_path(l, file, sizeof(file));
+	link_fuse_path(l, file, sizeof(file));
 	fd = open(file, O_RDONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return vol_fail(NULL, -errno, "%s cannot be made: %s", file, vol_strerror(-errno));
@@ -479,10 +238,10 @@ static int drop_device(const struct link_info *l)
 	if (l->kernel)
 		return vol_dm_volume_stop(l->uuid, l->volume_uuid);
 	if (!strncmp(l->device, "/dev/nbd", 8)) {
-		if (front_runs(l->front))
+		if (link_front_runs(l->front))
 			r = device_nbd_disconnect(l->device);
 	} else {
-		fuse_path(l, file, sizeof(file));
+		link_fuse_path(l, file, sizeof(file));
 		/* By its file, never by the name that was stored: that may be another's by now. */
 		if (!device_loop_find(file, dev))
 			r = device_loop_detach(dev);
@@ -492,7 +251,7 @@ static int drop_device(const struct link_info *l)
 			unlink(file);
 	}
 	/* It ends on its own: its connections must be gone before the server counts them. */
-	for (unsigned ms = 0; !r && front_runs(l->front) && ms < 10000; ms += 5)
+	for (unsigned ms = 0; !r && link_front_runs(l->front) && ms < 10000; ms += 5)
 		nap(5);
 	return r;
 }
@@ -508,8 +267,8 @@ static int present(const struct link_info *l)
 	/* Made by udev's rules. */
 	if (l->kernel && !stat(l->path, &a) && !stat(l->device, &b) && a.st_rdev == b.st_rdev)
 		return 0;
-	r = make_dir(dev_dir(), 0755);
-	snprintf(dir, sizeof(dir), "%s/%s", dev_dir(), l->pool);
+	r = make_dir(link_dev_dir(), 0755);
+	snprintf(dir, sizeof(dir), "%s/%s", link_dev_dir(), l->pool);
 	if (!r)
 		r = make_dir(dir, 0755);
 	if (r)
@@ -526,7 +285,7 @@ static void unpresent(const struct link_info *l)
 	char dir[512];
 
 	unlink(l->path);
-	snprintf(dir, sizeof(dir), "%s/%s", dev_dir(), l->pool);
+	snprintf(dir, sizeof(dir), "%s/%s", link_dev_dir(), l->pool);
 	rmdir(dir); /* when it was the last */
 }
 
@@ -610,7 +369,7 @@ static int check_link(struct vol_pool *p, struct link_info *l, bool test)
 	struct looked k = { 0 };
 	int r;
 
-	r = list_open(p, l->volume, look, &k);
+	r = link_list_open(p, l->volume, look, &k);
 	if (r)
 		return r;
 	if (k.have_mine)
@@ -628,7 +387,7 @@ static int check_link(struct vol_pool *p, struct link_info *l, bool test)
 static int sector_size(struct vol_pool *p, unsigned *sector)
 {
 	struct json_object *a;
-	int r = call(p, request("pool-info", NULL), &a);
+	int r = link_call(p, link_request("pool-info", NULL), &a);
 
 	if (r)
 		return r;
@@ -663,7 +422,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	case POINTER:
 		if (failed > POINTER && !keep_pointer && call_pointer_del(p, l))
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
-		if (call(p, request("unlock", l->volume), NULL))
+		if (link_call(p, link_request("unlock", l->volume), NULL))
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 		/* fall through */
 	case LOCK:
@@ -686,7 +445,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	case DESCRIBE:
 		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount, spec->options);
 	case LOCK:
-		return call(p, request("lock", l->volume), NULL);
+		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
 		/* A link made again keeps its pointer, which becomes this command's. */
 		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l, false);
@@ -706,7 +465,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	case UNLOCK:
 		/* From here on the front's life is the link's. */
 		r = call_pointer_set(p, l, l->kernel ? KERNEL_PID : l->front);
-		return r ? r : call(p, request("unlock", l->volume), NULL);
+		return r ? r : link_call(p, link_request("unlock", l->volume), NULL);
 	case DONE:
 		break;
 	}
@@ -761,7 +520,7 @@ static void stop_if_unused(struct vol_pool *p)
 	/* The front's connections end a moment after the front, a long one where many
 	 * processes want to run; with another link there is nothing to wait for. */
 	for (unsigned i = 0; i < (linked ? 20 : 150); i++) {
-		if (call(p, request("stop-if-unused", NULL), &a))
+		if (link_call(p, link_request("stop-if-unused", NULL), &a))
 			return;
 		stopped = json_flag(a, "stopped");
 		linked = json_flag(a, "linked");
@@ -795,7 +554,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 		r = canonical_name(spec->pool, l->pool, l->uuid);
 	if (r)
 		return r;
-	present_path(l->pool, l->volume, l->path, sizeof(l->path));
+	link_present_path(l->pool, l->volume, l->path, sizeof(l->path));
 	r = lock_links(l->pool, &lock);
 	if (r)
 		return r;
@@ -853,13 +612,13 @@ static int umount_test(void *arg, const char *dir)
 /* What can be known of it before it is tried: a volume that is locked, a device in use. */
 static int undo_test(struct vol_pool *p, const struct link_info *l)
 {
-	struct json_object *q = request("lock", l->volume);
+	struct json_object *q = link_request("lock", l->volume);
 	struct busy b = { 0 };
 	char users[512];
 	int r;
 
 	json_set_bool(q, "test", true);
-	r = call(p, q, NULL);
+	r = link_call(p, q, NULL);
 	if (r || l->state != LINK_UP)
 		return r;
 	r = device_mounts(l->device, umount_test, &b);
@@ -915,7 +674,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = vol_pool_open(pool, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		goto no_pool;
-	r = list_open(p, spec->volume, look, &k);
+	r = link_list_open(p, spec->volume, look, &k);
 	if (!r && !k.have_mine) {
 		/* A command that was killed may have left it open for nobody. */
 		if (vol_pool_in_kernel(p) && !spec->test)
@@ -930,7 +689,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		r = undo_test(p, l);
 	if (r || spec->test)
 		goto out;
-	r = call(p, request("lock", l->volume), NULL);
+	r = link_call(p, link_request("lock", l->volume), NULL);
 	if (r)
 		goto out;
 	if (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK)) {
@@ -938,7 +697,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		bool certain = l->state == LINK_UP || l->kernel;
 
 		/* Mounts of the device only where it is certainly this link's. */
-		fuse_path(l, file, sizeof(file));
+		link_fuse_path(l, file, sizeof(file));
 		if (certain || !device_loop_find(file, dev)) {
 			if (!certain)
 				snprintf(l->device, sizeof(l->device), "%s", dev);
@@ -960,7 +719,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		char text[1024];
 
 		snprintf(text, sizeof(text), "%s", vol_error(NULL));
-		e = call(p, request("unlock", l->volume), NULL);
+		e = link_call(p, link_request("unlock", l->volume), NULL);
 		if (r)
 			vol_fail(NULL, r, "%s/%s is still linked: %s", l->pool, l->volume, text);
 		else
@@ -1017,7 +776,7 @@ static int restore_link(struct vol_pool *p, const struct link_info *old, struct 
 
 	*l = *old;
 	/* What a dead front left mounted gives errors for ever: it has to go first. */
-	fuse_path(l, file, sizeof(file));
+	link_fuse_path(l, file, sizeof(file));
 	if (l->kernel || !device_loop_find(file, dev)) {
 		r = device_mounts(l->kernel ? l->device : dev, umount_dead, NULL);
 		if (r)
@@ -1057,7 +816,7 @@ static int restore_pool(void *arg, const char *name)
 	r = l ? vol_pool_open(pool, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
-	r = list_open(p, NULL, collect_down, rs);
+	r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
 	if (r || (!rs->n && !rs->some_up))
@@ -1096,7 +855,7 @@ out:
 int link_restore(const char *pool, bool test, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
 {
 	struct restorer rs = { .test = test, .fn = fn, .arg = arg };
-	int r = each_pool(pool, restore_pool, &rs);
+	int r = link_each_pool(pool, restore_pool, &rs);
 
 	free(rs.down);
 	return r;
@@ -1112,9 +871,9 @@ static int refresh_front(const struct link_info *l)
 	uint64_t size;
 	int r;
 
-	if (!front_runs(l->front) || kill(l->front, SIGUSR1))
+	if (!link_front_runs(l->front) || kill(l->front, SIGUSR1))
 		return vol_fail(NULL, -ESRCH, "the front of %s/%s is gone", l->pool, l->volume);
-	fuse_path(l, file, sizeof(file));
+	link_fuse_path(l, file, sizeof(file));
 	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
 		if (!strncmp(l->device, "/dev/loop", 9) && !stat(file, &st) && (uint64_t)st.st_size == l->size) {
 			r = device_loop_resize(l->device);
@@ -1166,7 +925,7 @@ int link_refresh(const char *pool, const char *volume, bool test)
 	r = vol_pool_open(pool, VOL_READONLY, &p);
 	if (r)
 		goto out;
-	r = list_open(p, volume, look, &k);
+	r = link_list_open(p, volume, look, &k);
 	e = vol_pool_close(p);
 	r = r ? r : e;
 	if (!r && (!k.have_mine || k.mine.state != LINK_UP))

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What link.c, which makes and undoes links, has from link-list.c, which finds them; the rest
+ * of that is link_list() and link_fronts() of link.h.  Texts are in vol_error(NULL).
+ */
+#ifndef VOL_LINK_LIST_H
+#define VOL_LINK_LIST_H
+
+#include "link.h"
+
+#define KERNEL_PID 1 /* holds the pointers of links in the kernel: it runs as long as that does */
+
+/* "/dev/vdisk", and what stands for a volume there. */
+const char *link_dev_dir(void);
+void link_present_path(const char *pool, const char *volume, char *buf, size_t size);
+/* The front's file, where the kernel has no nbd driver. */
+void link_fuse_path(const struct link_info *l, char *buf, size_t size);
+/* Whether that process is a front, and at work. */
+bool link_front_runs(pid_t pid);
+
+/* A request to the pool, and its answer (may be NULL): the request is consumed. */
+struct json_object *link_request(const char *op, const char *volume);
+int link_call(struct vol_pool *p, struct json_object *q, struct json_object **answer) __must_check;
+
+/* All open pointers of a pool, or (volume not NULL) of one volume. */
+int link_list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg) __must_check;
+/* Calls fn for one pool, or (NULL) for each found, once.  One that cannot be had does not keep the
+ * others from theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
+int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg) __must_check;
+
+#endif
