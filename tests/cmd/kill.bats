@@ -350,3 +350,65 @@ vdrm_again()
 	for i in "${pids[@]}"; do wait "$i" && n=$((n + 1)); done
 	[ $n = 1 ]
 }
+
+# blocks of a volume as they are read, without a server
+contents() { vddiff --noheadings --nosuffix --units b p/s p/v | tr -s ' '; }
+
+rollback_again()
+{
+	# all of it or nothing: the first block changed and the last together
+	{ [ -z "$(contents)" ] || [ "$(contents | wc -l)" = 2 ]; } && ok vdsnap -q -y --rollback p/s && [ -z "$(contents)" ] &&
+		[ "$(field p/v size)" = 4194304 ] && ok vdpool check p
+}
+@test "vdsnap --rollback killed at any point leaves the volume as it was or as the snapshot" {
+	need qemu-io
+	make_pool 1 16m
+	make_volume v 4m
+	serve
+	io v 'write -P 1 0 64k'
+	ok vdsnap p/v -n s
+	io v 'write -P 2 0 4k' 'write -P 2 1m 4k'
+	end_servers TERM
+	at_each_call rollback_again vdsnap -q -y --rollback p/s
+}
+
+group_again()
+{
+	local n
+	n=$(vdls --noheadings -o name p | grep -c @g) || true
+	{ [ "$n" = 0 ] || [ "$n" = 3 ]; } && done_now_or_before "exists already" vdsnap --group p/a p/b p/c -n g &&
+		[ "$(vdls --noheadings -o name p | grep -c @g)" = 3 ] && ok vdpool check p
+}
+@test "vdsnap --group killed at any point leaves all snapshots or none" {
+	make_pool 1 16m
+	make_volume a 4m
+	make_volume b 4m
+	make_volume c 4m
+	at_each_call group_again vdsnap --group p/a p/b p/c -n g
+}
+
+set_again()
+{
+	ok vdpool show p && { [[ $output == *"writes wait"* && $output != *70* ]] || [[ $output != *"writes wait"* && $output == *70* ]]; } &&
+		ok vdpool set --policy error --thresholds 70,90 --grow-by 4m p && ok vdpool show p && says "70" "extended by 4.00m" && ok vdpool check p
+}
+@test "vdpool set killed at any point leaves the old policy or the new" {
+	make_pool 1 16m
+	at_each_call set_again vdpool set --policy error --thresholds 70,90 --grow-by 4m p
+}
+
+@test "vdpool create, vdpool add and vdcreate interrupted by SIGINT after any time" {
+	make_pool 1 16m
+	local d i=0
+	for d in $DELAYS; do
+		i=$((i + 1))
+		after_kill_at INT "$d" vdpool create k$i -L 16m k$i.0 k$i.1
+		vdpool show k$i >/dev/null 2>&1 || ok vdpool create --force k$i -L 16m k$i.0 k$i.1
+		after_kill_at INT "$d" vdcreate p/w$i -L 8m
+		done_now_or_before "exists already" vdcreate p/w$i -L 8m
+		after_kill_at INT "$d" vdpool add p -L 16m a$i
+		ok vdpool show p
+		[[ $output == *a$i* ]] || ok vdpool add --force p -L 16m a$i
+	done
+	ok vdpool check p # and k1 to k13 when the test is over
+}
