@@ -415,15 +415,23 @@ int vd_volume_unlock(struct vd_pool *pool, uint32_t id)
 
 struct pointer_arg { const struct vd_disk_pointer *ptr; uint32_t link; };
 
+/* The pointer would be a second one that writes, beside another than the `but`-th. */
+static bool second_writer(const struct vd_disk_volume *d, const struct vd_disk_pointer *ptr, uint32_t but)
+{
+	for (uint32_t i = 0; le32_to_cpu(ptr->mode) && i < le32_to_cpu(d->npointers); i++)
+		if (i != but && le32_to_cpu(d->pointer[i].mode))
+			return true;
+	return false;
+}
+
 static int edit_pointer_add(struct vd_volume *vol, struct vd_disk_volume *d, void *arg)
 {
 	struct pointer_arg *a = arg;
 	struct vd_volumes *vs = vol->pool->volumes;
-	uint32_t i, n = le32_to_cpu(d->npointers);
+	uint32_t n = le32_to_cpu(d->npointers);
 
-	for (i = 0; i < n; i++)
-		if (le32_to_cpu(d->pointer[i].mode) && le32_to_cpu(a->ptr->mode))
-			return -EBUSY;
+	if (second_writer(d, a->ptr, n))
+		return -EBUSY;
 	if (n == VD_POINTERS_MAX)
 		return -ENOSPC;
 	if (!a->link)
@@ -458,6 +466,8 @@ static int edit_pointer_set(struct vd_volume *vol, struct vd_disk_volume *d, voi
 	if (a->ptr) {
 		__le32 link = d->pointer[i].link;
 
+		if (second_writer(d, a->ptr, i))
+			return -EBUSY;
 		d->pointer[i] = *a->ptr;
 		d->pointer[i].link = link;
 		return 0;

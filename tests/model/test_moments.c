@@ -240,6 +240,25 @@ static void the_number_of_a_link_is_not_given_twice(void **state)
 	world_free(w);
 }
 
+static void a_pointer_does_not_become_a_second_that_writes(void **state)
+{
+	struct world *w = begin_world();
+	struct vd_disk_pointer rw = { .mode = cpu_to_le32(1) }, ro = { .epoch = 0 };
+	uint32_t id, first, second;
+	struct vd_volume *vol = make(w, &id);
+
+	(void)state;
+	vd_volume_close(vol);
+	assert_int_equal(vd_volume_pointer_add(w->pool, id, &rw, &first), 0);
+	assert_int_equal(vd_volume_pointer_add(w->pool, id, &rw, &second), -EBUSY);
+	assert_int_equal(vd_volume_pointer_add(w->pool, id, &ro, &second), 0);
+	assert_int_equal(vd_volume_pointer_set(w->pool, id, second, &rw), -EBUSY);
+	assert_int_equal(vd_volume_pointer_set(w->pool, id, first, &rw), 0);
+	assert_int_equal(vd_volume_pointer_set(w->pool, id, first, &ro), 0);
+	assert_int_equal(vd_volume_pointer_set(w->pool, id, second, &rw), 0);
+	world_free(w);
+}
+
 /* All or none: what ran out of memory leaves no name behind. */
 static void a_snapshot_that_fails_can_be_taken_again(void **state)
 {
@@ -280,6 +299,7 @@ int main(int argc, char **argv)
 		T(a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owner),
 		T(a_snapshot_that_fails_can_be_taken_again),
 		T(the_number_of_a_link_is_not_given_twice),
+		T(a_pointer_does_not_become_a_second_that_writes),
 	};
 
 	cli_start(&cli, argc, argv);
