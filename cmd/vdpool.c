@@ -538,7 +538,7 @@ static int check(const struct cmd_args *a)
 	if (!pool)
 		return code;
 	q = cmd_request("pool-check");
-	json_set_bool(q, "repair", repair);
+	json_set_bool(q, "repair", repair && !cmd_opt.test); /* servers of earlier versions know no test of it */
 	json_set_bool(q, "quick", quick);
 	r = cmd_call(pool, q, on_faults, &report, &result);
 	if (!r) {

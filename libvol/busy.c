@@ -29,6 +29,8 @@ static void add_words(struct words *w, const char *fmt, ...)
 	va_end(ap);
 	if (w->full)
 		return;
+	for (char *c = text; *c; c++) /* names of others' choosing, on a terminal */
+		*c = (unsigned char)*c < ' ' || *c == 127 ? '?' : *c;
 	w->full = w->n + strlen(text) + 8 >= w->size;
 	w->n += (size_t)snprintf(w->buf + w->n, w->size - w->n, "%s%s", w->n ? ", " : "", w->full ? "…" : text);
 }
@@ -117,7 +119,7 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 	unsigned major_, minor_;
 	char path[64], *line = NULL, *dir;
 	size_t size = 0;
-	int r = 0, at;
+	int r = 0, at = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%.16s/mountinfo", pid);
@@ -239,21 +241,16 @@ static void add_devices(struct words *w, dev_t dev)
 		closedir(d);
 }
 
-static void add_otherwise(struct words *w, dev_t dev)
-{
-	add_swap(w, dev);
-	add_devices(w, dev);
-	add_mounts(w, dev);
-}
-
 void busy_otherwise(const char *dev, char *buf, size_t size)
 {
-	struct words w = { .buf = buf, .size = size };
+	struct words w = { .buf = buf, .size = size, .n = strlen(buf) };
 	struct stat st;
 
-	buf[0] = 0;
-	if (!stat(dev, &st) && S_ISBLK(st.st_mode))
-		add_otherwise(&w, st.st_rdev);
+	if (stat(dev, &st) || !S_ISBLK(st.st_mode))
+		return;
+	add_swap(&w, st.st_rdev);
+	add_devices(&w, st.st_rdev);
+	add_mounts(&w, st.st_rdev);
 }
 
 /* ---- processes ------------------------------------------------------------- */
@@ -316,6 +313,4 @@ void device_users(const char *path, char *buf, size_t size)
 	}
 	if (d)
 		closedir(d);
-	if (blk)
-		add_otherwise(&w, blk);
 }

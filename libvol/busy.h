@@ -15,8 +15,9 @@
  * first; partitions: those of its partitions too.  A result of fn that is not 0 ends it. */
 int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
 
-/* What else than a process that has it open keeps a device, or a partition of it: swap,
- * other devices made on it, mounts, in whichever namespace.  "" when nothing is seen. */
+/* Adds to the text what else than a process that has it open keeps a device, or a partition of
+ * it, that is known to be busy: swap, other devices made on it, mounts, in whichever namespace.
+ * For the text only: a mount's source can be said by any user to be any device. */
 void busy_otherwise(const char *dev, char *buf, size_t size);
 
 #endif

@@ -55,6 +55,14 @@ static const char *base_name(const char *dev)
 #define BUSY_MS 2000u
 #define BUSY_NAP_MS 20u
 
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
 static void nap_busy(void)
 {
 	nanosleep(&(struct timespec){ 0, BUSY_NAP_MS * 1000000l }, NULL);
@@ -103,7 +111,8 @@ int device_nbd_disconnect(const char *dev)
 		nap_busy();
 	}
 	if (r == -EBUSY) {
-		busy_otherwise(dev, users, sizeof(users)); /* its front has it open, as ever */
+		users[0] = 0; /* its front has it open, as ever */
+		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
 	}
 	if (r || ioctl(fd, NBD_DISCONNECT)) {
@@ -200,20 +209,26 @@ int device_loop_image(const char *file, int backing, uint64_t size, int *fd)
 int device_loop_detach(const char *dev)
 {
 	char users[512], holder[16], name[64];
+	uint64_t end = now_ms() + BUSY_MS;
 	int fd, r;
 
-	for (unsigned ms = 0;; ms += BUSY_NAP_MS) {
+	for (;;) {
 		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
-		device_users(dev, users, sizeof(users));
-		if ((!r && !users[0]) || (r && r != -EBUSY) || ms >= BUSY_MS)
+		users[0] = 0;
+		if (!r)
+			device_users(dev, users, sizeof(users));
+		if ((!r && !users[0]) || (r && r != -EBUSY) || now_ms() >= end)
 			break;
 		if (!r)
 			close(fd);
 		nap_busy();
 	}
-	if (r == -EBUSY)
+	if (r == -EBUSY) {
+		device_users(dev, users, sizeof(users));
+		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
+	}
 	if (r)
 		return vol_fail(NULL, r, "%s cannot be opened: %s", dev, vol_strerror(r));
 	/* While others have it open the kernel only notes the wish and is content:

@@ -40,8 +40,7 @@ int device_probe(const char *dev, struct device_content *out) __must_check;
 
 /* Where it is mounted: calls fn for each mount point, last mounted first. */
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
-/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "".  Of a
- * device also what else does: swap, devices made on it, mounts in any namespace. */
+/* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "". */
 void device_users(const char *path, char *buf, size_t size);
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */

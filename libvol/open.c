@@ -272,7 +272,7 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 	if (eflags & VD_OPEN_READONLY && !(p->flags & VOL_TEST))
 		return 0;
 	vd_pool_info(p->engine, &info);
-	if (p->flags & VOL_TEST ? !info.nmissing && (!info.damaged || p->flags & VOL_REPAIR) && (!info.rolled_back || p->flags & VOL_ACCEPT) :
+	if (p->flags & VOL_TEST ? !info.nmissing && !info.read_only_feature && (!info.damaged || p->flags & VOL_REPAIR) && (!info.rolled_back || p->flags & VOL_ACCEPT) :
 				  info.mode < VD_MODE_READONLY)
 		return 0;
 	missing_text(&info, missing, sizeof(missing));
@@ -286,6 +286,9 @@ static int open_engine(struct vol_pool *p, unsigned eflags)
 		return vol_fail(NULL, -EROFS, "pool %s is read-only: %u of its %u members missing (number %s)\n"
 				"bring them back, or name them with --device; `vdpool show %s` tells which are there",
 				p->name, info.nmissing, info.nmembers, missing, p->name);
+	if (info.read_only_feature)
+		return vol_fail(NULL, -EROFS, "pool %s is read-only: a later version of vd gave it a feature with which this one can only read it",
+				p->name);
 	return vol_fail(NULL, -EROFS, "pool %s is read-only: %s\n`vdpool show %s` tells what is lost, and vd(7), DAMAGE what can be done", p->name,
 			info.rolled_back ? "its newest superblock is lost, and what is shown is older" : "its metadata is damaged", p->name);
 }

@@ -230,7 +230,7 @@ static int list_each(struct vol_request *rq, struct json_object *lost, struct vd
 
 	while (!(r = vd_volume_next(rq->pool->engine, &id, &part_lost))) {
 		r = vd_volume_info(rq->pool->engine, id, &info[0]);
-		if (r == -EBADMSG || r == -EUCLEAN)
+		if (r == -EBADMSG || r == -EUCLEAN || r == -ENODEV)
 			damage = r;
 		else if (r && r != -ENOENT) /* removed just now */
 			break;

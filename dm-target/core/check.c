@@ -236,6 +236,8 @@ static int lost_volumes(struct check *c, uint64_t lo, uint64_t hi)
 	lo = vd_max(lo, (uint64_t)1);
 	hi = vd_min(hi, le64_to_cpu(c->pool->super->next_volume));
 	c->volume = 0;
+	c->nodes_bad += c->counted;
+	c->records_bad |= c->counted;
 	return c->counted || lo >= hi ? 0 : report(c, VD_FAULT_VOLUMES, lo, hi - lo);
 }
 
@@ -261,7 +263,12 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 		if (r)
 			return r == -ENODATA ? 0 : r;
 		c->volume = (uint32_t)slot.key;
-		if (vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n)) {
+		r = vd_node_get(pool, &slot.ptr, VD_NODE_VOLUME, 0, 0, &n);
+		if (r == -ENOMEM)
+			return r;
+		if (r) {
+			c->nodes_bad += c->counted;
+			c->records_bad |= c->counted;
 			r = c->counted ? 0 : report(c, VD_FAULT_RECORD, c->volume, 0);
 			if (r)
 				return r;
@@ -296,7 +303,7 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 		return 0;
 	r = vd_volume_find(c->pool, d->name, &id);
 	if ((r && r != -ENOENT) || (!r && id == c->volume))
-		return r == -EBADMSG || r == -EUCLEAN ? 0 : r;
+		return vd_is_unreadable(r) ? 0 : r; /* of the index, which was told */
 	/* The record in memory may be newer: renamed or deleted since.  Looked at afterwards, or
 	 * that would be possible in between. */
 	vd_mutex_lock(&c->pool->volumes->lock);
@@ -423,9 +430,13 @@ static int check_away(struct check *c)
 	unsigned m;
 	int r = 0;
 
-	for (m = 0; m < c->pool->nmembers; m++)
+	/* Where it is written there is one at most that is joining, and trees that change. */
+	for (m = 0; m < c->pool->nmembers && !vd_pool_writable(c->pool); m++)
 		away |= c->pool->member[m].missing || c->pool->member[m].is_short;
-	while (away && !r && !vd_volume_next(c->pool, &id, NULL)) {
+	while (away && !r) {
+		r = vd_volume_next(c->pool, &id, NULL);
+		if (r)
+			return r == -ENOENT ? 0 : r;
 		memset(&c->away, 0, sizeof(c->away));
 		c->volume = id;
 		if (!vd_volume_open(c->pool, id, &c->away.vol)) { /* else its record is lost, which was told */

@@ -705,7 +705,7 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
 		if ((r && r != -ENODATA) || at >= vs->next_id)
 			break;
 		r = vd_volume_user(pool, (uint32_t)at, &vol);
-		if (vd_is_damage(r))
+		if (vd_is_damage(r) || r == -ENODEV)
 			r = 0;
 		if (r != -ENOENT)
 			break;

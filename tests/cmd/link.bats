@@ -179,6 +179,21 @@ D() { readlink -f "$VD_DEV_DIR/p/$1"; }
 	ok vdunlink p/v
 }
 
+# Any user can call a mount of his own by the device's name.
+@test "a mount that only says that it is of the device keeps nobody from unlinking" {
+	need unshare setpriv
+	linkable
+	ok vdlink p/v
+	local dev pid
+	dev=$(readlink -f "$(D v)")
+	setpriv --reuid=65534 --clear-groups unshare -Urm sh -c 'mount -t tmpfs "$0" /mnt && exec sleep 600' "$dev" 3>&- &
+	pid=$!
+	wait_for grep -q sleep /proc/$pid/comm || skip "users may not make namespaces here"
+	ok vdunlink p/v
+	kill $pid
+	wait $pid || true
+}
+
 @test "a volume mounted in several places is unmounted from all" {
 	need mkfs.ext4
 	linkable
