@@ -8,7 +8,6 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -325,17 +324,6 @@ void cmd_set_reserve(struct json_object *request, const char *text)
 		json_set_str(request, "reserve", text);
 	else if (!vol_parse_size(text, &bytes, NULL))
 		json_set_u64(request, "reserve", (bytes + 4095) & ~(uint64_t)4095);
-}
-
-bool cmd_same_file(const char *a, const char *b)
-{
-	struct stat sa, sb;
-
-	if (stat(a, &sa) || stat(b, &sb))
-		return !strcmp(a, b);
-	if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
-		return sa.st_rdev == sb.st_rdev;
-	return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
 }
 
 char *cmd_absolute(const char *path)

@@ -87,8 +87,6 @@ int cmd_parse_yes_no(const char *option, const char *text);
 /* SIZE, rounded up to 4 KiB, or "all": 0, or a usage error is said and its code answered; then "reserve" of a request. */
 int cmd_check_reserve(const char *text);
 void cmd_set_reserve(struct json_object *request, const char *text);
-/* Whether two paths are of one file or device; of what is not there, whether they are the same. */
-bool cmd_same_file(const char *a, const char *b);
 /* A path made absolute, malloc'd. */
 char *cmd_absolute(const char *path);
 

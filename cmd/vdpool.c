@@ -159,7 +159,7 @@ static int add(const struct cmd_args *a)
 		code = parse_size(size_text, &size);
 	for (unsigned i = 2; i < a->n && !code; i++)
 		for (unsigned k = 1; k < i && !code; k++)
-			if (cmd_same_file(a->arg[k], a->arg[i]))
+			if (vol_same_file(a->arg[k], a->arg[i]))
 				code = cmd_usage("%s and %s are the same; a pool has each member once", a->arg[k], a->arg[i]);
 	pool = code ? NULL : cmd_open(name, 0, &code);
 	if (!pool)

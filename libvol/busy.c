@@ -35,22 +35,6 @@ static void add_words(struct words *w, const char *fmt, ...)
 	w->n += (size_t)snprintf(w->buf + w->n, w->size - w->n, "%s%s", w->n ? ", " : "", w->full ? "…" : text);
 }
 
-static void process_name(const char *pid, char comm[64])
-{
-	char path[64];
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%.16s/comm", pid);
-	comm[0] = 0;
-	f = fopen(path, "re");
-	if (f) {
-		if (!fgets(comm, 64, f))
-			comm[0] = 0;
-		fclose(f);
-	}
-	comm[strcspn(comm, "\n")] = 0;
-}
-
 /* ---- mounts ---------------------------------------------------------------- */
 
 /* \040 and the like, in place. */
@@ -179,7 +163,7 @@ static void add_mounts(struct words *w, dev_t dev)
 		if (i < n)
 			continue;
 		seen[n++] = st.st_ino;
-		process_name(e->d_name, comm);
+		vol_process_name((pid_t)atoi(e->d_name), comm);
 		m.pid = e->d_name;
 		m.comm = comm;
 		(void)!busy_mounts(m.pid, dev, true, add_mount, &m);
@@ -308,7 +292,7 @@ void device_users(const char *path, char *buf, size_t size)
 	while (d && (e = readdir(d))) {
 		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || !process_uses(e->d_name, fs, blk))
 			continue;
-		process_name(e->d_name, comm);
+		vol_process_name((pid_t)atoi(e->d_name), comm);
 		add_words(&w, "%s (%.16s)", comm, e->d_name);
 	}
 	if (d)

@@ -171,7 +171,7 @@ void vol_new_member_undo(struct vol_new_member *m)
 
 /* ---- pools ------------------------------------------------------------- */
 
-static bool same_file(const char *a, const char *b)
+bool vol_same_file(const char *a, const char *b)
 {
 	struct stat sa, sb;
 
@@ -198,7 +198,7 @@ static int check_name_free(const struct vol_pool_spec *spec)
 		if (found[i].error || strcmp(found[i].pool_name, spec->name))
 			continue;
 		for (unsigned k = 0; k < spec->npaths; k++)
-			replaced |= spec->force && same_file(found[i].path, spec->path[k]);
+			replaced |= spec->force && vol_same_file(found[i].path, spec->path[k]);
 		if (replaced)
 			continue;
 		vol_uuid_text(found[i].pool, uuid);
@@ -317,7 +317,7 @@ int vol_pool_create(const struct vol_pool_spec *spec, uint8_t uuid[16])
 	}
 	for (n = 0; n < spec->npaths && !r; n++) {
 		for (unsigned k = 0; k < n && !r; k++)
-			if (same_file(spec->path[k], spec->path[n]))
+			if (vol_same_file(spec->path[k], spec->path[n]))
 				r = vol_failbuf(&err, -EINVAL, "%s and %s are the same; a pool has each member once",
 						spec->path[k], spec->path[n]);
 		if (r)

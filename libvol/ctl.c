@@ -162,20 +162,12 @@ static int take_line(struct connection *c, const char *line, size_t len)
 	return r;
 }
 
-static int64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
 /* Lines until the client or the server ends. */
 static void converse(struct connection *c)
 {
 	size_t have = 0, room = 4096, looked = 0;
 	char *buf = malloc(room);
-	int64_t deadline = now_ms() + IDLE_MS;
+	int64_t deadline = vol_now_ms() + IDLE_MS;
 
 	while (buf && !atomic_load(&c->server->stopping)) {
 		char *end = memchr(buf + looked, '\n', have - looked);
@@ -187,7 +179,7 @@ static void converse(struct connection *c)
 			have -= len + 1;
 			memmove(buf, end + 1, have);
 			looked = 0;
-			deadline = now_ms() + (have ? LINE_MS : IDLE_MS);
+			deadline = vol_now_ms() + (have ? LINE_MS : IDLE_MS);
 			continue;
 		}
 		looked = have;
@@ -201,7 +193,7 @@ static void converse(struct connection *c)
 			room *= 2;
 		}
 		struct pollfd p = { .fd = c->fd, .events = POLLIN };
-		int64_t left = deadline - now_ms();
+		int64_t left = deadline - vol_now_ms();
 		if (left <= 0) {
 			if (have)
 				(void)send_error(c, -ETIMEDOUT, "the line was begun but not ended within 10 s");
@@ -216,7 +208,7 @@ static void converse(struct connection *c)
 		if (n <= 0)
 			break;
 		if (!have)
-			deadline = now_ms() + LINE_MS;
+			deadline = vol_now_ms() + LINE_MS;
 		have += (size_t)n;
 	}
 	free(buf);

@@ -126,18 +126,27 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	return r;
 }
 
-int describe_options(const uint8_t uuid[16], const char *volume, char **options)
+/* begin(), and the index of that drive. */
+static int begin_at(struct describe *d, const uint8_t uuid[16], const char *volume, size_t *i)
 {
 	char text[VOL_UUID_TEXT];
-	struct describe d;
-	size_t i;
-	int r;
+	int r = begin(d);
 
-	r = begin(&d);
 	if (r)
 		return r;
 	vol_uuid_text(uuid, text);
-	i = find(&d, text, volume);
+	*i = find(d, text, volume);
+	return 0;
+}
+
+int describe_options(const uint8_t uuid[16], const char *volume, char **options)
+{
+	struct describe d;
+	size_t i;
+	int r = begin_at(&d, uuid, volume, &i);
+
+	if (r)
+		return r;
 	*options = strdup(i < json_object_array_length(d.drives) ? json_str(json_object_array_get_idx(d.drives, i), "options") : "");
 	done(&d);
 	return *options ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
@@ -145,16 +154,12 @@ int describe_options(const uint8_t uuid[16], const char *volume, char **options)
 
 int describe_del(const uint8_t uuid[16], const char *volume)
 {
-	char text[VOL_UUID_TEXT];
 	struct describe d;
 	size_t i;
-	int r;
+	int r = begin_at(&d, uuid, volume, &i);
 
-	r = begin(&d);
 	if (r)
 		return r;
-	vol_uuid_text(uuid, text);
-	i = find(&d, text, volume);
 	if (i < json_object_array_length(d.drives)) {
 		json_object_array_del_idx(d.drives, i, 1);
 		r = store(&d);

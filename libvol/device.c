@@ -55,14 +55,6 @@ static const char *base_name(const char *dev)
 #define BUSY_MS 2000u
 #define BUSY_NAP_MS 20u
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static void nap_busy(void)
 {
 	nanosleep(&(struct timespec){ 0, BUSY_NAP_MS * 1000000l }, NULL);
@@ -209,7 +201,7 @@ int device_loop_image(const char *file, int backing, uint64_t size, int *fd)
 int device_loop_detach(const char *dev)
 {
 	char users[512], holder[16], name[64];
-	uint64_t end = now_ms() + BUSY_MS;
+	int64_t end = vol_now_ms() + BUSY_MS;
 	int fd, r;
 
 	for (;;) {
@@ -218,7 +210,7 @@ int device_loop_detach(const char *dev)
 		users[0] = 0;
 		if (!r)
 			device_users(dev, users, sizeof(users));
-		if ((!r && !users[0]) || (r && r != -EBUSY) || now_ms() >= end)
+		if ((!r && !users[0]) || (r && r != -EBUSY) || vol_now_ms() >= end)
 			break;
 		if (!r)
 			close(fd);

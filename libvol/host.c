@@ -603,7 +603,7 @@ static void holder_text(const char *dev, char *buf, size_t size)
 
 static void busy_text(const struct stat *st, char why[256])
 {
-	char where[201], comm[64] = "", dev[64];
+	char where[201], comm[64], dev[64];
 	pid_t pid;
 
 	if (S_ISBLK(st->st_mode) && mounted_where(st->st_rdev, where, sizeof(where))) {
@@ -620,15 +620,7 @@ static void busy_text(const struct stat *st, char why[256])
 		snprintf(why, 256, "is in use (mounted, swap, part of another device, or held by a process)");
 		return;
 	}
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-	FILE *f = fopen(path, "re");
-	if (f) {
-		if (!fgets(comm, sizeof(comm), f))
-			comm[0] = 0;
-		comm[strcspn(comm, "\n")] = 0;
-		fclose(f);
-	}
+	vol_process_name(pid, comm);
 	snprintf(why, 256, "is in use by process %d (%s)", (int)pid, comm[0] ? comm : "gone by now");
 }
 

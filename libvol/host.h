@@ -56,6 +56,9 @@ int vol_errno(void);
 const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool vol_interrupted(void);
+int64_t vol_now_ms(void); /* CLOCK_MONOTONIC */
+/* What a process is called; "" when it is gone. */
+void vol_process_name(pid_t pid, char comm[64]);
 const char *vol_config_dir(void);
 const char *vol_runtime_dir(void);
 /* Makes the runtime directory (0700) when it is not there. */

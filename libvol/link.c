@@ -597,14 +597,12 @@ no_pool:
 
 /* ---- undoing ------------------------------------------------------------- */
 
-struct busy { unsigned mounts; };
-
+/* arg: counts mounts. */
 static int umount_test(void *arg, const char *dir)
 {
-	struct busy *b = arg;
 	char users[512];
 
-	b->mounts++;
+	++*(unsigned *)arg;
 	device_users(dir, users, sizeof(users));
 	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users) : 0;
 }
@@ -613,7 +611,7 @@ static int umount_test(void *arg, const char *dir)
 static int undo_test(struct vol_pool *p, const struct link_info *l)
 {
 	struct json_object *q = link_request("lock", l->volume);
-	struct busy b = { 0 };
+	unsigned mounts = 0;
 	char users[512];
 	int r;
 
@@ -621,8 +619,8 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 	r = link_call(p, q, NULL);
 	if (r || l->state != LINK_UP)
 		return r;
-	r = device_mounts(l->device, umount_test, &b);
-	if (r || b.mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
+	r = device_mounts(l->device, umount_test, &mounts);
+	if (r || mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
 		return r;
 	device_users(l->device, users, sizeof(users));
 	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", l->device, users) : 0;

@@ -407,11 +407,9 @@ no_pool:
 static pid_t peer_text(char *who, size_t size)
 {
 	union { struct sockaddr sa; struct sockaddr_in in; struct sockaddr_in6 in6; struct sockaddr_storage ss; } u;
-	char ip[INET6_ADDRSTRLEN] = "?", comm[32] = "";
-	char path[64];
+	char ip[INET6_ADDRSTRLEN] = "?", comm[64];
 	socklen_t len = sizeof(u);
 	int64_t pid;
-	FILE *f;
 
 	memset(&u, 0, sizeof(u));
 	if (nbdkit_peer_name(&u.sa, &len)) {
@@ -423,14 +421,8 @@ static pid_t peer_text(char *who, size_t size)
 	} else if (u.sa.sa_family == AF_INET6) {
 		inet_ntop(AF_INET6, &u.in6.sin6_addr, ip, sizeof(ip));
 	} else if (u.sa.sa_family == AF_UNIX && (pid = nbdkit_peer_pid()) > 0) {
-		snprintf(path, sizeof(path), "/proc/%" PRId64 "/comm", pid);
-		f = fopen(path, "re");
-		if (f) {
-			if (fscanf(f, "%31[^\n]", comm) != 1)
-				comm[0] = 0;
-			fclose(f);
-		}
-		snprintf(who, size, "process %" PRId64 " (%s)", pid, comm[0] ? comm : "gone");
+		vol_process_name((pid_t)pid, comm);
+		snprintf(who, size, "process %" PRId64 " (%.31s)", pid, comm[0] ? comm : "gone");
 		return (pid_t)pid;
 	}
 	snprintf(who, size, "address %s", ip);

@@ -29,14 +29,6 @@
 #define WAIT_READER_MS 1000u /* then a reader looks at the last checkpoint instead */
 #define CLOSE_WORK_MS 30000u /* for deletions; they go on at the next opening */
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000u + (uint64_t)t.tv_nsec / 1000000u;
-}
-
 static void sleep_ms(unsigned ms)
 {
 	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
@@ -683,15 +675,15 @@ out:
 
 static int open_waiting(struct vol_pool *p, const char *name)
 {
-	uint64_t start = now_ms();
+	int64_t start = vol_now_ms();
 	unsigned nap = 5;
 	int r;
 
 	for (;;) {
-		bool beside = (p->flags & VOL_READONLY) && !(p->flags & (VOL_OFFLINE | VOL_TEST)) && now_ms() - start >= WAIT_READER_MS;
+		bool beside = (p->flags & VOL_READONLY) && !(p->flags & (VOL_OFFLINE | VOL_TEST)) && vol_now_ms() - start >= WAIT_READER_MS;
 		r = open_once(p, name, beside);
 		if ((r != -EBUSY && r != -EAGAIN) || (p->flags & VOL_NO_WAIT) || vol_interrupted() ||
-		    now_ms() - start >= WAIT_MS)
+		    vol_now_ms() - start >= WAIT_MS)
 			break;
 		if ((p->have_owner || p->kernel) && r == -EBUSY)
 			break; /* another host's, or the kernel's: waiting is no use */
@@ -750,9 +742,9 @@ int vol_pool_close(struct vol_pool *p)
 		view_close(p);
 	} else if (p->engine) {
 		if (!(p->flags & VOL_READONLY)) {
-			uint64_t start = now_ms();
+			int64_t start = vol_now_ms();
 			vol_host_stop_worker(p->host);
-			while (!p->passed_on && !vol_interrupted() && now_ms() - start < CLOSE_WORK_MS && vd_pool_work(p->engine) == 1)
+			while (!p->passed_on && !vol_interrupted() && vol_now_ms() - start < CLOSE_WORK_MS && vd_pool_work(p->engine) == 1)
 				;
 		}
 		r = vd_pool_close(p->engine);

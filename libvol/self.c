@@ -327,3 +327,27 @@ void vol_holder_text(const struct vd_disk_holder *who, char *buf, size_t size)
 	snprintf(buf, size, "%.*s, pid %llu, on %.*s since %s", (int)sizeof(who->purpose), who->purpose,
 		 (unsigned long long)le64_to_cpu(who->pid), (int)sizeof(who->hostname), who->hostname, since);
 }
+
+int64_t vol_now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+void vol_process_name(pid_t pid, char comm[64])
+{
+	char path[64];
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
+	comm[0] = 0;
+	f = fopen(path, "re");
+	if (f) {
+		if (!fgets(comm, 64, f))
+			comm[0] = 0;
+		fclose(f);
+	}
+	comm[strcspn(comm, "\n")] = 0;
+}

@@ -79,6 +79,9 @@ int vol_parse_size(const char *text, uint64_t *bytes, char *sign);
 void vol_format_size(uint64_t bytes, char unit, bool suffix, char *buf, size_t size);
 bool vol_units_valid(char unit);
 
+/* Whether two paths are of one file or device; of what is not there, whether they are the same. */
+bool vol_same_file(const char *a, const char *b);
+
 void vol_uuid_text(const uint8_t uuid[16], char text[VOL_UUID_TEXT]);
 /* -EINVAL: not a UUID. */
 int vol_uuid_parse(const char *text, uint8_t uuid[16]);

@@ -230,14 +230,20 @@ static int walk(struct check *c, const struct vd_root *root, enum vd_node_kind k
 
 /* ---- volumes -------------------------------------------------------------------- */
 
+/* While counting: what is below it is not counted, and so nothing is given back. */
+static void passed_over(struct check *c)
+{
+	c->nodes_bad += c->counted;
+	c->records_bad |= c->counted;
+}
+
 /* Volumes with these ids cannot be found.  In a full check that is for the second pass to tell. */
 static int lost_volumes(struct check *c, uint64_t lo, uint64_t hi)
 {
 	lo = vd_max(lo, (uint64_t)1);
 	hi = vd_min(hi, le64_to_cpu(c->pool->super->next_volume));
 	c->volume = 0;
-	c->nodes_bad += c->counted;
-	c->records_bad |= c->counted;
+	passed_over(c);
 	return c->counted || lo >= hi ? 0 : report(c, VD_FAULT_VOLUMES, lo, hi - lo);
 }
 
@@ -267,8 +273,7 @@ static int each_volume(struct check *c, int (*fn)(struct check *c, const struct 
 		if (r == -ENOMEM)
 			return r;
 		if (r) {
-			c->nodes_bad += c->counted;
-			c->records_bad |= c->counted;
+			passed_over(c);
 			r = c->counted ? 0 : report(c, VD_FAULT_RECORD, c->volume, 0);
 			if (r)
 				return r;

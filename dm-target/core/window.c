@@ -72,15 +72,31 @@ static struct vd_window_set *set_of(struct vd_windows *w, vd_vblk_t v)
 	return page ? &page[i] : NULL;
 }
 
+/* The blocks `left` of the region whose block 0 is at p. */
+static void give_back(struct vd_volume *vol, vd_pblk_t p, uint16_t left)
+{
+	while (left) {
+		unsigned i = (unsigned)__builtin_ctz(left), n = run_of(left, i);
+
+		vd_space_unreserve(vol->pool, p + i, n);
+		left &= (uint16_t)~bits(i, n);
+	}
+}
+
 static void set_drop(struct vd_volume *vol, struct vd_window_set *set, unsigned k)
 {
-	while (set->left[k]) {
-		unsigned i = (unsigned)__builtin_ctz(set->left[k]), n = run_of(set->left[k], i);
+	give_back(vol, set->p[k], set->left[k]);
+	set->has[k] = set->left[k] = 0;
+}
 
-		vd_space_unreserve(vol->pool, set->p[k] + i, n);
-		set->left[k] &= (uint16_t)~bits(i, n);
-	}
-	set->has[k] = 0;
+/* The window of v's region that has v's block in its mask; VD_SET_WAYS: none. */
+static unsigned way_of(const struct vd_window_set *set, vd_vblk_t v, const uint16_t *mask)
+{
+	unsigned k = 0;
+
+	while (k < VD_SET_WAYS && !(set->region[k] == v / REGION_BLOCKS && mask[k] >> (v % REGION_BLOCKS) & 1))
+		k++;
+	return k;
 }
 
 /* A window for the blocks `has` of v's region, whose block 0 is at p.  False: no memory. */
@@ -116,17 +132,16 @@ static bool set_take(struct vd_windows *w, vd_vblk_t v, unsigned want, vd_pblk_t
 	struct vd_window_set *set = set_of(w, v);
 	unsigned i = (unsigned)(v % REGION_BLOCKS), k, n;
 
-	for (k = 0; set && k < VD_SET_WAYS; k++)
-		if (set->region[k] == v / REGION_BLOCKS && set->left[k] >> i & 1) {
-			n = run_of(set->left[k], i);
-			*got = vd_min(want, n);
-			*p = set->p[k] + i;
-			set->left[k] &= (uint16_t)~bits(i, *got);
-			if (!set->left[k])
-				set->has[k] = 0;
-			return true;
-		}
-	return false;
+	k = set ? way_of(set, v, set->left) : VD_SET_WAYS;
+	if (k == VD_SET_WAYS)
+		return false;
+	n = run_of(set->left[k], i);
+	*got = vd_min(want, n);
+	*p = set->p[k] + i;
+	set->left[k] &= (uint16_t)~bits(i, *got);
+	if (!set->left[k])
+		set->has[k] = 0;
+	return true;
 }
 
 /* ---- wide ones ------------------------------------------------------------ */
@@ -226,10 +241,7 @@ static bool given_out(struct vd_windows *w, vd_vblk_t v)
 {
 	const struct vd_window_set *set = set_of(w, v);
 
-	for (unsigned k = 0; set && k < VD_SET_WAYS; k++)
-		if (set->region[k] == v / REGION_BLOCKS && set->has[k] >> (v % REGION_BLOCKS) & 1)
-			return true;
-	return false;
+	return set && way_of(set, v, set->has) < VD_SET_WAYS;
 }
 
 /* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's
@@ -238,7 +250,7 @@ static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_
 {
 	unsigned in = (unsigned)(v % REGION_BLOCKS);
 	vd_pblk_t at = beside - in;
-	uint32_t mask, i;
+	uint32_t mask;
 	int r;
 
 	if (VD_PBLK_BLOCK(beside) < in)
@@ -250,9 +262,7 @@ static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_
 		return r;
 	if (set_add(vol, v, at, (uint16_t)mask))
 		return 1;
-	for (i = 0; i < REGION_BLOCKS; i++)
-		if (mask >> i & 1)
-			vd_space_unreserve(vol->pool, at + i, 1);
+	give_back(vol, at, (uint16_t)mask);
 	return 0;
 }
 

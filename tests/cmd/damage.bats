@@ -373,14 +373,19 @@ read_all()
 	ok vdpool check --quick p
 }
 
+# A pool on two members whose list of volumes has more than one page.
+many_volumes()
+{
+	local i
+	make_pool 2 64m
+	for i in {1..130}; do ok vdcreate -q p/v$i -L 1m; done
+}
+
 @test "both copies of a node of the list of volumes lost: what is left is listed, and that it is not all is said" {
 	need nbdinfo
 	no_check
 	local i n total
-	make_pool 2 64m
-	for ((i = 1; i <= 130; i++)); do
-		ok vdcreate -q p/v$i -L 1m
-	done
+	many_volumes
 	cp m0 good0
 	cp m1 good1
 
@@ -416,10 +421,7 @@ read_all()
 @test "a dump lists what it can, and that there is more" {
 	no_check
 	local i n kinds
-	make_pool 2 64m
-	for ((i = 1; i <= 130; i++)); do
-		ok vdcreate -q p/v$i -L 1m
-	done
+	many_volumes
 	ok vdpool dump p
 	says_not lost
 	cp m0 good0
