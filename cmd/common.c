@@ -11,6 +11,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../libvol/find.h"
+
 #ifndef VD_VERSION
 #define VD_VERSION "0.1"
 #endif
@@ -255,6 +257,20 @@ int cmd_parse_pool(const char *text, char pool[VOL_NAME_SIZE])
 	if (r)
 		return cmd_failed(NULL, r);
 	return volume[0] ? cmd_usage("\"%s\" is a volume; wanted a pool's name alone: %s", text, pool) : 0;
+}
+
+int cmd_parse_pool_of(const char *text, char pool[VOL_NAME_SIZE])
+{
+	struct vol_found f;
+	int r;
+
+	if (text[0] != '/' || !strncmp(text, "/dev/vdisk/", 11))
+		return cmd_parse_pool(text, pool);
+	r = vol_find_label(text, &f);
+	if (r)
+		return cmd_failed(NULL, r);
+	vol_uuid_text(f.pool, pool);
+	return 0;
 }
 
 int cmd_parse_volume(const char *text, char pool[VOL_NAME_SIZE], char volume[VOL_NAME_SIZE])

@@ -78,6 +78,8 @@ struct json_object *cmd_request_on(const char *op, const char *volume);
 /* POOL/VOLUME, both needed; else a usage error is said and its code answered. */
 int cmd_parse_volume(const char *text, char pool[VOL_NAME_SIZE], char volume[VOL_NAME_SIZE]);
 int cmd_parse_pool(const char *text, char pool[VOL_NAME_SIZE]);
+/* The same; the path of a device, or a file, stands for the pool of which it is a member. */
+int cmd_parse_pool_of(const char *text, char pool[VOL_NAME_SIZE]);
 /* A new name: NAME or POOL/NAME with the same pool. */
 int cmd_parse_new_name(const char *text, const char *pool, char volume[VOL_NAME_SIZE]);
 /* "KEY=VALUE" into the object; KEY= or KEY alone takes it away (null). */

@@ -7,7 +7,7 @@
 
 #include "../libvol/link.h"
 
-static int readonly, restore, refresh;
+static int readonly, restore, complete, refresh;
 static char *mount_dir, *mount_options;
 
 static const struct poptOption options[] = {
@@ -15,6 +15,7 @@ static const struct poptOption options[] = {
 	{ "mount", 'm', POPT_ARG_STRING, &mount_dir, 0, "mount the file system on it", "DIR" },
 	{ "mount-options", 0, POPT_ARG_STRING, &mount_options, 0, "options for mount(8)", "OPTIONS" },
 	{ "restore", 0, POPT_ARG_NONE, &restore, 0, "make this host's links again that are down", NULL },
+	{ "complete", 0, POPT_ARG_NONE, &complete, 0, "with --restore: pass over pools with a member missing", NULL },
 	{ "refresh", 0, POPT_ARG_NONE, &refresh, 0, "take in a linked volume's new size", NULL },
 	CMD_UDEV_OPTION,
 	CMD_CHANGE_OPTIONS,
@@ -93,7 +94,7 @@ static int told(void *arg, const struct link_info *l, int r, const char *text)
 
 static int do_restore(const char *pool)
 {
-	int r = link_restore(pool, cmd_opt.test, told, NULL);
+	int r = link_restore(pool, cmd_opt.test, complete, told, NULL);
 
 	return r ? cmd_failed(NULL, r) : CMD_OK;
 }
@@ -151,12 +152,14 @@ int main(int argc, char **argv)
 		code = cmd_usage("--mount-options is of no use without --mount");
 	else if (restore && (readonly || refresh || mount_dir))
 		code = cmd_usage("--restore makes links as they were; it takes no other options of a link");
+	else if (complete && !restore)
+		code = cmd_usage("--complete is of no use without --restore");
 	else if (a.n && !strcmp(a.arg[0], "ls"))
 		code = a.n == 1 ? do_ls(NULL) : (code = cmd_parse_pool(a.arg[1], pool)) ? code : do_ls(pool);
 	else if (a.n > 1)
 		code = cmd_usage("too many arguments: one volume is linked at a time");
 	else if (restore)
-		code = !a.n ? do_restore(NULL) : (code = cmd_parse_pool(a.arg[0], pool)) ? code : do_restore(pool);
+		code = !a.n ? do_restore(NULL) : (code = cmd_parse_pool_of(a.arg[0], pool)) ? code : do_restore(pool);
 	else if (!a.n)
 		code = cmd_usage("which volume? wanted: vdlink POOL/VOLUME");
 	else if ((code = cmd_parse_volume(a.arg[0], pool, volume)))

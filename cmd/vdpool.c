@@ -5,8 +5,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 
+#include "../libvol/find.h"
+#include "../libvol/link-list.h"
+
 static char *size_text, *sector_text, *journal_text, *policy, *thresholds, *readonly_text, *grow_by, *grow_to;
-static int force, quick, repair, unlock;
+static int force, quick, repair, unlock, all, complete, activate_readonly;
 static struct json_object *attrs;
 static bool attrs_given;
 
@@ -393,6 +396,9 @@ static void show_owner(struct json_object *info)
 		return;
 	}
 	line("Server", "none");
+	if (json_u64(info, "members_missing"))
+		line("Active", "no; it will be when its missing members are there, and 'vdpool activate --readonly %s' opens it for reading",
+		     json_str(info, "name"));
 	if (!json_get(info, "last_owner", json_type_object, &owner) || !json_get(owner, "holder", json_type_object, &h))
 		return;
 	line(json_flag(owner, "in_use") ? "Owner" : "Last owner", "%s, pid %llu, on %s%s", json_str(h, "purpose"),
@@ -730,6 +736,130 @@ static int forget(const struct cmd_args *a)
 	return code;
 }
 
+/* ---- activate, deactivate ---------------------------------------------------- */
+
+static const struct poptOption activate_options[] = {
+	{ "all", 'a', POPT_ARG_NONE, &all, 0, "every pool that is found", NULL },
+	{ "readonly", 'r', POPT_ARG_NONE, &activate_readonly, 0, "open it for reading only, also with members missing", NULL },
+	{ "complete", 0, POPT_ARG_NONE, &complete, 0, "leave a pool alone that misses members, or that the kernel cannot have", NULL },
+	CMD_UDEV_OPTION,
+	CMD_CHANGE_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_TABLEEND
+};
+
+static int told_link(void *arg, const struct link_info *l, int r, const char *text)
+{
+	(void)arg;
+	if (r)
+		fprintf(stderr, "vdpool: %s/%s is not up: %s\n", l->pool, l->volume, text);
+	else
+		cmd_say("%s is %s", l->path, l->device);
+	return 0;
+}
+
+static int activate_one(void *arg, const char *pool)
+{
+	struct link_pool lp = { .test = cmd_opt.test, .complete = complete, .readonly = activate_readonly, .takeover = cmd_opt.takeover,
+				.fn = told_link };
+	int r = link_activate(pool, &lp);
+
+	(void)arg;
+	if (r)
+		return r;
+	if (lp.why && !complete && !all)
+		return vol_fail(NULL, -ENODEV, "pool %s is not activated: %s", lp.name, lp.why);
+	if (lp.why)
+		cmd_say("pool %s is not for the kernel: %s", lp.name, lp.why);
+	else if (lp.was)
+		cmd_say("pool %s is active", lp.name);
+	else if (lp.missing && complete)
+		cmd_say("pool %s waits for %u of its %u members", lp.name, lp.missing, lp.members);
+	else
+		cmd_say(cmd_opt.test ? "pool %s would be activated%s" : "pool %s is active now%s", lp.name, activate_readonly ? ", read-only" : "");
+	return 0;
+}
+
+static int deactivate_one(void *arg, const char *pool)
+{
+	struct link_pool lp = { .test = cmd_opt.test };
+	int r = link_deactivate(pool, &lp);
+
+	(void)arg;
+	if (!r)
+		cmd_say(!lp.was ? "pool %s is not active" : cmd_opt.test ? "pool %s would be deactivated" : "pool %s is not active any more", lp.name);
+	return r;
+}
+
+static int each_pool(const struct cmd_args *a, int (*all_of)(int (*)(void *, const char *), void *), int (*fn)(void *, const char *))
+{
+	char name[VOL_NAME_SIZE];
+	int code = 0, one, r;
+
+	if (all ? a->n : !a->n)
+		return cmd_usage(all ? "--all is of all pools; name none" : "which pool? --all are all");
+	if (cmd_opt.noudevsync)
+		link_no_udev_sync();
+	r = all ? all_of(fn, NULL) : 0;
+	if (r)
+		code = cmd_failed(NULL, r);
+	for (unsigned i = 0; i < a->n; i++) {
+		one = cmd_parse_pool_of(a->arg[i], name);
+		r = one ? 0 : fn(NULL, name);
+		one = r ? cmd_failed(NULL, r) : one;
+		code = code ? code : one;
+	}
+	return code;
+}
+
+static int every_pool(int (*fn)(void *, const char *), void *arg)
+{
+	return link_each_pool(NULL, fn, arg);
+}
+
+static int activate(const struct cmd_args *a)
+{
+	return each_pool(a, every_pool, activate_one);
+}
+
+static const struct poptOption deactivate_options[] = {
+	{ "all", 'a', POPT_ARG_NONE, &all, 0, "every pool that the kernel has open", NULL },
+	CMD_UDEV_OPTION,
+	CMD_CHANGE_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_TABLEEND
+};
+
+static int deactivate(const struct cmd_args *a)
+{
+	return each_pool(a, link_each_active, deactivate_one);
+}
+
+/* ---- probe -------------------------------------------------------------------- */
+
+static const struct poptOption probe_options[] = {
+	CMD_COMMON_OPTIONS,
+	POPT_TABLEEND
+};
+
+/* For udev's IMPORT{program}: a name that is none could set other properties. */
+static int probe(const struct cmd_args *a)
+{
+	char pool[VOL_UUID_TEXT], member[VOL_UUID_TEXT];
+	struct vol_found f;
+	int r = vol_find_label(a->arg[0], &f);
+
+	if (r)
+		return cmd_failed(NULL, r);
+	vol_uuid_text(f.pool, pool);
+	vol_uuid_text(f.member, member);
+	printf("ID_FS_TYPE=vd_member\nID_FS_USAGE=raid\nID_FS_UUID=%s\nID_FS_UUID_ENC=%s\n", member, member);
+	printf("VD_POOL_UUID=%s\nVD_MEMBER=%u\n", pool, f.index);
+	if (!vol_check_pool_name(f.pool_name))
+		printf("ID_FS_LABEL=%s\nID_FS_LABEL_ENC=%s\nVD_POOL=%s\n", f.pool_name, f.pool_name, f.pool_name);
+	return CMD_OK;
+}
+
 /* ---- table ---------------------------------------------------------------- */
 
 static const struct {
@@ -749,6 +879,9 @@ static const struct {
 	{ "check", check, check_options, "check POOL", 1, 1, NULL, "look for damage" },
 	{ "dump", dump, report_options, "dump POOL", 1, 1, NULL, "list every block of metadata" },
 	{ "set", set, set_options, "set {POOL | POOL/VOLUME}", 1, 1, on_set_option, "change properties of a pool or volume" },
+	{ "activate", activate, activate_options, "activate {POOL | MEMBER}... | --all", 0, 4096, NULL, "open in the kernel, with the devices of its links" },
+	{ "deactivate", deactivate, deactivate_options, "deactivate {POOL | MEMBER}... | --all", 0, 4096, NULL, "take them away, and close it" },
+	{ "probe", probe, probe_options, "probe DEVICE", 1, 1, NULL, "tell what its label says, for udev" },
 	{ "forget", forget, forget_options, "forget PATH...", 1, 4096, NULL, "do not look at a device or file any more" },
 };
 

@@ -20,6 +20,8 @@
 
 #define TRIES 20 /* another command may open the pool between two looks */
 
+static const char served[] = "a server has it open";
+
 /* ---- a volume's record ----------------------------------------------------- */
 
 struct record {
@@ -141,7 +143,7 @@ static const char *why_no_device(const char *pool, const uint8_t uuid[16], const
 
 /* -EAGAIN: somebody was faster.
  * Until the kernel has the members, a reader could take them for those of a pool at rest. */
-static int hand_over(const char *pool, const uint8_t uuid[16], char *const *member, unsigned n)
+static int hand_over(const char *pool, const uint8_t uuid[16], char *const *member, unsigned n, bool readonly)
 {
 	int keep[VD_MEMBERS_MAX], r = 0;
 	unsigned kept = 0;
@@ -151,7 +153,7 @@ static int hand_over(const char *pool, const uint8_t uuid[16], char *const *memb
 		kept += !r;
 	}
 	if (!r)
-		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, n);
+		r = vol_dm_pool_start(pool, uuid, (const char *const *)member, n, readonly);
 	else
 		r = vol_fail(NULL, r == -EBUSY ? -EAGAIN : r, "pool %s: its member %s: %s", pool, member[kept], vol_strerror(r));
 	while (kept)
@@ -161,7 +163,7 @@ static int hand_over(const char *pool, const uint8_t uuid[16], char *const *memb
 
 /* Opens the pool here first: its owner, its members, its journal are looked at as ever,
  * and what is wrong is told in the same words. */
-static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
+static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
 			   const char **why)
 {
 	char *member[VD_MEMBERS_MAX];
@@ -172,7 +174,7 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	int r, e;
 
 	vol_dm_pool_clear(uuid);
-	r = vol_pool_open(pool, VOL_OFFLINE | (takeover ? VOL_TAKEOVER : 0), &p);
+	r = vol_pool_open(pool, VOL_OFFLINE | flags, &p);
 	if (r)
 		return r;
 	r = link_fronts(p, &fronts);
@@ -195,7 +197,7 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	e = vol_pool_close(p);
 	r = r ? r : e;
 	if (!r && !*why)
-		r = hand_over(pool, uuid, member, k);
+		r = hand_over(pool, uuid, member, k, flags & VOL_READONLY);
 	while (k)
 		free(member[--k]);
 	return r;
@@ -208,38 +210,30 @@ static bool in_kernel(const uint8_t uuid[16])
 	return !vol_dm_find(uuid, NULL, device);
 }
 
-int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
-		  const char **started, const char **why)
+int activate_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
+		    bool *started, const char **why)
 {
 	struct timespec nap = { 0, 50000000 };
-	const char *reason = NULL;
-	bool server;
 	int lock, r;
 
-	if (started)
-		*started = NULL;
-	if (why)
-		*why = NULL;
-	for (unsigned i = 0; !vol_serve_running(pool); i++) {
-		if (in_kernel(uuid))
+	*started = false;
+	for (unsigned i = 0;; i++) {
+		*why = vol_serve_running(pool) ? served : NULL;
+		if (*why || in_kernel(uuid))
 			return 0;
-		reason = why_no_device(pool, uuid, volume, n);
-		if (reason)
-			break;
+		*why = why_no_device(pool, uuid, volume, n);
+		if (*why)
+			return 0;
 		/* A front may be starting the server again just now. */
 		r = vol_serve_lock(pool, &lock);
 		if (r)
 			return r;
-		if (vol_serve_running(pool)) {
-			close(lock);
-			break;
-		}
-		r = start_in_kernel(pool, uuid, volume, n, takeover, &reason);
+		if (vol_serve_running(pool))
+			*why = served;
+		else
+			r = start_in_kernel(pool, uuid, volume, n, flags, why);
 		close(lock);
-		if (!r && reason)
-			break;
-		if (!r && started)
-			*started = "kernel";
+		*started = !r && !*why;
 		if (r != -EAGAIN)
 			return r;
 		if (vol_interrupted())
@@ -248,10 +242,28 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 			return -EBUSY;
 		nanosleep(&nap, NULL);
 	}
+}
+
+int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
+		  const char **started, const char **why)
+{
+	const char *reason;
+	bool here;
+	int r;
+
+	if (started)
+		*started = NULL;
 	if (why)
+		*why = NULL;
+	r = activate_kernel(pool, uuid, volume, n, takeover ? VOL_TAKEOVER : 0, &here, &reason);
+	if (!r && here && started)
+		*started = "kernel";
+	if (r || !reason)
+		return r;
+	if (why && reason != served)
 		*why = reason;
-	r = vol_serve_start(pool, takeover, &server);
-	if (!r && server && started)
+	r = vol_serve_start(pool, takeover, &here);
+	if (!r && here && started)
 		*started = "server";
 	return r;
 }

@@ -20,6 +20,11 @@
 int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, bool takeover,
 		  const char **started, const char **why) __must_check;
 
+/* The kernel's part of that: 0 and *why a reason: it cannot be the kernel, and nothing was done.
+ * flags: VOL_TAKEOVER; VOL_READONLY: members may be missing. */
+int activate_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
+		    bool *started, const char **why) __must_check;
+
 /* A link's device in the kernel: makes it, with l->device and l->size; has it take in the
  * volume's size as it is now.  The pool is open in the kernel. */
 int activate_volume(struct vol_pool *p, struct link_info *l) __must_check;

@@ -375,7 +375,7 @@ static void hex(const uint8_t id[16], char text[33])
 		sprintf(text + 2 * i, "%02x", id[i]);
 }
 
-int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n)
+int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n, bool readonly)
 {
 	char dev[DM_PATH], live[DM_PATH], host[33], boot[33], *params = NULL;
 	struct device d = { .pool = uuid, .name = dev, .target = "vd-pool", .sectors = POOL_SECTORS,
@@ -403,7 +403,7 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 	vol_holder_self(&self, NULL);
 	hex(self.host, host);
 	hex(self.boot, boot);
-	fprintf(f, " 4 host %s boot %s", host, boot);
+	fprintf(f, " %u host %s boot %s%s", readonly ? 5 : 4, host, boot, readonly ? " read_only" : "");
 	if (fclose(f))
 		r = -ENOMEM;
 	d.params = params;

@@ -40,7 +40,7 @@ int vol_dm_find_pool(const char *name, uint8_t uuid[16]) __must_check;
 
 /* Members are block devices.  -EAGAIN: one is in use, or somebody was faster; -EBUSY: the name
  * of its device is another's. */
-int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n) __must_check;
+int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *const *member, unsigned n, bool readonly) __must_check;
 /* Removes what somebody left who was killed while opening it: a device without a table, which
  * may keep the members.  Under the lock on the links, so that nobody is at it now. */
 void vol_dm_pool_clear(const uint8_t uuid[16]);

@@ -214,6 +214,31 @@ int vol_label_fd(int fd, struct vd_disk_label *label)
 	return r;
 }
 
+static void take_label(struct vol_found *f, const struct vd_disk_label *label)
+{
+	memcpy(f->pool, label->pool, 16);
+	memcpy(f->member, label->member, 16);
+	snprintf(f->pool_name, sizeof(f->pool_name), "%.*s", (int)sizeof(label->pool_name) - 1, label->pool_name);
+	f->index = le32_to_cpu(label->index);
+	f->size = le64_to_cpu(label->blocks) << VD_BLOCK_SHIFT;
+}
+
+int vol_find_label(const char *path, struct vol_found *f)
+{
+	struct vd_disk_label label;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), r = fd < 0 ? vol_errno() : vol_label_fd(fd, &label);
+
+	if (fd >= 0)
+		close(fd);
+	if (r == -ENODATA)
+		return vol_fail(NULL, -ENOENT, "%s carries no label of a pool", path);
+	if (r)
+		return vol_fail(NULL, r, "the label of %s cannot be read: %s", path, vol_strerror(r));
+	*f = (struct vol_found){ 0 };
+	take_label(f, &label);
+	return 0;
+}
+
 struct seen {
 	bool block;
 	dev_t dev;
@@ -278,11 +303,7 @@ static int look_at(struct search *s, const char *path, enum source from)
 		goto out;
 	}
 	if (!r) {
-		memcpy(f->pool, label.pool, 16);
-		memcpy(f->member, label.member, 16);
-		snprintf(f->pool_name, sizeof(f->pool_name), "%.*s", (int)sizeof(label.pool_name) - 1, label.pool_name);
-		f->index = le32_to_cpu(label.index);
-		f->size = le64_to_cpu(label.blocks) << VD_BLOCK_SHIFT;
+		take_label(f, &label);
 	}
 	s->seen[s->n++] = id;
 	r = 0;

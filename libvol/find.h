@@ -12,4 +12,8 @@ int vol_find_devices(const dev_t *dev, unsigned ndev, struct vol_found **list, s
 /* Reads the label of an open file: as vd_label_read(). */
 int vol_label_fd(int fd, struct vd_disk_label *label) __must_check;
 
+/* What the label of a device or file says; f->path is NULL.  -ENOENT: it is not there, or has none;
+ * -EBADMSG: damaged.  Text in vol_error(NULL). */
+int vol_find_label(const char *path, struct vol_found *f) __must_check;
+
 #endif

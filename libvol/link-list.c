@@ -58,6 +58,19 @@ int link_call(struct vol_pool *p, struct json_object *q, struct json_object **an
 	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
 }
 
+int link_members(struct vol_pool *p, unsigned *missing, unsigned *members)
+{
+	struct json_object *a, *list;
+	int r = link_call(p, link_request("pool-info", NULL), &a);
+
+	if (r)
+		return r;
+	*missing = (unsigned)json_u64(a, "members_missing");
+	*members = json_get(a, "members", json_type_array, &list) ? (unsigned)json_object_array_length(list) : 0;
+	json_object_put(a);
+	return 0;
+}
+
 /* ---- what links there are ------------------------------------------------ */
 
 /* Whether a process runs, and as what.  One that has ended and waits to be reaped

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What link.c, which makes and undoes links, has from link-list.c, which finds them; the rest
- * of that is link_list() and link_fronts() of link.h.  Texts are in vol_error(NULL).
+ * What link.c, which makes and undoes links, and link-pool.c, which does so for whole pools, have
+ * from link-list.c, which finds them, and from each other; the rest of that is in link.h.
+ * Texts are in vol_error(NULL).
  */
 #ifndef VOL_LINK_LIST_H
 #define VOL_LINK_LIST_H
@@ -22,10 +23,20 @@ bool link_front_runs(pid_t pid);
 struct json_object *link_request(const char *op, const char *volume);
 int link_call(struct vol_pool *p, struct json_object *q, struct json_object **answer) __must_check;
 
+/* How many of its members there are not, and how many it should have. */
+int link_members(struct vol_pool *p, unsigned *missing, unsigned *members) __must_check;
+
 /* All open pointers of a pool, or (volume not NULL) of one volume. */
 int link_list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg) __must_check;
 /* Calls fn for one pool, or (NULL) for each found, once.  One that cannot be had does not keep the
  * others from theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
 int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg) __must_check;
+
+/* The pool's name as on its labels, for paths. The server need not run. */
+int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16]) __must_check;
+/* One link of a pool is made or undone at a time on this host. */
+int link_lock(const char *pool, int *fd) __must_check;
+/* A link that is down, where the pool is served again: its device, and its mount.  *l is what it is then. */
+int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l) __must_check;
 
 #endif

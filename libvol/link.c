@@ -46,8 +46,7 @@ static void say(const struct link_spec *spec, const char *fmt, ...)
 	spec->say(spec->arg, text);
 }
 
-/* One link of a pool is made or undone at a time on this host. */
-static int lock_links(const char *pool, int *fd)
+int link_lock(const char *pool, int *fd)
 {
 	return vol_runtime_lock(pool, "links", fd);
 }
@@ -332,8 +331,7 @@ static int check_mount_dir(const char *dir, char out[128])
 enum step { DESCRIBE, LOCK, POINTER, LINK, SCAN, REPORT, PRESENT, UNLOCK, DONE };
 static const char *const step_name[] = { "describe", "lock", "pointer", "link", "scan", "report", "present", "unlock" };
 
-/* The pool's name as on its labels, for paths. The server need not run. */
-static int canonical_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16])
+int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16])
 {
 	struct vol_found *found;
 	struct vol_pool *p;
@@ -551,11 +549,11 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
 	r = spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
 	if (!r)
-		r = canonical_name(spec->pool, l->pool, l->uuid);
+		r = link_pool_name(spec->pool, l->pool, l->uuid);
 	if (r)
 		return r;
 	link_present_path(l->pool, l->volume, l->path, sizeof(l->path));
-	r = lock_links(l->pool, &lock);
+	r = link_lock(l->pool, &lock);
 	if (r)
 		return r;
 	if (!spec->test) {
@@ -664,10 +662,10 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	int lock, r, e;
 
 	memset(l, 0, sizeof(*l));
-	r = canonical_name(spec->pool, pool, uuid);
+	r = link_pool_name(spec->pool, pool, uuid);
 	if (r)
 		return r;
-	r = lock_links(pool, &lock);
+	r = link_lock(pool, &lock);
 	if (r)
 		return r;
 	if (!spec->test)
@@ -740,7 +738,7 @@ no_pool:
 /* ---- restoring ----------------------------------------------------------- */
 
 struct restorer {
-	bool test;
+	bool test, complete;
 	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
 	void *arg;
 	struct link_info *down; /* those of one pool */
@@ -770,7 +768,7 @@ static int umount_dead(void *arg, const char *dir)
 	return device_umount(dir);
 }
 
-static int restore_link(struct vol_pool *p, const struct link_info *old, struct link_info *l)
+int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
 	char file[512], dev[DEVICE_PATH], *options = NULL;
@@ -804,12 +802,13 @@ static int restore_pool(void *arg, const char *name)
 	struct vol_pool *p;
 	struct link_info *l;
 	uint8_t uuid[16];
+	unsigned missing, members;
 	int lock, r, k;
 
-	r = canonical_name(name, pool, uuid);
+	r = link_pool_name(name, pool, uuid);
 	if (r)
 		return r;
-	r = lock_links(pool, &lock);
+	r = link_lock(pool, &lock);
 	if (r)
 		return r;
 	l = malloc(sizeof(*l));
@@ -818,7 +817,9 @@ static int restore_pool(void *arg, const char *name)
 	r = l ? vol_pool_open(pool, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
-	r = link_list_open(p, NULL, collect_down, rs);
+	r = link_members(p, &missing, &members);
+	if (!r && !(rs->complete && missing))
+		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
 	if (r || (!rs->n && !rs->some_up))
@@ -838,7 +839,7 @@ static int restore_pool(void *arg, const char *name)
 	}
 	for (size_t i = 0; i < rs->n; i++) {
 		*l = rs->down[i];
-		k = rs->test ? 0 : restore_link(p, &rs->down[i], l);
+		k = rs->test ? 0 : link_make_again(p, &rs->down[i], l);
 		if (k && !r)
 			r = k;
 		if (rs->fn)
@@ -854,9 +855,9 @@ out:
 	return r;
 }
 
-int link_restore(const char *pool, bool test, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
+int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
 {
-	struct restorer rs = { .test = test, .fn = fn, .arg = arg };
+	struct restorer rs = { .test = test, .complete = complete, .fn = fn, .arg = arg };
 	int r = link_each_pool(pool, restore_pool, &rs);
 
 	free(rs.down);
@@ -919,9 +920,9 @@ int link_refresh(const char *pool, const char *volume, bool test)
 	uint8_t uuid[16];
 	int lock, r, e;
 
-	r = canonical_name(pool, name, uuid);
+	r = link_pool_name(pool, name, uuid);
 	if (!r)
-		r = lock_links(name, &lock);
+		r = link_lock(name, &lock);
 	if (r)
 		return r;
 	r = vol_pool_open(pool, VOL_READONLY, &p);

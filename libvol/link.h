@@ -92,10 +92,36 @@ int link_list(const char *pool, link_fn fn, void *arg) __must_check;
 int link_fronts(struct vol_pool *p, bool *any) __must_check;
 
 /* Makes again what is down of this host's links, of one pool or all: device, mount
- * with the options it had, and all.  fn (may be NULL) is told of each link that was down: r is 0, or why it
+ * with the options it had, and all.  complete: pools with a member missing are passed over.  fn (may be NULL) is told of each link that was down: r is 0, or why it
  * still is.  Answers the first such r. */
-int link_restore(const char *pool, bool test, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
+int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *arg, const struct link_info *l, int r, const char *text),
 		 void *arg) __must_check;
+
+/*
+ * A pool as a whole: opened in the kernel, and closed, with the devices of this host's links.
+ * What is recorded of a link stays: closed, it is down.
+ */
+struct link_pool {
+	char name[VOL_NAME_SIZE];
+	bool test;               /* look at everything, change nothing */
+	bool complete, readonly, takeover; /* of link_activate(): leave a pool as it is if members are missing;
+	                          * open it for reading only, and with what members there are */
+	int (*fn)(void *arg, const struct link_info *l, int r, const char *text); /* as of link_restore(); may be NULL */
+	void *arg;
+	/* What was found, or done: */
+	bool was;                /* the kernel had it open */
+	unsigned missing, members;
+	const char *why;         /* the kernel cannot have it, and nothing was done; or NULL */
+};
+/* Opens it, and makes the devices of links that are down, but of those that are to be mounted too:
+ * link_restore() does that.  readonly: of all links that are down, read-only, and nothing is recorded.
+ * -EROFS: members are missing. */
+int link_activate(const char *pool, struct link_pool *lp) __must_check;
+/* Takes the devices of its volumes away, and closes it.  -EBUSY: some are in use, and stay (text: by
+ * whom); or a server has it. */
+int link_deactivate(const char *pool, struct link_pool *lp) __must_check;
+/* Calls fn for the UUID of each pool that the kernel has open; goes on as link_restore() does. */
+int link_each_active(int (*fn)(void *arg, const char *pool), void *arg) __must_check;
 
 /* The device takes in the volume's size as it is now; test: it would. -ENOENT not linked. */
 int link_refresh(const char *pool, const char *volume, bool test) __must_check;

@@ -612,7 +612,8 @@ static int find_in_kernel(struct vol_pool *p)
 	p->kernel = true;
 	if (p->flags & VOL_OFFLINE)
 		return vol_fail(NULL, -EBUSY, "pool %s is open in the kernel, as %s\n"
-				"unlink its volumes first ('vdlink ls %s' lists them); then it is free", p->name, device, p->name);
+				"unlink its volumes first ('vdlink ls %s' lists them), or say 'vdpool deactivate %s'; then it is free",
+				p->name, device, p->name, p->name);
 	return 0;
 }
 
