@@ -18,6 +18,8 @@ SYSCONFDIR ?= /etc
 MULTIARCH := $(shell $(CC) -print-multiarch 2>/dev/null)
 LIBDIR ?= $(PREFIX)/lib/$(MULTIARCH)
 NBDKIT_PLUGINDIR ?= $(LIBDIR)/nbdkit/plugins
+UDEVDIR ?= $(PREFIX)/lib/udev
+UNITDIR ?= $(PREFIX)/lib/systemd/system
 FLAVOUR ?=
 B := build$(if $(FLAVOUR),/$(FLAVOUR))
 Q := $(if $(V),,@)
@@ -295,7 +297,7 @@ LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 .PHONY: lab lab-deps check-lab check-lab-san
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
-check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/install.bats
+check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/boot.bats tests/lab/install.bats
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
@@ -312,6 +314,9 @@ demo-lab: lab-deps
 
 # Between device-mapper's own two, which Debian has moved from 10 and 13 to 55 and 60.
 DM_RULES ?= $(if $(wildcard /lib/udev/rules.d/55-dm.rules /usr/lib/udev/rules.d/55-dm.rules),56,11)-dm-vd.rules
+UNITS := $(wildcard systemd/*.service)
+# In place of systemctl enable: it is systemctl mask that says no.
+WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service
 rules_name = $$(basename $(1) | sed 's/^11-dm-vd.rules$$/$(DM_RULES)/')
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBDIR) $(DESTDIR)$(NBDKIT_PLUGINDIR) $(DESTDIR)$(PREFIX)/include/vd \
@@ -324,11 +329,16 @@ install: all
 	install -m 755 $(patsubst %,$(B)/%.so,$(PLUGINS)) $(DESTDIR)$(NBDKIT_PLUGINDIR)
 	@for m in $(wildcard man/*.[1-8]); do s=$${m##*.}; \
 		install -D -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
-	@for r in $(wildcard udev-rules/*.rules); do install -D -m 644 $$r $(DESTDIR)$(PREFIX)/lib/udev/rules.d/$(call rules_name,$$r); done
+	@for r in $(wildcard udev-rules/*.rules); do install -D -m 644 $$r $(DESTDIR)$(UDEVDIR)/rules.d/$(call rules_name,$$r); done
+	@install -d $(addprefix $(DESTDIR)$(UNITDIR)/,$(dir $(WANTS)))
+	@install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)
+	@for w in $(WANTS); do ln -sf ../$${w##*/} $(DESTDIR)$(UNITDIR)/$$w; done
+	@sed -i 's,/usr/sbin/vd,$(PREFIX)/sbin/vd,' $(DESTDIR)$(UDEVDIR)/rules.d/61-vd.rules $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(CMDS)) $(DESTDIR)$(LIBDIR)/libvol.so.1 $(DESTDIR)$(LIBDIR)/libvol.so \
 		$(DESTDIR)$(LIBDIR)/libvol.a $(DESTDIR)$(PREFIX)/include/vd/vol.h \
-		$(addprefix $(DESTDIR)$(PREFIX)/lib/udev/rules.d/,$(DM_RULES) $(filter-out 11-dm-vd.rules,$(notdir $(wildcard udev-rules/*.rules)))) \
+		$(addprefix $(DESTDIR)$(UDEVDIR)/rules.d/,$(DM_RULES) $(filter-out 11-dm-vd.rules,$(notdir $(wildcard udev-rules/*.rules)))) \
+		$(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)) $(WANTS)) \
 		$(patsubst %,$(DESTDIR)$(NBDKIT_PLUGINDIR)/%.so,$(PLUGINS)) \
 		$(foreach m,$(wildcard man/*.[1-8]),$(DESTDIR)$(PREFIX)/share/man/man$(patsubst .%,%,$(suffix $(m)))/$(notdir $(m)))
 
