@@ -635,9 +635,13 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			DMEMIT("Fail");
 		} else {
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
-			DMEMIT("%llu %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu", info->transaction,
-			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
-			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
+			DMEMIT("%llu %llu/%llu %llu/%llu ", info->transaction, info->metadata_blocks,
+			       info->metadata_blocks + info->reserve_blocks, data, info->total_blocks - info->metadata_blocks);
+			if (info->pinned)
+				DMEMIT("%llu", info->pinned);
+			else
+				DMEMIT("-");
+			DMEMIT(" %s discard_passdown %s %s %llu", mode_text(info),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
 			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u", info->name,
