@@ -272,7 +272,7 @@ KVER ?= $(shell for k in "$$(uname -r)" $$(ls -r /lib/modules 2>/dev/null); do \
 KDIR ?= /lib/modules/$(KVER)/build
 KARCH ?=
 MB := build/modules/$(KVER)
-kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(MB) $(if $(KARCH),ARCH=$(KARCH)) $(if $(V),V=1) W=1 $(KBUILD_ARGS)
+kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(MB) $(if $(KARCH),ARCH=$(KARCH)) $(if $(V),V=1) W=1 VD_VERSION=$(VERSION) $(KBUILD_ARGS)
 .PHONY: modules modules_install module-tree
 module-tree:
 	@if [ ! -e $(KDIR)/Makefile ]; then echo 'no headers of a kernel: install linux-headers-amd64, or say KVER= or KDIR=' >&2; exit 1; fi

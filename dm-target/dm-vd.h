@@ -131,7 +131,8 @@ void vdk_host_teardown(struct vdk_pool *p);
 /* Background work goes on, or has stopped on return. */
 void vdk_host_start(struct vdk_pool *p);
 void vdk_host_stop(struct vdk_pool *p);
-/* Takes in what members have become larger by; *grown, if given: some had. */
+/* Takes in what a member, or any, has become larger by; *grown, if given: it had. -ENOENT: no such member. */
+int vdk_grow_member(struct vdk_pool *p, unsigned int m, bool *grown);
 int vdk_grow_members(struct vdk_pool *p, bool *grown);
 /* What a member answered, for the engine: to it these three tell of the pool (full, to be
  * begun again, unmapped), not of a disk. */

@@ -17,6 +17,20 @@
 
 #define SMALL_MAX (32u << 10)
 
+#define CACHE_MIB_LEAST 4
+#define CACHE_MIB_MOST 65536
+static unsigned int cache_mib = 128;
+
+static int set_cache_mib(const char *text, const struct kernel_param *kp)
+{
+	return param_set_uint_minmax(text, kp, CACHE_MIB_LEAST, CACHE_MIB_MOST);
+}
+
+static const struct kernel_param_ops cache_mib_ops = { .set = set_cache_mib, .get = param_get_uint };
+__MODULE_PARM_TYPE(cache_mib, "uint");
+module_param_cb(cache_mib, &cache_mib_ops, &cache_mib, 0644);
+MODULE_PARM_DESC(cache_mib, "MiB of metadata that each pool keeps in memory, from 4 to 65536; for pools that are opened from then on");
+
 /* ---- member I/O -------------------------------------------------------- */
 
 static unsigned int add_buffer(struct bio *bio, const char *buf, size_t len)
@@ -179,28 +193,33 @@ static void host_log(void *ctx, int level, const char *msg, uint64_t a, uint64_t
 
 /* ---- growth ------------------------------------------------------------- */
 
+int vdk_grow_member(struct vdk_pool *p, unsigned int m, bool *grown)
+{
+	uint64_t blocks, size = host_size(p, m);
+	uint8_t uuid[16];
+	bool missing;
+	int r = vd_pool_member(p->engine, m, uuid, &blocks, &missing);
+
+	if (r || missing || size <= blocks)
+		return r;
+	r = vd_pool_grow(p->engine, m, size);
+	if (r) {
+		DMERR_LIMIT("pool %s: member %u cannot grow from %llu to %llu blocks, error %d", p->name, m, blocks, size, r);
+		return r;
+	}
+	DMINFO("pool %s: member %u has grown from %llu to %llu blocks", p->name, m, blocks, size);
+	if (grown)
+		*grown = true;
+	return 0;
+}
+
 int vdk_grow_members(struct vdk_pool *p, bool *grown)
 {
-	uint64_t blocks, size;
-	uint8_t uuid[16];
 	unsigned int m;
-	bool missing;
 	int r = 0;
 
-	for (m = 0; m < p->nmembers && !r; m++) {
-		r = vd_pool_member(p->engine, m, uuid, &blocks, &missing);
-		size = host_size(p, m);
-		if (r || missing || size <= blocks)
-			continue;
-		r = vd_pool_grow(p->engine, m, size);
-		if (r) {
-			DMERR_LIMIT("pool %s: member %u cannot grow from %llu to %llu blocks, error %d", p->name, m, blocks, size, r);
-			break;
-		}
-		DMINFO("pool %s: member %u has grown from %llu to %llu blocks", p->name, m, blocks, size);
-		if (grown)
-			*grown = true;
-	}
+	for (m = 0; m < p->nmembers && !r; m++)
+		r = vdk_grow_member(p, m, grown);
 	return r;
 }
 
@@ -341,6 +360,7 @@ void vdk_host_init(struct vdk_pool *p)
 		.discard = host_discard,
 		.alloc = host_alloc, .free = host_free, .now = host_now, .log = host_log, .kick = host_kick,
 		.size = host_size, .grow = host_grow,
+		.cache = (uint64_t)READ_ONCE(cache_mib) << 20,
 	};
 }
 

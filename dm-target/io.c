@@ -20,6 +20,12 @@
  *     the engine nor a worker.  It begins again when the pool looks different, and fails
  *     when it has waited too long, or at once where it is not to wait (D10).  A volume that
  *     is suspended without a flush gives its own back to the core (I14).
+ * K6  REQ_NOWAIT asks that the submitter does not sleep, and by K4 it never does: it says nothing
+ *     of when the bio is done.  So one that is parked goes on as any other, without the flag: who
+ *     waits then is the work item.  BLK_STS_AGAIN instead would only have the submitter
+ *     send the same bio again from a thread of its own.  What a member answers so is passed on, and
+ *     a first write that met it has left no mapping.  Of a member that would make the submitter
+ *     wait, added after the volume's table, map() keeps away.
  */
 #include <linux/delay.h>
 #include <linux/module.h>
@@ -507,6 +513,7 @@ static void parked_work(struct work_struct *work)
 static int park(struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
 	bio->bi_iter.bi_sector = off >> SECTOR_SHIFT;
+	bio->bi_opf &= ~REQ_NOWAIT; /* K6 */
 	bio_clear_polled(bio); /* pieces of it are waited for, and nobody polls for them */
 	INIT_WORK(&b->work, parked_work);
 	queue_work(b->v->pool->io_wq, &b->work);
@@ -520,6 +527,12 @@ static int fail(struct bio *bio, int error)
 	bio->bi_status = errno_to_blk_status(error);
 	bio_endio(bio);
 	return DM_MAPIO_SUBMITTED;
+}
+
+/* The device may have the submitter wait, who will not (K6). */
+static bool may_wait(const struct bio *bio, struct block_device *bdev)
+{
+	return bio->bi_opf & REQ_NOWAIT && !bdev_nowait(bdev);
 }
 
 static void accept(struct bio *bio, const struct vd_io *io)
@@ -540,11 +553,15 @@ static int map_read(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, ui
 			vd_read_end(&b->io);
 			return fail(bio, -ENODEV);
 		}
+		if (unlikely(may_wait(bio, vdk_member(v->pool, b->io.pblk)))) {
+			vd_read_end(&b->io);
+			return park(b, bio, off);
+		}
 		send(b, bio, VDK_READ);
 		return DM_MAPIO_REMAPPED;
 	}
 	if (b->io.kind == VD_RUN_BASE && in_base(v, off, 1)) {
-		if (in_base(v, off, bio->bi_iter.bi_size) == bio->bi_iter.bi_size) {
+		if (in_base(v, off, bio->bi_iter.bi_size) == bio->bi_iter.bi_size && !may_wait(bio, v->base->bdev)) {
 			send_to_base(b, bio, off);
 			return DM_MAPIO_REMAPPED;
 		}
@@ -570,6 +587,10 @@ static int map_write(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, u
 	}
 	if (unlikely(!vdk_member(v->pool, b->io.pblk)))
 		return fail(bio, vd_write_end(&b->io, -ENODEV));
+	if (unlikely(may_wait(bio, vdk_member(v->pool, b->io.pblk)))) {
+		(void)vd_write_end(&b->io, -EAGAIN);
+		return park(b, bio, off);
+	}
 	accept(bio, &b->io);
 	send(b, bio, VDK_WRITE);
 	return DM_MAPIO_REMAPPED;

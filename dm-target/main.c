@@ -35,5 +35,6 @@ module_exit(vdk_exit);
 MODULE_DESCRIPTION("device-mapper targets for virtual drives");
 MODULE_AUTHOR("The vd developers");
 MODULE_LICENSE("GPL");
+MODULE_VERSION(VD_VERSION);
 MODULE_ALIAS("dm-vd-pool");
 MODULE_ALIAS("dm-vd-volume");

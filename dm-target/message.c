@@ -17,7 +17,7 @@
 #define VDK_SNAP_MAX 256u /* at one instant; vd.h */
 
 /* Whose keys they are */
-enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, HOLDER = CREATE | LOCK | POINTER };
+enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, POOL = 16, HOLDER = CREATE | LOCK | POINTER };
 
 static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 {
@@ -27,6 +27,7 @@ static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 		{ "epoch", POINTER }, { "opened_as", POINTER }, { "mount", POINTER }, { "server", POINTER },
 		{ "host", HOLDER }, { "boot", HOLDER }, { "hostname", HOLDER },
 		{ "purpose", HOLDER }, { "pid", HOLDER }, { "since", HOLDER },
+		{ "policy", POOL }, { "thresholds", POOL }, { "grow_by", POOL }, { "grow_to", POOL },
 	};
 	unsigned int i, seen = 0;
 
@@ -439,13 +440,96 @@ static int thresholds(struct vdk_pool *p, uint32_t vol, unsigned int argc, char 
 	return r;
 }
 
-/* dm-thin holds a root of its metadata for a tool that reads beside it.  Who reads beside
- * the engine takes the last checkpoint, and sees by the generation that a later one has
- * come (I16): it then begins anew, and nothing has to be held for it. */
-static int metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+/* "800,900": up to four; the rest are 0. */
+static int per_milles(const char *text, uint32_t out[4])
 {
-	DMWARN("pool %s: its metadata is read as of the last checkpoint (message checkpoint); there is no snapshot of it to reserve", p->name);
-	return -EOPNOTSUPP;
+	uint32_t got[4] = { 0 };
+	unsigned int n = 0;
+	const char *end;
+	char word[8];
+
+	for (;; text = end + 1) {
+		end = strchrnul(text, ',');
+		if (n == ARRAY_SIZE(got) || end - text >= sizeof(word))
+			return -EINVAL;
+		memcpy(word, text, end - text);
+		word[end - text] = 0;
+		if (kstrtou32(word, 10, &got[n++]))
+			return -EINVAL;
+		if (!*end)
+			break;
+	}
+	memcpy(out, got, sizeof(got));
+	return 0;
+}
+
+/* policy=queue after error: writes wait again, though there is no more space than there was. */
+static void wait_again(struct vdk_pool *p)
+{
+	spin_lock_irq(&p->lock);
+	if (p->full == VDK_FULL_AS_POOL)
+		p->refuses = false;
+	spin_unlock_irq(&p->lock);
+}
+
+/* pool_set KEY=VALUE [KEY=VALUE]...: what is not told stays as it is */
+static int pool_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	const char *policy = value(argc, argv, "policy"), *list = value(argc, argv, "thresholds");
+	struct vd_pool_info *info;
+	bool queue = policy && !strcmp(policy, "queue");
+	int r;
+
+	if (!argc || (policy && !queue && strcmp(policy, "error")))
+		return -EINVAL;
+	info = kmalloc(sizeof(*info), GFP_KERNEL);
+	if (!info)
+		return -ENOMEM;
+	vd_pool_info(p->engine, info);
+	if (policy)
+		info->policy.flags = (info->policy.flags & ~VD_POLICY_ERROR_IF_FULL) | (queue ? 0 : VD_POLICY_ERROR_IF_FULL);
+	r = list ? per_milles(list, info->policy.threshold) : 0;
+	if (!r)
+		r = number(argc, argv, "grow_by", &info->policy.grow_by);
+	if (!r)
+		r = number(argc, argv, "grow_to", &info->policy.grow_to);
+	if (!r)
+		r = vd_pool_set(p->engine, &info->policy);
+	kfree(info);
+	if (!r && queue)
+		wait_again(p);
+	if (!r)
+		p->host.kick(p); /* it acts on it */
+	return r;
+}
+
+/* grow [MEMBER]: takes in what it, or any, has become larger by */
+static int grow(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	unsigned int m;
+	int r;
+
+	if (p->readonly)
+		return -EROFS;
+	if (!argc)
+		return vdk_grow_members(p, NULL);
+	r = kstrtouint(argv[0], 10, &m);
+	return r ? r : vdk_grow_member(p, m, NULL);
+}
+
+/* As dm-thin holds a root of its metadata for a tool that reads beside it. */
+static int reserve_metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r = vd_pool_pin(p->engine);
+
+	if (r == -EBUSY)
+		DMWARN("pool %s: a state of its metadata is reserved already; message release_metadata_snap lets it go", p->name);
+	return r;
+}
+
+static int release_metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	return vd_pool_unpin(p->engine);
 }
 
 /* From least to most words after the message's own; keys: each of these may follow, as KEY=VALUE;
@@ -460,8 +544,8 @@ static const struct {
 	{ "create_snap", 2, 2 * VDK_SNAP_MAX, 0, false, create_snap },
 	{ "delete", 1, 1, 0, true, delete },
 	{ "set_transaction_id", 2, 2, 0, false, set_transaction_id },
-	{ "reserve_metadata_snap", 0, 0, 0, false, metadata_snap },
-	{ "release_metadata_snap", 0, 0, 0, false, metadata_snap },
+	{ "reserve_metadata_snap", 0, 0, 0, false, reserve_metadata_snap },
+	{ "release_metadata_snap", 0, 0, 0, false, release_metadata_snap },
 	{ "create", 2, 2, CREATE, false, create },
 	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, 0, false, snapshot },
 	{ "rename", 2, 2, 0, true, rename },
@@ -477,6 +561,8 @@ static const struct {
 	{ "show", 1, 1, 0, true, show },
 	{ "list", 0, 0, 0, false, list },
 	{ "thresholds", 0, 4, 0, false, thresholds },
+	{ "pool_set", 0, 0, POOL, false, pool_set },
+	{ "grow", 0, 1, 0, false, grow },
 	{ "checkpoint", 0, 0, 0, false, checkpoint },
 };
 

@@ -635,9 +635,13 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			DMEMIT("Fail");
 		} else {
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
-			DMEMIT("%llu %llu/%llu %llu/%llu - %s discard_passdown %s %s %llu", info->transaction,
-			       info->metadata_blocks, info->metadata_blocks + info->reserve_blocks,
-			       data, info->total_blocks - info->metadata_blocks, mode_text(info),
+			DMEMIT("%llu %llu/%llu %llu/%llu ", info->transaction, info->metadata_blocks,
+			       info->metadata_blocks + info->reserve_blocks, data, info->total_blocks - info->metadata_blocks);
+			if (info->pinned)
+				DMEMIT("%llu", info->pinned);
+			else
+				DMEMIT("-");
+			DMEMIT(" %s discard_passdown %s %s %llu", mode_text(info),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
 			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u", info->name,
@@ -661,8 +665,8 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 
 struct target_type vdk_pool_target = {
 	.name = "vd-pool",
-	.features = DM_TARGET_SINGLETON | DM_TARGET_IMMUTABLE,
-	.version = { 0, 1, 0 },
+	.features = DM_TARGET_SINGLETON | DM_TARGET_IMMUTABLE | DM_TARGET_NOWAIT,
+	.version = { 0, 2, 0 },
 	.module = THIS_MODULE,
 	.ctr = pool_ctr,
 	.dtr = pool_dtr,

@@ -350,7 +350,8 @@ out:
 
 struct target_type vdk_volume_target = {
 	.name = "vd-volume",
-	.version = { 0, 2, 0 },
+	.features = DM_TARGET_NOWAIT, /* io.c, K6 */
+	.version = { 0, 3, 0 },
 	.module = THIS_MODULE,
 	.ctr = volume_ctr,
 	.dtr = volume_dtr,

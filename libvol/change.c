@@ -110,6 +110,21 @@ int change_checkpoint(struct vol_pool *p)
 	return p->kernel ? tell(p, "checkpoint") : vd_checkpoint(p->engine);
 }
 
+int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *policy)
+{
+	const uint32_t *t = policy->threshold;
+
+	return p->kernel ? tell(p, "pool_set policy=%s thresholds=%u,%u,%u,%u grow_by=%llu grow_to=%llu",
+				policy->flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue", t[0], t[1], t[2], t[3],
+				(unsigned long long)policy->grow_by, (unsigned long long)policy->grow_to) :
+			   vd_pool_set(p->engine, policy);
+}
+
+int change_pool_grow(struct vol_pool *p, unsigned m, uint64_t blocks)
+{
+	return p->kernel ? tell(p, "grow %u", m) : vd_pool_grow(p->engine, m, blocks);
+}
+
 int change_create(struct vol_pool *p, const struct vd_volume_spec *spec, uint32_t *id)
 {
 	char uuid[VOL_UUID_TEXT];

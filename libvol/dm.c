@@ -23,6 +23,8 @@
 #define PROBE_MS 2000u     /* for udev to look at a device */
 #define POOL_SECTORS 1024u /* means nothing */
 #define PREFIX "VD-"
+/* Nobody is to look for anything on a pool's device. */
+#define POOL_FLAGS (DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG | DM_UDEV_DISABLE_OTHER_RULES_FLAG)
 
 extern char **environ;
 
@@ -379,7 +381,7 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 {
 	char dev[DM_PATH], live[DM_PATH], host[33], boot[33], *params = NULL;
 	struct device d = { .pool = uuid, .name = dev, .target = "vd-pool", .sectors = POOL_SECTORS,
-		.flags = DM_UDEV_DISABLE_SUBSYSTEM_RULES_FLAG | DM_UDEV_DISABLE_DISK_RULES_FLAG | DM_UDEV_DISABLE_OTHER_RULES_FLAG };
+		.flags = POOL_FLAGS };
 	struct vd_disk_holder self;
 	struct stat st;
 	size_t size;
@@ -450,9 +452,10 @@ int vol_dm_pool_stop(const uint8_t uuid[16])
 	return di.open_count ? -EAGAIN : stop(uuid, NULL);
 }
 
-static int status_text(const uint8_t uuid[16], char *buf, size_t size)
+/* type: DM_DEVICE_STATUS or DM_DEVICE_TABLE, of the live table */
+static int pool_text(int type, const uint8_t uuid[16], char *buf, size_t size)
 {
-	struct dm_task *t = task(DM_DEVICE_STATUS, uuid, NULL);
+	struct dm_task *t = task(type, uuid, NULL);
 	char *target = NULL, *params = NULL;
 	uint64_t at, length;
 	int r;
@@ -475,7 +478,7 @@ int vol_dm_pool_status(const uint8_t uuid[16], struct dm_pool_status *st)
 {
 	char text[1024], mode[32], check[32], *at;
 	unsigned long long generation;
-	int r = status_text(uuid, text, sizeof(text));
+	int r = pool_text(DM_DEVICE_STATUS, uuid, text, sizeof(text));
 
 	if (r)
 		return r;
@@ -512,6 +515,49 @@ int vol_dm_pool_members(const uint8_t uuid[16], dev_t dev[VD_MEMBERS_MAX], unsig
 		*n = deps->count;
 	dm_task_destroy(t);
 	return r == -ENXIO ? -ENOENT : r;
+}
+
+/* A table line with one member more: "2 8:16 8:32 …" */
+static int longer(const char *table, dev_t dev, char *buf, size_t size)
+{
+	char *rest;
+	unsigned long n = strtoul(table, &rest, 10);
+	const char *end = rest;
+
+	for (unsigned long i = 0; i < n && *end; i++)
+		end += 1 + strcspn(end + 1, " ");
+	return snprintf(buf, size, "%lu%.*s %u:%u%s", n + 1, (int)(end - rest), rest, major(dev), minor(dev), end) < (int)size ? 0 : -E2BIG;
+}
+
+int vol_dm_pool_add(const char *name, const uint8_t uuid[16], const char *path)
+{
+	char was[8192], now[sizeof(was) + 32], why[sizeof(said)], device[DM_PATH];
+	struct device d = { .pool = uuid, .target = "vd-pool", .sectors = POOL_SECTORS, .params = now, .flags = POOL_FLAGS };
+	struct dm_pool_status status;
+	struct dm_info di;
+	struct stat st;
+	bool taken;
+	int r = stat(path, &st) ? vol_errno() : pool_text(DM_DEVICE_TABLE, uuid, was, sizeof(was));
+
+	if (!r)
+		r = longer(was, st.st_rdev, now, sizeof(now));
+	if (r)
+		return vol_fail(NULL, r, "%s cannot become a member of pool %s: %s", path, name, vol_strerror(r));
+	r = start(&d, &taken);
+	memcpy(why, said, sizeof(why));
+	/* Nor is it one when the pool has failed meanwhile, which is resumed to be read. */
+	if (!r)
+		return vol_dm_pool_status(uuid, &status) || status.mode < VD_MODE_READONLY ? 0 :
+		       vol_fail(NULL, -EROFS, "%s is no member of pool %s, which is not written any more; the kernel's log (dmesg) tells why", path, name);
+	/* Its volumes wait. */
+	if (!info(uuid, NULL, &di, device) && di.suspended) {
+		d.params = was;
+		if (start(&d, &taken))
+			vol_log(VOL_LOG_ERROR, "pool %s is suspended, and with it its volumes: %s\n'dmsetup resume %s' tries again",
+				name, *said ? said : "it cannot be resumed", device);
+	}
+	return vol_fail(NULL, r, "%s cannot become a member of pool %s: %s\nthe kernel's log (dmesg) tells more", path, name,
+			*why ? why : vol_strerror(r));
 }
 
 static int volume_table(const struct dm_volume *v, char *name, bool *taken)

@@ -47,6 +47,9 @@ void vol_dm_pool_clear(const uint8_t uuid[16]);
 /* -EBUSY: it has volumes; -EAGAIN: somebody has its device open, and does not let it go. */
 int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
 
+/* One more member, blank, which nobody else has open; its volumes are suspended for that moment. */
+int vol_dm_pool_add(const char *name, const uint8_t uuid[16], const char *path) __must_check;
+
 struct dm_pool_status {
 	enum vd_pool_mode mode;
 	char name[VOL_NAME_SIZE]; /* this and the rest only if it has not failed */

@@ -29,6 +29,11 @@ bool vol_pool_in_kernel(const struct vol_pool *pool);
 /* Of a pool in the kernel: one at a time looks at it and then changes it; close() lets the
  * next.  Text in vol_error(pool); -EINTR. */
 int vol_pool_hold(struct vol_pool *pool, int *fd) __must_check;
+/* Of one that the kernel has open: its engine becomes a view that stays readable while the kernel goes on
+ * writing.  *fd: for vol_pool_unpin(), which answers -EAGAIN when it has not stayed so, the pool being
+ * short of space: what was read as damage may be none then. */
+int vol_pool_pin(struct vol_pool *pool, int *fd) __must_check;
+int vol_pool_unpin(struct vol_pool *pool, int fd) __must_check;
 
 /* Who this process is: machine id, boot id, host name, pid, now. `purpose` NULL:
  * as set by vol_set_purpose(). */

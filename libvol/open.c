@@ -511,6 +511,47 @@ int vol_pool_hold(struct vol_pool *p, int *fd)
 	return r ? vol_fail(p, r, "%s", vol_error(NULL)) : 0;
 }
 
+int vol_pool_pin(struct vol_pool *p, int *fd)
+{
+	char uuid[VOL_UUID_TEXT];
+	int r;
+
+	*fd = -1;
+	if (p->kernel_mode >= VD_MODE_READONLY)
+		return 0; /* nothing is written */
+	vol_uuid_text(p->uuid, uuid);
+	r = vol_runtime_lock(uuid, "reader", fd);
+	if (r)
+		return r;
+	r = vol_dm_message(p->uuid, "reserve_metadata_snap", NULL, 0);
+	/* Of one who was killed: else he had the lock. */
+	if (r == -EBUSY && !vol_dm_message(p->uuid, "release_metadata_snap", NULL, 0))
+		r = vol_dm_message(p->uuid, "reserve_metadata_snap", NULL, 0);
+	if (r && r != -EROFS && r != -ENOENT && r != -ENXIO)
+		vol_fail(NULL, r, "pool %s: the kernel, which has it open, does not keep its metadata for a reader: %s", p->name, vol_strerror(r));
+	else
+		r = view(p); /* of what is kept, or of what now is there */
+	/* What was read ahead before that checkpoint was found may be older than it. */
+	for (unsigned m = 0; !r && m < VD_MEMBERS_MAX; m++)
+		if (vol_host_fd(p->host, m) >= 0)
+			(void)!ioctl(vol_host_fd(p->host, m), BLKFLSBUF, 0);
+	if (r)
+		(void)!vol_pool_unpin(p, *fd);
+	return r;
+}
+
+int vol_pool_unpin(struct vol_pool *p, int fd)
+{
+	int r = 0;
+
+	if (fd < 0)
+		return 0;
+	if (vol_dm_message(p->uuid, "release_metadata_snap", NULL, 0) && p->kernel_mode < VD_MODE_READONLY)
+		r = vol_fail(NULL, -EAGAIN, "pool %s needed the space of what was being read, and has changed it; try again", p->name);
+	close(fd);
+	return r;
+}
+
 /* A reader that has been overtaken begins again: what it had to tell is kept back until it
  * is done, or has become much. */
 #define HELD_MAX 256u

@@ -41,9 +41,12 @@
 #include "change.h"
 #include "dm.h"
 
+#include <fcntl.h>
+#include <linux/fs.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -566,18 +569,28 @@ bool op_lost(struct vol_request *rq, struct json_object **list, uint64_t *left_o
 static int op_pool_check(struct vol_request *rq, struct json_object *result)
 {
 	struct found f = { .rq = rq, .size = sizeof(struct vd_check_report) };
+	bool was, repair = json_flag(rq->args, "repair") && !json_flag(rq->args, "test"), kernel = rq->pool->kernel;
 	uint64_t faults = 0;
-	bool was = is_damaged(rq), repair = json_flag(rq->args, "repair") && !json_flag(rq->args, "test");
-	int r;
+	int r, pin;
 
+	if (repair && kernel)
+		return op_not_in_kernel(rq, "a repair, for which nothing else may change,");
+	r = kernel ? vol_pool_pin(rq->pool, &pin) : 0;
+	if (r)
+		return r == -ESTALE ? r : op_fail(rq, r, "%s", vol_error(NULL));
+	was = is_damaged(rq);
 	rq->scratch = &f;
 	r = vd_check(rq->pool->engine, json_flag(rq->args, "quick") ? VD_CHECK_QUICK : repair ? VD_CHECK_REPAIR : 0,
 		     on_fault, rq, op_progress, &faults);
+	if (kernel && vol_pool_unpin(rq->pool, pin) && r != -EINTR && (r || faults))
+		r = op_fail(rq, -EAGAIN, "%s", vol_error(NULL));
 	if (!r)
 		r = found_send(&f, "faults", fault_json);
 	free(f.item);
 	if (r == -EINTR)
 		return op_fail(rq, r, "the check of pool %s was interrupted; nothing is known of the rest", rq->pool->name);
+	if (r == -EAGAIN && kernel)
+		return r;
 	if (r)
 		return op_fail(rq, r, "pool %s cannot be checked: %s", rq->pool->name, vol_strerror(r));
 	json_set_u64(result, "faults", faults);
@@ -655,12 +668,49 @@ static int op_pool_dump(struct vol_request *rq, struct json_object *result)
 
 static pthread_mutex_t add_lock = PTHREAD_MUTEX_INITIALIZER;
 
+/* The kernel asks that it be blank. */
+static int blank(struct vol_new_member *m)
+{
+	static const char zeros[68u << 10];
+	ssize_t n = pwrite(m->fd, zeros, sizeof(zeros), 0);
+
+	return n < 0 ? vol_errno() : n != sizeof(zeros) ? -EIO : fsync(m->fd) ? vol_errno() : 0;
+}
+
+/* Device-mapper claims it, as did we until now.  The label is written past the cache of the device, which
+ * may have what was there before; and udev looks for one when somebody who may write closes it. */
+static int join_in_kernel(struct vol_pool *p, struct vol_new_member *m)
+{
+	int r, fd;
+
+	close(m->fd);
+	m->fd = -1;
+	r = vol_dm_pool_add(p->name, p->uuid, m->path);
+	fd = r ? -1 : open(m->path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!ioctl(fd, BLKFLSBUF, 0);
+		close(fd);
+	}
+	return r;
+}
+
+static int join(struct vol_pool *p, struct vol_new_member *m)
+{
+	uint8_t uuid[16];
+	int r;
+
+	if (p->kernel)
+		return join_in_kernel(p, m);
+	vol_uuid_new(uuid);
+	r = vd_pool_add(p->engine, uuid, m->geo.bytes >> VD_BLOCK_SHIFT, m->geo.sector);
+	return r ? vol_fail(NULL, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r)) : 0;
+}
+
 static int add_member(struct vol_request *rq, struct vol_new_member *m, struct json_object *result)
 {
 	struct vol_pool *p = rq->pool;
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	const char *path = m->path;
-	uint8_t uuid[16];
 	unsigned index;
 	int r;
 
@@ -686,8 +736,13 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 	if (json_flag(rq->args, "test"))
 		return 0;
 	r = vol_new_member_wipe(m, &rq->err);
-	if (!r)
+	if (!r && p->kernel) {
+		r = blank(m);
+		if (r)
+			op_fail(rq, r, "%s cannot be written: %s", path, vol_strerror(r));
+	} else if (!r) {
 		r = vol_new_member_give(m, p->host, index);
+	}
 	if (r)
 		return r;
 	/* First: a member that is in the pool but not known here would be a missing one. */
@@ -696,11 +751,10 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 		vol_host_drop_member(p->host, index);
 		return op_fail(rq, r, "%s is not added to pool %s: %s", m->path, p->name, vol_error(NULL));
 	}
-	vol_uuid_new(uuid);
-	r = vd_pool_add(p->engine, uuid, m->geo.bytes >> VD_BLOCK_SHIFT, m->geo.sector);
+	r = join(p, m);
 	if (r) {
 		vol_host_drop_member(p->host, index);
-		op_fail(rq, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r));
+		op_fail(rq, r, "%s", vol_error(NULL));
 		if (vol_devices_forget(&path, 1))
 			op_warn(rq, "%s stays in the devices file: %s", m->path, vol_error(NULL));
 		return r;
@@ -735,10 +789,13 @@ static int op_pool_add(struct vol_request *rq, struct json_object *result)
 	struct vd_pool_info *info;
 	struct vol_new_member m;
 	const char *path;
+	struct stat st;
 	int r;
 
 	if (!json_get_str(rq->args, "path", &path) || path[0] != '/')
 		return op_fail(rq, -EINVAL, "request \"pool-add\" lacks \"path\", an absolute one");
+	if (rq->pool->kernel && (stat(path, &st) ? json_u64(rq->args, "size") : !S_ISBLK(st.st_mode)))
+		return op_not_in_kernel(rq, "adding a file");
 	info = malloc(sizeof(*info));
 	if (!info)
 		return -ENOMEM;
@@ -798,7 +855,7 @@ static int grow_member(struct vol_request *rq, unsigned m, struct json_object *l
 			r = vol_host_extend(rq->pool->host, m, size);
 		if (r)
 			return op_fail(rq, r, "%s cannot be made %llu bytes long: %s", path, (unsigned long long)size, vol_strerror(r));
-		r = vd_pool_grow(rq->pool->engine, m, size >> VD_BLOCK_SHIFT);
+		r = change_pool_grow(rq->pool, m, size >> VD_BLOCK_SHIFT);
 		if (r)
 			return op_fail(rq, r, "%s has %llu bytes now, but pool %s cannot take them in: %s", path,
 				       (unsigned long long)size, rq->pool->name, vol_strerror(r));
@@ -884,7 +941,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	if (json_get_u64(rq->args, "grow_to", &bytes))
 		policy.grow_to = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 	if (!json_flag(rq->args, "test"))
-		r = vd_pool_set(rq->pool->engine, &policy);
+		r = change_pool_set(rq->pool, &policy);
 	else if (readonly)
 		r = -EROFS;
 	if (r == -EROFS)
@@ -962,34 +1019,33 @@ static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 
 /* ---- dispatch ------------------------------------------------------------ */
 
-/* not_in_kernel: what it is, where only who has the pool open here can do it */
-static const struct { const char *name; op_fn fn; const char *not_in_kernel; } ops[] = {
-	{ "ping", op_ping, NULL },
-	{ "pool-info", op_pool_info, NULL },
-	{ "pool-check", op_pool_check, "a check, which would take for damage what changes meanwhile," },
-	{ "pool-dump", op_pool_dump, NULL },
-	{ "pool-add", op_pool_add, "adding members" },
-	{ "pool-grow", op_pool_grow, "growing members" },
-	{ "pool-set", op_pool_set, "changing its policy" },
-	{ "flush", op_flush, NULL },
-	{ "checkpoint", op_checkpoint, NULL },
-	{ "stop-if-unused", op_stop_if_unused, NULL },
-	{ "list", op_list, NULL },
-	{ "create", op_create, NULL },
-	{ "remove", op_remove, NULL },
-	{ "rename", op_rename, NULL },
-	{ "resize", op_resize, NULL },
-	{ "reserve", op_reserve, NULL },
-	{ "set", op_set, NULL },
-	{ "lock", op_lock, NULL },
-	{ "unlock", op_unlock, NULL },
-	{ "pointer-add", op_pointer_add, NULL },
-	{ "pointer-set", op_pointer_set, NULL },
-	{ "pointer-del", op_pointer_del, NULL },
-	{ "snapshot", op_snapshot, NULL },
-	{ "rollback", op_rollback, NULL },
-	{ "diff", op_diff, NULL },
-	{ "usage", op_usage, NULL },
+static const struct { const char *name; op_fn fn; } ops[] = {
+	{ "ping", op_ping },
+	{ "pool-info", op_pool_info },
+	{ "pool-check", op_pool_check },
+	{ "pool-dump", op_pool_dump },
+	{ "pool-add", op_pool_add },
+	{ "pool-grow", op_pool_grow },
+	{ "pool-set", op_pool_set },
+	{ "flush", op_flush },
+	{ "checkpoint", op_checkpoint },
+	{ "stop-if-unused", op_stop_if_unused },
+	{ "list", op_list },
+	{ "create", op_create },
+	{ "remove", op_remove },
+	{ "rename", op_rename },
+	{ "resize", op_resize },
+	{ "reserve", op_reserve },
+	{ "set", op_set },
+	{ "lock", op_lock },
+	{ "unlock", op_unlock },
+	{ "pointer-add", op_pointer_add },
+	{ "pointer-set", op_pointer_set },
+	{ "pointer-del", op_pointer_del },
+	{ "snapshot", op_snapshot },
+	{ "rollback", op_rollback },
+	{ "diff", op_diff },
+	{ "usage", op_usage },
 };
 
 int vol_execute(struct vol_request *rq, struct json_object **result)
@@ -1003,8 +1059,6 @@ int vol_execute(struct vol_request *rq, struct json_object **result)
 	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
 		if (strcmp(ops[i].name, name))
 			continue;
-		if (rq->pool->kernel && ops[i].not_in_kernel)
-			return op_not_in_kernel(rq, ops[i].not_in_kernel);
 		rq->result = json_object_new_object();
 		if (!rq->result)
 			return op_fail(rq, -ENOMEM, "out of memory");

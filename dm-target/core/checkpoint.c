@@ -514,6 +514,40 @@ static bool nothing_to_do(struct vd_pool *pool)
 	return clean && vd_journal_last(pool) == le64_to_cpu(pool->super->seq) && !unmarked(pool);
 }
 
+int vd_pool_pin(struct vd_pool *pool)
+{
+	int r = 0;
+
+	vd_mutex_lock(&pool->volumes->work_lock); /* B3 */
+	vd_mutex_lock(&pool->ckpt_lock);
+	if (!vd_pool_writable(pool))
+		r = -EROFS;
+	else if (vd_atomic_read(&pool->pinned))
+		r = -EBUSY;
+	else
+		vd_atomic_set(&pool->pinned, (int64_t)le64_to_cpu(pool->super->generation));
+	vd_mutex_unlock(&pool->ckpt_lock);
+	vd_mutex_unlock(&pool->volumes->work_lock);
+	return r;
+}
+
+int vd_pool_unpin(struct vd_pool *pool)
+{
+	int64_t was = vd_atomic_read(&pool->pinned);
+
+	if (!was || !vd_atomic_swap_if(&pool->pinned, was, 0))
+		return -ENOENT;
+	vd_pool_kick(pool); /* there is something to release */
+	return 0;
+}
+
+/* The space is needed: who reads finds out when it lets go. */
+static void end_pin(struct vd_pool *pool)
+{
+	if (!vd_pool_unpin(pool))
+		vd_log(pool, VD_LOG_INFO, "space is short: who reads its metadata beside it has to begin again", 0, 0);
+}
+
 int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 {
 	struct ckpt c = { .pool = pool };
@@ -527,6 +561,9 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	if (!super)
 		return -ENOMEM;
 	memcpy(super, pool->super, sizeof(*super));
+	/* As each one may take the reserve, which is there for it, one more must be left for the next. */
+	if (vd_space_free(pool) < 2 * pool->reserve_blocks)
+		end_pin(pool);
 	vd_list_init(&c.cut);
 	r = cut(&c);
 	if (r) {
@@ -663,6 +700,7 @@ static int settle(struct vd_pool *pool)
 {
 	int r;
 
+	end_pin(pool);
 	drop_windows(pool);
 	r = vd_checkpoint(pool);
 	while (!r && release_step(pool, true))

@@ -45,6 +45,8 @@ struct vd_host {
 	/* The pool is about to be full: the host may make members larger, and vd_pool_grow()
 	 * them, before writers are told.  True: it did.  May be NULL. */
 	bool (*grow)(void *ctx);
+	/* Bytes of metadata that are kept in memory. 0: 128 MiB. */
+	uint64_t cache;
 };
 
 #endif

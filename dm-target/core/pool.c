@@ -147,6 +147,11 @@ static uint64_t reserve_for(uint64_t total)
 	return bounded(total / 32, 128, 65536);
 }
 
+static uint64_t cache_bytes(const struct vd_pool *pool)
+{
+	return pool->host.cache ? pool->host.cache : CACHE_BYTES;
+}
+
 /* ---- format ---------------------------------------------------------------- */
 
 static int label_write(struct vd_pool *pool, unsigned m)
@@ -238,7 +243,7 @@ static int spec_to_super(const struct vd_host *host, const struct vd_format_spec
 static int format_trees(struct vd_pool *pool)
 {
 	unsigned m;
-	int r = vd_cache_init(pool, CACHE_BYTES);
+	int r = vd_cache_init(pool, cache_bytes(pool));
 
 	if (!r)
 		r = vd_space_init(pool);
@@ -663,7 +668,7 @@ int vd_pool_open(const struct vd_host *host, unsigned flags, const struct vd_dis
 	if (!r && vd_pool_writable(pool))
 		r = vd_memory_init(pool);
 	if (!r)
-		r = vd_cache_init(pool, CACHE_BYTES);
+		r = vd_cache_init(pool, cache_bytes(pool));
 	if (!r)
 		r = vd_space_init(pool);
 	if (!r)
@@ -768,6 +773,7 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->sector_size = le32_to_cpu(s->sector_size);
 	info->created = le64_to_cpu(s->created);
 	info->transaction = le64_to_cpu(s->transaction);
+	info->pinned = (uint64_t)vd_atomic_read(&pool->pinned);
 	vd_mutex_unlock(&pool->ckpt_lock);
 }
 

@@ -55,6 +55,7 @@ struct vd_pool {
 	struct vd_root space_root;    /* as of the running checkpoint; ckpt_lock for changes */
 	struct vd_root volumes_root;
 	vd_atomic_t groups;           /* block groups of all members */
+	vd_atomic_t pinned;           /* generation of the oldest checkpoint that a reader may need; 0: none.  Set under work_lock */
 	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add and vd_pool_grow */
 
 	struct vd_memory *memory;

@@ -15,7 +15,10 @@
  * B2. A stage is a bitmap a group: O(1) a block, O(groups) a step.  When there is
  *     no memory for one, its blocks stay busy until the next opening, which knows
  *     only counts.
- * B3. Released ranges wait in chunks of 4 KiB, in the order they came.
+ * B3. While a reader has the trees of a checkpoint pinned RIPE blocks stay RIPE.  Sealing is
+ *     under work_lock, and so is pinning: what a later checkpoint frees is not sealed by a
+ *     call that began before.  A released block was in no tree.
+ * B4. Released ranges wait in chunks of 4 KiB, in the order they came.
  */
 #include "space_priv.h"
 
@@ -209,7 +212,8 @@ void vd_space_seal(struct vd_pool *pool)
 	uint64_t durable = vd_journal_durable(pool);
 	struct space_chunk *c, *next, *keep = NULL;
 
-	stage_advance(pool, STAGE_RIPE);
+	if (!vd_atomic_read(&pool->pinned))
+		stage_advance(pool, STAGE_RIPE);
 	vd_spin_lock(&s->lock);
 	c = s->released;
 	s->released = s->released_last = NULL;
@@ -285,7 +289,7 @@ bool vd_space_pending(struct vd_pool *pool)
 	bool any;
 
 	vd_spin_lock(&s->lock);
-	any = s->staged[STAGE_FREED] || s->staged[STAGE_RIPE] || s->staged[STAGE_SEALED] || s->released;
+	any = s->staged[STAGE_FREED] || (s->staged[STAGE_RIPE] && !vd_atomic_read(&pool->pinned)) || s->staged[STAGE_SEALED] || s->released;
 	vd_spin_unlock(&s->lock);
 	return any;
 }

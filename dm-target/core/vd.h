@@ -104,6 +104,7 @@ struct vd_pool_info {
 	unsigned sector_size;
 	uint64_t created;
 	uint64_t transaction;                /* as vd_pool_set_transaction() left it; 0 at first */
+	uint64_t pinned;                     /* generation that vd_pool_pin() keeps; 0: none */
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
 /* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
@@ -127,6 +128,12 @@ int vd_pool_set_transaction(struct vd_pool *pool, uint64_t was, uint64_t now) __
 int vd_flush(struct vd_pool *pool) __must_check;
 /* Folds the overlays into the trees and moves the journal's tail. Class B. */
 int vd_checkpoint(struct vd_pool *pool) __must_check;
+/* For who reads beside the owner (I16): the trees of the last checkpoint, and of those that follow, stay as
+ * they are, though later ones have others: what they alone reach is not used again.  It ends
+ * with vd_pool_unpin(), or by itself when the pool has no other space.  Class B.
+ * -EBUSY: one is pinned; -EROFS: nothing is written, and all stays anyway. */
+int vd_pool_pin(struct vd_pool *pool) __must_check;
+int vd_pool_unpin(struct vd_pool *pool) __must_check; /* -ENOENT: none is, or not any more. Class N. */
 /* Does what is due in the background: checkpoints, deletions, releasing space.
  * One caller at a time. 0: nothing left; 1: call again. Class B. */
 int vd_pool_work(struct vd_pool *pool) __must_check;

@@ -11,6 +11,22 @@ load helper
 	commands 6.12
 }
 
+admin()
+{
+	truncate -s 256M m0
+	truncate -s 128M m1 m2
+	guest "$1" admin -t 600
+	vdpool check --takeover --device "$T/m0" --device "$T/m1" --device "$T/m2" p-1
+}
+
+@test "6.1: a pool in the kernel is checked, set, given members and grown while it is written" {
+	admin 6.1
+}
+
+@test "6.12: a pool in the kernel is checked, set, given members and grown while it is written" {
+	admin 6.12
+}
+
 based()
 {
 	truncate -s 512M m0 m1

@@ -26,6 +26,7 @@ in_copies()
 			echo "$k"
 			[[ $(dkms status dm-vd -k "$k") = *": installed" ]]
 			[[ $(modinfo -k "$k" -F vermagic dm-vd) = "$k "* ]]
+			[ "$(modinfo -k "$k" -F version dm-vd)" = "$(dkms status dm-vd -k "$k" | sed "s|^dm-vd/\([^,]*\),.*|\1|")" ]
 			modprobe -S "$k" --show-depends dm-vd | grep -F "/updates/dkms/dm-vd.ko"
 		done
 		for k in 6.1 6.12; do

@@ -890,11 +890,25 @@ static int do_checkpoint(struct world *w)
 	return plain(w, "checkpoint", r); /* folds what is durable; writes in place need not be */
 }
 
+/* A reader comes and goes, which nobody else is to notice. */
+static void pin_or_unpin(struct world *w)
+{
+	int r = vd_pool_unpin(w->pool);
+
+	if (r == -ENOENT)
+		r = vd_pool_pin(w->pool);
+	if (r && r != -EROFS)
+		world_fail(w, "pin: error %d", r);
+	world_log(w, "pin, or unpin: %d", r);
+}
+
 static int do_work(struct world *w, unsigned times)
 {
 	unsigned i;
 	int r = 1;
 
+	if (rng_one_in(&w->rng, 8))
+		pin_or_unpin(w);
 	for (i = 0; i < times && r > 0; i++)
 		r = vd_pool_work(w->pool);
 	world_log(w, "work: %d", r);

@@ -675,6 +675,99 @@ static void a_spoiled_journal_copy_is_made_up_for_by_the_other(void **state)
 	world_free(base);
 }
 
+/* ---- a reader beside the owner (I16) ------------------------------------- */
+
+static struct vd_pool *reader_of(struct world *w)
+{
+	struct vd_disk_holder self = { .pid = cpu_to_le64(2) };
+	struct vd_pool *reader;
+
+	story_ok(w, "open beside the owner", vd_pool_open(&w->host, VD_OPEN_READONLY | VD_OPEN_NO_REPLAY, &self, &reader));
+	return reader;
+}
+
+/* Every tree is written anew some times, and what that freed is given back. */
+static void churn(struct world *w, uint32_t id, unsigned rounds)
+{
+	for (unsigned n = 0; n < rounds; n++) {
+		for (unsigned i = 0; i < 10; i++)
+			story_put(w, id, (i * 100 + n % 50 * 2) * B, B);
+		story_unmap(w, id, (n * 7 % 1000) * B, 20 * B);
+		story_checkpoint(w);
+		while (vd_pool_work(w->pool) == 1)
+			;
+	}
+}
+
+static int any_fault(void *arg, const struct vd_check_report *f)
+{
+	(void)arg, (void)f;
+	return 0;
+}
+
+static uint64_t faults_seen(struct world *w, struct vd_pool *reader)
+{
+	uint64_t faults;
+
+	story_ok(w, "check beside the owner", vd_check(reader, 0, any_fault, NULL, NULL, &faults));
+	vd_pool_abandon(reader);
+	return faults;
+}
+
+static void what_a_reader_has_pinned_is_not_reused(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	uint32_t id = story_create(w, "v", 1024), full = story_create(w, "full", 2048);
+	struct vd_pool_info info;
+	struct vd_pool *reader;
+	unsigned rounds = 4;
+
+	(void)state;
+	story_put(w, full, 0, 2048 * B);
+	churn(w, id, 50);
+	do { /* it goes wrong without */
+		rounds *= 2;
+		assert_true(rounds < 1000);
+		reader = reader_of(w);
+		churn(w, id, rounds);
+	} while (!faults_seen(w, reader));
+	story_ok(w, "pin", vd_pool_pin(w->pool));
+	assert_int_equal(vd_pool_pin(w->pool), -EBUSY);
+	vd_pool_info(w->pool, &info);
+	assert_int_equal(info.pinned, info.generation);
+	reader = reader_of(w);
+	churn(w, id, rounds);
+	assert_int_equal(faults_seen(w, reader), 0);
+	story_ok(w, "unpin", vd_pool_unpin(w->pool));
+	assert_int_equal(vd_pool_unpin(w->pool), -ENOENT);
+	story_end(w);
+}
+
+static void a_pin_ends_when_the_space_is_needed(void **state)
+{
+	struct world *w = story_begin(&cli, 1);
+	uint64_t blocks = w->shape.blocks[0], used;
+	uint32_t id = story_create(w, "v", blocks);
+	struct vd_pool_info info;
+
+	(void)state;
+	story_put(w, id, 0, blocks / 2 * B);
+	story_checkpoint(w);
+	story_ok(w, "pin", vd_pool_pin(w->pool));
+	story_unmap(w, id, 0, blocks / 2 * B);
+	story_checkpoint(w);
+	while (vd_pool_work(w->pool) == 1)
+		;
+	used = world_used(w);
+	assert_true(used > blocks / 2);
+	story_put(w, id, 0, blocks / 2 * B);
+	story_flush(w);
+	vd_pool_info(w->pool, &info);
+	assert_int_equal(info.pinned, 0);
+	assert_int_equal(vd_pool_unpin(w->pool), -ENOENT);
+	story_end(w);
+}
+
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -696,6 +789,8 @@ int main(int argc, char **argv)
 		T(a_member_that_comes_back_stale_is_left_out),
 		T(any_one_copy_of_the_metadata_will_do),
 		T(a_spoiled_journal_copy_is_made_up_for_by_the_other),
+		T(what_a_reader_has_pinned_is_not_reused),
+		T(a_pin_ends_when_the_space_is_needed),
 	};
 
 	cli_start(&cli, argc, argv);

@@ -321,6 +321,7 @@ uint64_t world_empty(struct world *w)
 	int r;
 
 	world_close_volumes(w);
+	(void)!vd_pool_unpin(w->pool);
 	while (w->ref->n) {
 		struct ref_vol *v = w->ref->vol[rng_below(&w->rng, w->ref->n)];
 

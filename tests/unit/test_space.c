@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR LGPL-2.1-or-later
 /*
  * Counts and their pages, the way of a block back to free, groups in memory, hostile
- * pages.  S1-S5 and B1-B3 are the invariants at the heads of space.c and space_stage.c.
+ * pages.  S1-S5 and B1-B4 are the invariants at the heads of space.c and space_stage.c.
  */
 #include "space_fake.h"
 

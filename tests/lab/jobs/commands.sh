@@ -67,8 +67,8 @@ vdsnap -q p-1/web p-1/other
 [ "$(vdls --noheadings -o name p-1 | wc -l)" = 5 ]
 vddiff p-1/monday p-1/web >/dev/null
 vdrm -q -y p-1/other
-fails 4 "unlink its volumes" vdpool check p-1
-fails 4 "unlink its volumes" vdpool set --policy error p-1
+vdpool check p-1
+fails 4 "unlink its volumes" vdpool check --repair p-1
 vdls p-1
 vdlink ls
 
