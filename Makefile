@@ -269,12 +269,14 @@ KVER ?= $(shell for k in "$$(uname -r)" $$(ls -r /lib/modules 2>/dev/null); do \
 	[ -e /lib/modules/$$k/build/Makefile ] && echo $$k && break; done)
 KDIR ?= /lib/modules/$(KVER)/build
 KARCH ?=
+# Another module: where its sources are, and where it is built.
+MSRC ?= dm-target
 MB := build/modules/$(KVER)
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(MB) $(if $(KARCH),ARCH=$(KARCH)) $(if $(V),V=1) W=1 $(KBUILD_ARGS)
 .PHONY: modules modules_install module-tree
 module-tree:
 	@if [ ! -e $(KDIR)/Makefile ]; then echo 'no headers of a kernel: install linux-headers-amd64, or say KVER= or KDIR=' >&2; exit 1; fi
-	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/dm-target/. $(MB)/
+	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/$(MSRC)/. $(MB)/
 modules: module-tree
 	+$(Q)$(kbuild) modules
 # Debian's kernels ask for a signature with a key that is not in the headers; and without
