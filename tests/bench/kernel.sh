@@ -17,19 +17,32 @@ reps=${BENCH_REPS:-3}
 [ $# -gt 0 ] || set -- 6.1 6.12 uml
 mkdir -p "$out"
 
+# guest KERNEL MIB JOB [OPTION]...: adds to what $samples has
+guest()
+{
+	local kernel=$1 mib=$2 name=$3
+	shift 3
+	"$lab" -k "$kernel" -m $((mib * 5 + 500))M -a "brd.rd_nr=2 brd.rd_size=$(((mib * 2 + 32) * 1024))" -t 3600 -j "$job" "$@" \
+		"$(printf 'export ROWS=%q TARGETS=%q TIMES=%q MIB=%q; bash /vd/tests/bench/guest/%s.sh' \
+			"${ROWS:-}" "${TARGETS:-}" "$times" "$mib" "$name")" >&2
+	cat "$job/samples" >>"$samples"
+	rm "$job/samples"
+}
+
+job=$(mktemp -d "$out/job.XXXXXX")
+trap 'rm -rf "$job"' EXIT
 for k; do
-	job=$(mktemp -d "$out/job.XXXXXX")
-	trap 'rm -rf "$job"' EXIT
-	: >"$out/kernel-$k.tsv"
-	count=(-I)
-	[ "$k" != uml ] || count=()
-	for ((i = 1; i <= reps; i++)); do
-		echo "$k: repetition $i of $reps" >&2
-		"$lab" -k "$k" "${count[@]}" -g -m 1G -t 3600 -j "$job" \
-			"$(printf 'ROWS=%q TARGETS=%q MIB=%q bash /vd/tests/bench/kernel-job.sh' "${ROWS:-}" "${TARGETS:-}" "${MIB:-}")" >&2
-		cat "$job/samples" >>"$out/kernel-$k.tsv"
-		rm "$job/samples"
-	done
-	rm -rf "$job"
-	"$here/table.py" "$out/kernel-$k.tsv"
+	samples=$out/kernel-$k.tsv
+	: >"$samples"
+	case $k in
+	6.*)
+		times=1
+		for ((i = 1; i <= reps; i++)); do
+			echo "$k: repetition $i of $reps" >&2
+			guest "$k" "${MIB:-64}" bios -I -g
+		done ;;
+	uml) # native times are short, and the machine is not alone
+		times=$((reps * 3)) guest uml "${MIB:-64}" bios -g ;;
+	esac
+	"$here/table.py" "$samples"
 done
