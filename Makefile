@@ -80,6 +80,7 @@ help:
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
 	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
+	@echo 'make bench-kernel        the module beside dm-thin and LVM, in the lab; BENCH_REPS=3, PARTS= of kernel.sh'
 	@echo 'make install DESTDIR= PREFIX=/usr'
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
@@ -302,6 +303,11 @@ check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.ba
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
 	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi
+
+# The module beside the kernel's own targets, in guests: half an hour on an idle machine.
+.PHONY: bench-kernel
+bench-kernel: lab-deps all $(call tests_of,$(BENCH_SRC))
+	@exec tests/bench/kernel.sh $(PARTS)
 
 demo: deps
 	+@$(MAKE) --no-print-directory -j2 all

@@ -1,28 +1,30 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only
-# kernel.sh [KERNEL]...     the module beside dm-linear, dm-thin and dm-snapshot
+# kernel.sh [PART]...       the module beside dm-linear, dm-thin, dm-snapshot and LVM, in the lab
 #
-# By the bio generator of kernel/, on RAM disks, in guests of the lab: 6.1 and 6.12 with a
-# clock that counts instructions, uml at native speed.  All three without arguments.
+#   6.1, 6.12     bios, by the generator of kernel/ on RAM disks; a clock that counts instructions
+#   uml           the same at native speed
+#   cpus-2 -4     one job and four by fio, with so many CPUs, emulated
+#   commands      commands beside LVM's, pools: snapshots, opening, metadata; instructions
 #
-#   BENCH_REPS=3           repetitions
-#   ROWS= TARGETS= MIB=    for kernel-job.sh
+#   BENCH_REPS=3            repetitions
+#   ROWS= TARGETS= MIB=     for guest/bios.sh
 #
-# Samples are in build/bench/kernel-KERNEL.tsv.
+# Samples are in build/bench/kernel-PART.tsv.
 set -eu -o pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 out=$here/../../build/bench
 lab=$here/../lab/lab.sh
 reps=${BENCH_REPS:-3}
-[ $# -gt 0 ] || set -- 6.1 6.12 uml
+[ $# -gt 0 ] || set -- 6.1 6.12 uml cpus-2 cpus-4 commands pools
 mkdir -p "$out"
 
-# guest KERNEL MIB JOB [OPTION]...: adds to what $samples has
+# guest KERNEL MIB JOB [OPTION]...: RAM disks of twice that and 32 more; adds to the samples
 guest()
 {
 	local kernel=$1 mib=$2 name=$3
 	shift 3
-	"$lab" -k "$kernel" -m $((mib * 5 + 500))M -a "brd.rd_nr=2 brd.rd_size=$(((mib * 2 + 32) * 1024))" -t 3600 -j "$job" "$@" \
+	"$lab" -b -k "$kernel" -m $((mib * 5 + 500))M -a "brd.rd_nr=2 brd.rd_size=$(((mib * 2 + 32) * 1024))" -t 3600 -j "$job" "$@" \
 		"$(printf 'export ROWS=%q TARGETS=%q TIMES=%q MIB=%q; bash /vd/tests/bench/guest/%s.sh' \
 			"${ROWS:-}" "${TARGETS:-}" "$times" "$mib" "$name")" >&2
 	cat "$job/samples" >>"$samples"
@@ -31,18 +33,19 @@ guest()
 
 job=$(mktemp -d "$out/job.XXXXXX")
 trap 'rm -rf "$job"' EXIT
-for k; do
-	samples=$out/kernel-$k.tsv
+for part; do
+	samples=$out/kernel-$part.tsv
 	: >"$samples"
-	case $k in
-	6.*)
-		times=1
-		for ((i = 1; i <= reps; i++)); do
-			echo "$k: repetition $i of $reps" >&2
-			guest "$k" "${MIB:-64}" bios -I -g
-		done ;;
-	uml) # native times are short, and the machine is not alone
-		times=$((reps * 3)) guest uml "${MIB:-64}" bios -g ;;
+	echo "$part" >&2
+	times=1
+	case $part in
+	6.*) for ((i = 1; i <= reps; i++)); do guest "$part" "${MIB:-64}" bios -I -g; done ;;
+	# What takes real time, on a machine that is not alone, is done more often.
+	uml) times=$((reps * 3)); guest uml "${MIB:-64}" bios -g ;;
+	cpus-*) times=$((reps + 2)); guest 6.1 64 cpus -c "${part#cpus-}" ;;
+	commands) times=$reps; guest 6.1 512 commands -I -m 2G ;;
+	pools) guest 6.1 2048 pools -I -g -m 3G ;;
+	*) echo "kernel.sh: no such part: $part" >&2; exit 2 ;;
 	esac
 	"$here/table.py" "$samples"
 done

@@ -43,6 +43,7 @@ measure() {
 }
 
 insmod "$VD_BIOGEN"
+disks_there
 ready linear new
 generate "write rand 4096 4096 $bytes 1 1000 0" # memory pools, and the like
 linear_down

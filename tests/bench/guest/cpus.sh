@@ -3,6 +3,7 @@
 # Lines "ROW-JOBS TARGET OPERATIONS-PER-SECOND" in /job/samples, by fio: each block of a volume
 # once, at random, by one job or each quarter by one of four.  $TIMES of each, in turns.
 . /vd/tests/bench/guest/targets.sh
+disks_there
 
 for ((i = 0; i < TIMES; i++)); do
 	for row in read write first; do
