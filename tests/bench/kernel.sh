@@ -42,9 +42,9 @@ for part; do
 	6.*) for ((i = 1; i <= reps; i++)); do guest "$part" "${MIB:-64}" bios -I -g; done ;;
 	# What takes real time, on a machine that is not alone, is done more often.
 	uml) times=$((reps * 3)); guest uml "${MIB:-64}" bios -g ;;
-	cpus-*) times=$((reps + 2)); guest 6.1 64 cpus -c "${part#cpus-}" ;;
+	cpus-*) times=$((reps + 2)); guest 6.1 32 cpus -c "${part#cpus-}" ;;
 	commands) times=$reps; guest 6.1 512 commands -I -m 2G ;;
-	pools) guest 6.1 2048 pools -I -g -m 3G ;;
+	pools) guest 6.1 2048 pools -I -g -m 3500M ;;
 	*) echo "kernel.sh: no such part: $part" >&2; exit 2 ;;
 	esac
 	"$here/table.py" "$samples"
