@@ -44,7 +44,7 @@ for part; do
 	uml) times=$((reps * 3)); guest uml "${MIB:-64}" bios -g ;;
 	cpus-*) times=$((reps + 2)); guest 6.1 32 cpus -c "${part#cpus-}" ;;
 	commands) times=$reps; guest 6.1 512 commands -I -m 2G ;;
-	pools) guest 6.1 2048 pools -I -g -m 3500M ;;
+	pools) for ((i = 1; i <= reps; i++)); do guest 6.1 2048 pools -I -g -m 4G; done ;;
 	*) echo "kernel.sh: no such part: $part" >&2; exit 2 ;;
 	esac
 	"$here/table.py" "$samples"

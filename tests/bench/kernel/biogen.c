@@ -36,13 +36,12 @@ static void biogen_end_io(struct bio *bio)
 	if (bio->bi_status)
 		atomic_inc(&failed);
 	bio_put(bio);
-	/* The waiter looks at the count, so that few ends wake anybody. */
 	atomic_dec(&in_flight);
 	if (wq_has_sleeper(&ended))
 		wake_up(&ended);
 }
 
-/* A bijection of numbers of so many bits: multiplying by odd numbers and folding halves are. */
+/* A bijection on the numbers of so many bits: both its kinds of steps are. */
 static u32 scatter(u32 i, u32 bits)
 {
 	u32 mask = (1u << bits) - 1, half = (bits + 1) / 2;
