@@ -82,6 +82,7 @@ help:
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
 	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
+	@echo 'make bench-kernel        the module beside dm-thin and LVM, in the lab; BENCH_REPS=3, PARTS= of kernel.sh'
 	@echo 'make install DESTDIR= PREFIX=/usr'
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
@@ -271,12 +272,14 @@ KVER ?= $(shell for k in "$$(uname -r)" $$(ls -r /lib/modules 2>/dev/null); do \
 	[ -e /lib/modules/$$k/build/Makefile ] && echo $$k && break; done)
 KDIR ?= /lib/modules/$(KVER)/build
 KARCH ?=
+# Another module: where its sources are, and where it is built.
+MSRC ?= dm-target
 MB := build/modules/$(KVER)
 kbuild = $(MAKE) -C $(KDIR) M=$(CURDIR)/$(MB) $(if $(KARCH),ARCH=$(KARCH)) $(if $(V),V=1) W=1 VD_VERSION=$(VERSION) $(KBUILD_ARGS)
 .PHONY: modules modules_install module-tree
 module-tree:
 	@if [ ! -e $(KDIR)/Makefile ]; then echo 'no headers of a kernel: install linux-headers-amd64, or say KVER= or KDIR=' >&2; exit 1; fi
-	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/dm-target/. $(MB)/
+	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/$(MSRC)/. $(MB)/
 modules: module-tree
 	+$(Q)$(kbuild) modules
 # Debian's kernels ask for a signature with a key that is not in the headers; and without
@@ -302,6 +305,11 @@ check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.ba
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))
 	@if [ -x tests/bench/run.sh ]; then exec tests/bench/run.sh; else echo 'tests/bench/run.sh is not there yet' >&2; exit 1; fi
+
+# The module beside the kernel's own targets, in guests: half an hour on an idle machine.
+.PHONY: bench-kernel
+bench-kernel: lab-deps all $(call tests_of,$(BENCH_SRC))
+	@exec tests/bench/kernel.sh $(PARTS)
 
 demo: deps
 	+@$(MAKE) --no-print-directory -j2 all

@@ -18,9 +18,11 @@
 #   -i systemd  a full boot, instead of udevd alone
 #   -a WORDS    more for the kernel's command line
 #   -p FILE     the process id to kill, for a power cut
+#   -I          emulated, and a clock that counts instructions: times that repeat, on one CPU
 #
 # In the guest the tree is /vd, its commands are in the path, $VD_MODULE is dm-vd.ko.
-# The machine's own module must have been built: make modules KVER=…; -b does that.
+# The machine's own module must have been built: make modules KVER=…; -b does that, and -g
+# builds $VD_BIOGEN as well, the bio generator of tests/bench.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 tree=$(cd "$here/../.." && pwd)
@@ -34,12 +36,12 @@ kvm_works()
 		-serial stdio -kernel "$1" -append "console=ttyS0 panic=-1" </dev/null || true) 2>/dev/null | grep -qa 'Linux version'
 }
 
-kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' build=
-while getopts k:d:j:t:m:c:i:a:p:b opt; do
+kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' build='' biogen='' icount=''
+while getopts k:d:j:t:m:c:i:a:p:bgI opt; do
 	case $opt in
 	k) kernel=$OPTARG ;; d) disks+=("$OPTARG") ;; j) job=$OPTARG ;; t) limit=$OPTARG ;;
 	m) mem=$OPTARG ;; c) cpus=$OPTARG ;; i) init=$OPTARG ;; a) append=$OPTARG ;; p) pidfile=$OPTARG ;;
-	b) build=1 ;; *) exit 125 ;;
+	b) build=1 ;; g) build=1 biogen=1 ;; I) icount=1 cpus=1 ;; *) exit 125 ;;
 	esac
 done
 shift $((OPTIND - 1))
@@ -58,10 +60,13 @@ uml|san)
 	[ -n "$kver" ] || die "no kernel $kernel in /boot: install linux-image-amd64 (6.1) or linux-image-6.12-amd64"
 	make_args=(KVER="$kver") ;;
 esac
-if [ -n "$build" ]; then
-	flock "$lab/lock" make -C "$tree" --no-print-directory modules "${make_args[@]}" >"$lab/modules-$kver.log" 2>&1 ||
+build_module() # [WORD-FOR-MAKE]...
+{
+	flock "$lab/lock" make -C "$tree" --no-print-directory modules "${make_args[@]}" "$@" >"$lab/modules-$kver.log" 2>&1 ||
 		{ tail -20 "$lab/modules-$kver.log" >&2; die "the module cannot be built for $kver"; }
-fi
+}
+[ -z "$build" ] || build_module
+[ -z "$biogen" ] || build_module MSRC=tests/bench/kernel MB="build/bench/modules/$kver"
 
 if [ -z "$job" ]; then
 	job=$(mktemp -d "$lab/job.XXXXXX")
@@ -83,7 +88,8 @@ for d in ${disks[@]+"${disks[@]}"}; do
 	fi
 	files+=("$f")
 done
-printf 'export VD_JOB=%q VD_MODULE=%q DISKS=%q\n' "$job" "/vd/build/modules/$kver/dm-vd.ko" "${names# }" >"$job/env"
+printf 'export VD_JOB=%q VD_MODULE=%q VD_BIOGEN=%q DISKS=%q\n' "$job" "/vd/build/modules/$kver/dm-vd.ko" \
+	"/vd/build/bench/modules/$kver/biogen.ko" "${names# }" >"$job/env"
 
 run=()
 if [ "$kver" = "$kernel" ]; then
@@ -110,7 +116,9 @@ else
 	if [ ! -e "$lab/accel" ]; then
 		if kvm_works "/boot/vmlinuz-$kver"; then echo kvm; else echo tcg; fi >"$lab/accel"
 	fi
-	if [ "$(cat "$lab/accel")" = kvm ]; then
+	if [ -n "$icount" ]; then
+		accel=(-accel tcg,thread=single -icount shift=1,sleep=off -cpu Nehalem,+rdrand)
+	elif [ "$(cat "$lab/accel")" = kvm ]; then
 		accel=(-accel kvm -cpu host)
 	else
 		accel=(-accel tcg,thread=multi -cpu Nehalem,+rdrand)

@@ -1,0 +1,36 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Lines "ROW PROGRAM MICROSECONDS" in /job/samples: commands of vd and LVM, each with its pool
+# active on a RAM disk of its own and udev's rules installed, $TIMES of each, in turns.
+. /vd/tests/lab/jobs/common.sh
+as_installed
+mkdir /tmp/bin
+cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
+PATH=/tmp/bin:$PATH
+modprobe brd
+lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
+# timed ROW PROGRAM COMMAND...
+timed() {
+	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
+	shift 2
+	"$@"
+	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>/job/samples
+	udevadm settle
+}
+snap_and_link() { vdsnap -q -n "$1" p/first; vdlink -q "p/$1"; }
+
+vdpool create -q -y p /dev/ram0
+vdcreate -q -L 64M -a y p/first
+lvm vgcreate -y g /dev/ram1
+lvm lvcreate -y -L 512M -T g/p
+lvm lvcreate -y -V 64M -T g/p -n first
+udevadm settle
+for ((i = 0; i < TIMES; i++)); do
+	timed create vd vdcreate -q -L 64M -a y p/v$i
+	timed create lvm lvm lvcreate -y -V 64M -T g/p -n v$i
+	timed snapshot vd vdsnap -q -n s$i p/first
+	timed snapshot lvm lvm lvcreate -y -s g/first -n s$i
+	timed snapshot-node vd snap_and_link n$i
+	timed snapshot-node lvm lvm lvcreate -y -s g/first -n n$i -kn
+done
+[ -b /dev/vdisk/p/v0 ] && [ -b /dev/g/v0 ] && [ -b /dev/vdisk/p/n0 ] && [ -b /dev/g/n0 ]
