@@ -353,4 +353,4 @@ uninstall:
 clean:
 	rm -rf build
 
--include $(shell find $(B) -name '*.d' -not -path '$(B)/fuzz/*' 2>/dev/null) $(shell find build/fuzz -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -name '*.d' -not -path '$(B)/fuzz/*' -not -path '$(B)/lab/*' 2>/dev/null) $(shell find build/fuzz -name '*.d' 2>/dev/null)
