@@ -24,6 +24,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "device.h"
+
 /* In what stretches files of members grow, and what their file system must have free for it: where
  * it has less, a checkpoint is not to find that data has taken the last of it. */
 #define STRETCH (4u << 20)
@@ -640,6 +642,24 @@ static int lock_member(int fd, const struct stat *st, enum vol_lock lock)
 	return errno == EAGAIN || errno == EACCES ? -EBUSY : -errno;
 }
 
+/* A loop device that stands on this file is in use: by the kernel's pool, say, of which no lock of
+ * the file tells. Found by path alone: to ask for the file of another could wait for a front. */
+static bool loop_in_use(const char *path, struct stat *loop)
+{
+	char *full = realpath(path, NULL), dev[DEVICE_PATH];
+	bool found = full && !device_loop_find(full, dev);
+	int fd;
+
+	free(full);
+	if (!found)
+		return false;
+	fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
+	found = fd < 0 && errno == EBUSY && !stat(dev, loop);
+	if (fd >= 0)
+		close(fd);
+	return found;
+}
+
 int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_geometry *geo, char why[256])
 {
 	bool write = lock == VOL_LOCK_EXCLUSIVE;
@@ -674,6 +694,8 @@ int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_g
 	r = lock_member(fd, &opened, lock);
 	if (!r && lock == VOL_LOCK_SHARED && S_ISBLK(opened.st_mode) && vol_part_of(opened.st_rdev, holder))
 		r = -EBUSY;
+	if (!r && lock != VOL_LOCK_NONE && S_ISREG(opened.st_mode) && loop_in_use(path, &opened))
+		r = -EBUSY; /* what is told then is about the loop device */
 	if (r == -EBUSY) {
 		busy_text(&opened, why);
 		goto err;

@@ -158,6 +158,22 @@ load helper
 	[ $r = 0 ]
 }
 
+@test "a file is not opened beside who has a loop device on it" {
+	need_root
+	need losetup
+	ok vdpool create p -L 64m m0
+	local loop
+	loop=$(losetup -f --show m0) || skip "no loop device"
+	echo "$loop" >etc/devices
+	serve
+	echo "$T/m0" >etc/devices
+	VD_RUNTIME_DIR=$T/etc must 4 vdcreate -L 1m p/v
+	says "m0 is "
+	echo "$loop" >etc/devices
+	end_servers TERM
+	ok vdcreate -L 1m p/v
+}
+
 @test "a mounted device is refused" {
 	need_root
 	need losetup mkfs.ext4
