@@ -86,6 +86,7 @@ help:
 	@echo 'make install DESTDIR= PREFIX=/usr'
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
+	@echo 'make check-lab-cmd        what check-cmd tests, in real kernels with the module instead of a server; long'
 	@echo 'make modules_install      and where that kernel finds it (root)'
 	@echo 'make dkms-install | dkms-remove   it, for every kernel that has headers or will have them (root)'
 
@@ -297,10 +298,16 @@ dkms-remove: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh remove
 # ---- the lab: real kernels (tests/lab/README.md) ------------------------------
 
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
-.PHONY: lab lab-deps check-lab check-lab-san
+LAB_KERNELS := 6.1 6.12
+.PHONY: lab lab-deps check-lab check-lab-cmd check-lab-cmd-short check-lab-san
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
 check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/boot.bats tests/lab/install.bats
+# The suites of check-cmd where the kernel serves; and what of them has the tag "kernel".
+check-lab-cmd: all
+	@r=0; for k in $(LAB_KERNELS); do $(RUN) kernel$$k $(wildcard tests/cmd/*.bats) || r=1; done; exit $$r
+check-lab-cmd-short: all
+	@r=0; for k in $(LAB_KERNELS); do $(RUN) kernel$$k tagged || r=1; done; exit $$r
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))

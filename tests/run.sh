@@ -39,6 +39,9 @@ run_one()
 	cmd|lab)
 		# bats keeps file descriptor 3: nothing a test leaves behind may hold it
 		timeout -k 10 "${TEST_TIMEOUT:-1800}" bats --tap "$test" >"$log" 2>&1 3>&- ;;
+	kernel*)
+		# tests/cmd in guests of that kernel, which serves the pools
+		tests/lab/lab.sh -b -k "${suite#kernel}" -m 4G -t "${TEST_TIMEOUT:-7200}" "bash /vd/tests/lab/jobs/cmd.sh $name" >"$log" 2>&1 3>&- ;;
 	fuzz)
 		local corpus=tests/fuzz/corpus/${name#fuzz_} work=build/fuzz/work/${name#fuzz_}
 		mkdir -p "$work"

@@ -61,6 +61,7 @@ load helper
 }
 
 @test "vdpool set --unlock wants a yes, and breaks the lock" {
+	need_server "a control socket"
 	need python3
 	make_pool
 	make_volume
@@ -82,6 +83,7 @@ PY
 
 @test "vdpool forget takes a path off the list, and leaves the member alone" {
 	make_pool
+	at_rest
 	cp -a etc before
 	ok vdpool forget "$T/m1"
 	ok vdpool show p
@@ -114,6 +116,7 @@ PY
 	need_links
 	make_pool
 	make_volume
+	at_rest
 	mv m1 away
 	must 5 vdlink p/v
 	says "members are missing"

@@ -3,7 +3,7 @@
 # Members that are missing, stale or damaged.
 load helper
 bats_require_minimum_version 1.5.0
-THREADS=1
+THREADS=1 REST=1
 
 filled() { make_pool 2 64m; make_volume v 64m; make_volume w 64m; serve; random 30000000 >img
 	nbdcopy img "$(uri v)"; ok vdsnap p/v -n s; nbdcopy img "$(uri w)"; end_servers TERM; }

@@ -3,6 +3,7 @@
 #
 # What -t says, and that it is all it does.
 load helper
+REST=1
 
 # All that a command could have changed.
 state()
@@ -96,7 +97,7 @@ tried_pool()
 	make_volume v
 	ok vdlink p/v
 	sleep 600 <dev/p/v 3>&- &
-	wait_for eval "readlink /proc/$!/fd/0 | grep loop && grep sleep /proc/$!/comm"
+	wait_for eval "readlink /proc/$!/fd/0 | grep -e loop -e dm- && grep sleep /proc/$!/comm"
 	must 4 vdunlink -t p/v
 	says "sleep ($!)"
 	kill $!

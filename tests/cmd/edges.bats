@@ -31,6 +31,7 @@ load helper
 }
 
 @test "base:allocation of a volume over a base image" {
+	need_server "base:allocation"
 	need nbdinfo qemu-io
 	random 1048576 >base
 	make_pool
@@ -58,6 +59,7 @@ load helper
 }
 
 @test "a threshold that is passed is told, once" {
+	need_server "a log of thresholds"
 	need qemu-io
 	ok vdpool create p --thresholds 50 -L 64m m0
 	make_volume
@@ -70,6 +72,7 @@ load helper
 }
 
 @test "the control socket is owned by root" {
+	need_server "a control socket"
 	need_root
 	make_pool 1
 	serve

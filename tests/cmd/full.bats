@@ -55,6 +55,7 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 	cmp img out
 }
 
+# bats test_tags=kernel
 @test "a discard makes room in a full pool" {
 	need qemu-io nbdcopy
 	small; big
@@ -100,6 +101,7 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 }
 
 @test "a server with waiting writes ends when it is told to" {
+	need_server "a process that is told to end"
 	need nbdcopy
 	small queue; big
 	nbdcopy big "$(uri v)" 2>err 3>&- &
@@ -115,6 +117,7 @@ avail() { vdpool ls --noheadings --nosuffix --units b -o free p | tr -d ' '; }
 }
 
 @test "a full pool killed again and again stays whole" {
+	need_server "a process that is killed"
 	need qemu-io nbdcopy
 	small; big
 	local i

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Members that become larger, asked for and by themselves (D10).
 load helper
-THREADS=1
+THREADS=1 REST=1
 
 big() { random "${1:-100000000}" >"$T/big"; }
 size() { vdpool ls --noheadings --nosuffix --units b -o size p | tr -d ' '; }
@@ -98,6 +98,7 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 }
 
 @test "files grow by themselves, and no writer sees a full pool" {
+	need_server "files that it extends"
 	need nbdcopy
 	ok vdpool create p --policy error --grow-by 16m -L 64m m0
 	ok vdpool show p
@@ -112,6 +113,7 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 }
 
 @test "files grow no further than their limit, and that is said once" {
+	need_server "files that it extends"
 	need nbdcopy
 	ok vdpool create p --policy error -L 64m m0 m1
 	ok vdpool set --grow-by 16m --grow-to 160m p
@@ -128,6 +130,7 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 }
 
 @test "a file does not grow to more than its file system has" {
+	need_server "files that it extends"
 	need nbdcopy
 	ok vdpool create p --policy error --grow-by 1p -L 64m m0
 	make_volume v 256m
@@ -150,6 +153,7 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 }
 
 @test "a pool grows as soon as its lowest threshold is passed" {
+	need_server "files that it extends"
 	need nbdcopy
 	ok vdpool create p --policy error --thresholds 90,50 --grow-by 64m -L 64m m0
 	make_volume v 256m
@@ -164,6 +168,7 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 }
 
 @test "a pool that grows while it is killed again and again stays whole" {
+	need_server "a process that is killed"
 	need nbdcopy qemu-io
 	ok vdpool create p --policy error --grow-by 4m -L 64m m0
 	make_volume v 512m

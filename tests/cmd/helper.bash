@@ -5,6 +5,9 @@
 # directory and members below $T; after it, links are undone, servers ended and
 # every pool it made is checked.  A test that damages a pool on purpose says
 # `no_check`.
+#
+# What serves the pools is a userspace server, or with VD_TARGET=kernel the kernel: that
+# is what kernel.bash changes here.  A test of what only a server has says `need_server`.
 
 VD=$(cd "$BATS_TEST_DIRNAME/../.." && pwd)
 export PATH=${VD_BUILD:-$VD/build}:$PATH LC_ALL=C
@@ -23,15 +26,15 @@ teardown()
 {
 	local bad=0 m b f pid
 	cd / || return 1
-	jobs -p | xargs -r kill 2>/dev/null
+	for pid in $(jobs -p); do kill "$pid" 2>/dev/null; done
 	wait 2>/dev/null
-	while read -r m; do umount -l "$m"; done < <(awk -v t="$T/mnt" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo | tac)
+	umount_below "$T/mnt"
 	for m in $(vdlink ls --noheadings -o path 2>/dev/null); do vdunlink -q "$m" >/dev/null 2>&1; done
 	end_servers TERM
 	for b in /sys/block/loop*/loop/backing_file; do
-		[[ $(cat "$b" 2>/dev/null) == "$T"/* ]] && losetup -d "/dev/$(basename "${b%/loop/backing_file}")"
+		{ read -r f <"$b"; } 2>/dev/null && [[ $f == "$T"/* ]] && losetup -d "/dev/$(basename "${b%/loop/backing_file}")"
 	done
-	while read -r f; do umount -l "$f"; done < <(awk -v t="$T/run" 'index($5, t) == 1 {print $5}' /proc/self/mountinfo)
+	umount_below "$T/run"
 	end_servers KILL
 	if [ "$CHECK" = 1 ]; then
 		for pid in $(vdpool ls --noheadings -o name 2>/dev/null); do
@@ -45,34 +48,50 @@ teardown()
 
 no_check() { CHECK=0; }
 
-server_pids()
+# No processes are started for what the shell can do: they are slow in a guest.
+umount_below()
 {
-	local p
+	local m all=()
+	while read -r _ _ _ _ m _; do [[ $m != "$1"* ]] || all=("$m" "${all[@]}"); done </proc/self/mountinfo
+	for m in "${all[@]}"; do umount -l "$m"; done
+}
+
+servers()
+{
+	local p words
 	for p in /proc/[0-9]*/cmdline; do
-		{ [[ $(tr '\0' ' ' <"$p") == nbdkit*"$T/"* ]]; } 2>/dev/null && basename "${p%/cmdline}"
+		{ mapfile -d '' -t words <"$p"; } 2>/dev/null && [[ ${words[*]} == nbdkit*"$T/"* ]] && p=${p#/proc/} && echo "${p%/cmdline}"
 	done
 	return 0
 }
+# Who serves
+server_pids() { servers; }
 server_pid() { server_pids | head -1; }
+# What serves a link is gone, and the link is down.
+break_link() { kill -9 "$(vdlink ls --noheadings -o pid | tr -d ' ')"; }
 
 # end_servers SIGNAL: and waits until they are gone
 end_servers()
 {
 	local p i
-	for p in $(server_pids); do
+	for p in $(servers); do
 		kill "-$1" "$p" 2>/dev/null
 		for ((i = 0; i < 3000; i++)); do
 			[ -d "/proc/$p" ] && [[ $(cut -d' ' -f3 "/proc/$p/stat" 2>/dev/null) != [ZX] ]] || break
 			sleep 0.02
 		done
 	done
-	return 0
+	at_rest
 }
+# Nobody has a pool open: where the kernel is the target, it neither.
+at_rest() { :; }
 
 need() { local c; for c in "$@"; do command -v "$c" >/dev/null || skip "$c is not installed"; done; }
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }
 need_links() { need_root; [ -e /dev/fuse ] || [ -e /dev/nbd0 ] || skip "neither /dev/fuse nor nbd"
 	[ -e /dev/loop-control ] || [ -e /dev/nbd0 ] || skip "no loop devices"; }
+
+need_server() { :; } # WHY
 
 # One process is one client (P3 of the server).  fio looks at an export before its jobs begin;
 # of a job that is a process the server might hear before that connection has ended.
@@ -143,3 +162,6 @@ field() { vdls --noheadings --nosuffix --units b -o "$2" "$1" | tr -d ' '; }
 # a minute: what takes long on a slow machine is no fault
 wait_for() { local i; for ((i = 0; i < 3000; i++)); do "$@" >/dev/null 2>&1 && return 0; sleep 0.02; done; echo "never: $*"; return 1; }
 random() { head -c "$1" /dev/urandom; }
+
+# shellcheck source=tests/cmd/kernel.bash
+[ "${VD_TARGET:-server}" = server ] || . "$VD/tests/cmd/$VD_TARGET.bash"

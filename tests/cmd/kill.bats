@@ -4,14 +4,14 @@
 load helper
 
 linkable() { need_links; make_pool 2 "${1:-256m}"; make_volume v "${2:-128m}"; }
-D() { readlink -f "$VD_DEV_DIR/p/$1"; }
+D() { readlink "$VD_DEV_DIR/p/$1"; }
 
 # after_kill_at SIGNAL DELAY COMMAND...: starts it and kills it that much later
 after_kill_at()
 {
 	local sig=$1 delay=$2
 	shift 2
-	"$@" </dev/null >/dev/null 2>&1 3>&- &
+	env "$@" </dev/null >/dev/null 2>&1 3>&- &
 	sleep "$delay"
 	kill "-$sig" $! 2>/dev/null || true
 	wait $! 2>/dev/null || true
@@ -30,6 +30,7 @@ at_each_call()
 {
 	local check=$1 call n kills=0
 	shift
+	need_server "a pool at rest, which is not the kernel's"
 	need strace
 	strace -f -o trace true 2>/dev/null || skip "strace cannot be used here"
 	mkdir before
@@ -205,6 +206,7 @@ vdrm_again()
 }
 
 @test "a server killed before its clients have flushed loses nothing that it acknowledged" {
+	need_server "a process that is killed"
 	need qemu-io
 	make_pool
 	make_volume
@@ -222,6 +224,7 @@ vdrm_again()
 }
 
 @test "fio on a linked device verifies, though the server is killed again and again" {
+	need_server "a process that is killed"
 	need fio
 	linkable
 	ok vdlink p/v
@@ -239,6 +242,7 @@ vdrm_again()
 }
 
 @test "an ext4 with a writer is whole, though the server is killed ten times" {
+	need_server "a process that is killed"
 	need mkfs.ext4
 	linkable
 	ok vdlink p/v
@@ -263,6 +267,7 @@ vdrm_again()
 }
 
 @test "a server that is told to end is replaced under a mounted file system" {
+	need_server "a process that is told to end"
 	need mkfs.ext4
 	linkable
 	ok vdlink p/v
@@ -280,6 +285,7 @@ vdrm_again()
 }
 
 @test "without a server requests fail after the time limit, and work again when it is back" {
+	need_server "a process that is killed"
 	linkable
 	export VD_LINK_TIMEOUT=2
 	ok vdlink p/v
@@ -298,6 +304,7 @@ vdrm_again()
 }
 
 @test "a server that lost the redo tail is never written to: errors until linked again" {
+	need_server "a process that is killed"
 	linkable
 	ok vdlink p/v
 	random 65536 >img
@@ -320,6 +327,7 @@ vdrm_again()
 }
 
 @test "a front ignores SIGTERM and SIGINT" {
+	need_server "a front"
 	linkable
 	ok vdlink p/v
 	local f

@@ -9,6 +9,7 @@ small() { ok vdpool create p --policy error -L 64m m0; }
 fill() { random 100000000 >"$T/big"; ! nbdcopy "$T/big" "$(uri "$1")" 2>err; grep -qi "no space" err; }
 pool() { vdpool ls --noheadings --nosuffix --units b -o "$1" p | tr -d ' '; }
 
+# bats test_tags=kernel
 @test "what is reserved for a volume is there after others have filled the pool" {
 	need nbdcopy qemu-io
 	small
@@ -34,6 +35,7 @@ pool() { vdpool ls --noheadings --nosuffix --units b -o "$1" p | tr -d ' '; }
 }
 
 @test "a reservation outlives a crash, used and unused" {
+	need_server "a process that is killed"
 	need nbdcopy qemu-io
 	small
 	make_volume v 256m

@@ -6,6 +6,7 @@ load helper
 served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; }
 
 @test "nbdinfo shows every volume and its size" {
+	need_server "a list of exports"
 	need nbdinfo jq
 	make_pool
 	make_volume a 1m
@@ -17,6 +18,7 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 }
 
 @test "an export has flush, FUA, trim, fast zero, cache, extents, several connections" {
+	need_server "what an export can"
 	need nbdinfo
 	served
 	local c
@@ -38,6 +40,7 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 }
 
 @test "base:allocation tells data from holes" {
+	need_server "base:allocation"
 	need nbdinfo qemu-io
 	served
 	io v 'write -P 1 1m 64k' 'write -P 1 2m 4k' 'write -P 1 4m 1m' 'discard 4m 512k'
@@ -90,6 +93,7 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 }
 
 @test "qemu-img map sees what is allocated" {
+	need_server "base:allocation"
 	need qemu-img qemu-io jq
 	served
 	io v 'write -P 1 8m 1m'
@@ -149,6 +153,7 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 	[ "$(field p/v mapped)" -lt 600000 ]
 }
 
+# bats test_tags=kernel
 @test "unaligned reads and writes are exact" {
 	need qemu-io
 	served
@@ -157,6 +162,7 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 }
 
 @test "a write beyond the end is refused, and the server lives" {
+	need_server "requests of NBD"
 	need nbdinfo
 	served 1 64m 1m
 	python3 - "$S" <<'PY' || return 1
@@ -186,6 +192,7 @@ PY
 }
 
 @test "garbage on the NBD socket does not end the server" {
+	need_server "requests of NBD"
 	need nbdinfo python3
 	served
 	python3 - "$S" <<'PY'
@@ -200,6 +207,7 @@ PY
 }
 
 @test "garbage on the control socket does not end the server" {
+	need_server "a control socket"
 	need python3 nbdinfo
 	served
 	python3 - "$T/run/p.ctl" <<'PY'
@@ -220,11 +228,13 @@ PY
 }
 
 @test "the control socket is root's alone" {
+	need_server "a control socket"
 	served
 	[ "$(stat -Lc %a "$T/run/p.ctl")" = 600 ]
 }
 
 @test "the server ends on SIGTERM though a client stays connected, and the pool is closed in order" {
+	need_server "a process that is told to end"
 	need qemu-io
 	served
 	qemu-io -f raw -c 'write -P 5 0 1m' -c 'sleep 60000' "$(uri v)" 3>&- &
@@ -241,6 +251,7 @@ PY
 }
 
 @test "a client of a killed server does not keep others from writing" {
+	need_server "a process that is killed"
 	need qemu-io
 	served
 	qemu-io -f raw -c 'write -P 5 0 1m' -c flush -c 'sleep 60000' "$(uri v)" 3>&- &
@@ -254,6 +265,7 @@ PY
 }
 
 @test "two clients: the second cannot write while the first does, and can afterwards" {
+	need_server "it knows its clients"
 	need qemu-io nbdinfo
 	served
 	qemu-io -f raw -c 'write -P 5 0 4k' -c 'sleep 60000' "$(uri v)" 3>&- &
@@ -277,6 +289,7 @@ PY
 }
 
 @test "the server says what it cannot serve" {
+	need_server "its command line"
 	make_pool
 	run nbdkit -f -U "$T/run/x.nbd" "${VD_BUILD:-$VD/build}/nbdkit-vd-plugin.so" pool=nope
 	[ "$status" != 0 ]
@@ -301,6 +314,7 @@ PY
 }
 
 @test "a volume can be removed as soon as its client has ended" {
+	need_server "clients that die"
 	need nbdcopy
 	local i
 	THREADS=1 # nbdkit 1.32 fails an assertion when a client goes away while several answer it

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 load helper
 
+# bats test_tags=kernel
 @test "a snapshot keeps what was, and the volume goes on" {
 	need qemu-io
 	make_pool
@@ -127,6 +128,7 @@ load helper
 	cmp want3 got3
 }
 
+# bats test_tags=kernel
 @test "the changed-block list covers what was changed, and not much more" {
 	need qemu-io
 	make_pool

@@ -75,6 +75,7 @@ load helper
 }
 
 @test "a volume that is open is not removed, and says who has it" {
+	need_server "it knows its clients"
 	need qemu-io
 	make_pool
 	make_volume
@@ -141,6 +142,7 @@ load helper
 	cmp <(tail -c 33554432 out) <(head -c 33554432 /dev/zero)
 }
 
+# bats test_tags=kernel
 @test "a volume shrinks only when asked twice, frees, and grows with zeros" {
 	make_pool
 	make_volume v 32m
@@ -181,6 +183,7 @@ load helper
 	must 3 vdls p/v
 }
 
+# bats test_tags=kernel
 @test "a discard over a base image reads as zeros" {
 	need qemu-io
 	make_pool

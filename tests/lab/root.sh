@@ -14,7 +14,7 @@ cd "$(dirname "$0")/../.."
 packages=(
 	systemd systemd-sysv udev kmod procps psmisc
 	dmsetup lvm2 thin-provisioning-tools fdisk util-linux-extra e2fsprogs xfsprogs
-	fio strace jq bats nbdkit libnbd-bin fuse3
+	fio strace jq bats nbdkit libnbd-bin qemu-utils fuse3
 	libdevmapper1.02.1 libudev1 libblkid1 libpopt0 libjson-c5 libuuid1 libnbd0 libisal2
 	"$@"
 )

@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+#
+# What helper.bash is where the kernel is the target (VD_TARGET=kernel), in a guest of the lab.
+#
+# Members are files in these tests, and block devices to the kernel: so loop devices take the
+# place of the files, in the list of devices too, from `serve` or a link on until nobody has
+# the pool any more (`at_rest`).  make_pool leaves its pool open in the kernel, for the
+# commands that follow to find it there; not so where REST=1, in suites that look into the
+# members.  A volume is read and written through a device of its own, made when a test asks for
+# its `uri`, which is in no link and goes before the next command.
+
+need_server() { skip "only a server: $*"; }
+
+# A file that is listed as a member, and is none to the kernel, becomes one.
+attach()
+{
+	local m list=() change=
+	[ -e "$VD_CONFIG_DIR/devices" ] || return 0
+	while read -r m; do
+		if [ -f "$m" ]; then m=$(losetup -f --show "$m") && change=1 || return; fi
+		list+=("$m")
+	done <"$VD_CONFIG_DIR/devices"
+	[ -z "$change" ] || printf '%s\n' "${list[@]}" >"$VD_CONFIG_DIR/devices"
+}
+detach()
+{
+	local m file loops=() list=()
+	[ -e "$VD_CONFIG_DIR/devices" ] || return 0
+	while read -r m; do
+		if [[ $m == /dev/loop* ]] && { read -r file <"/sys/block/${m#/dev/}/loop/backing_file"; } 2>/dev/null; then
+			loops+=("$m")
+			m=$file
+		fi
+		list+=("$m")
+	done <"$VD_CONFIG_DIR/devices"
+	[ ${#loops[@]} = 0 ] || { losetup -d "${loops[@]}" && printf '%s\n' "${list[@]}" >"$VD_CONFIG_DIR/devices"; }
+}
+
+# Devices by which the test has used volumes, and which nobody has open now
+let_go()
+{
+	local v
+	for v in "$T"/used/*; do
+		dmsetup remove "vdt-${v##*/}" 2>/dev/null && rm "$v"
+	done
+	return 0
+}
+at_rest()
+{
+	local pool
+	let_go
+	for pool in $(pools); do dmsetup remove --retry "$pool" || return; done
+	detach
+}
+pools()
+{
+	local f name
+	for f in /sys/block/dm-*/dm/name; do { read -r name <"$f"; } 2>/dev/null && [[ $name == vd-*-pool ]] && echo "$name"; done
+	return 0
+}
+server_pids() { servers; pools; }
+break_link() { dmsetup remove --retry "p-$1"; }
+
+make_pool()
+{
+	local n=${1:-2} size=${2:-128m} i files=()
+	for ((i = 0; i < n; i++)); do files+=("$T/m$i"); done
+	ok vdpool create p -L "$size" "${files[@]}"
+	# shellcheck disable=SC2119
+	[ "${REST:-0}" = 1 ] || serve
+}
+
+# serve [readonly=true]: the kernel opens pool p, as vdlink has it do
+# shellcheck disable=SC2120 # a test may
+serve()
+{
+	local key value uuid members=() ro=
+	[ "${1:-}" != readonly=true ] || ro=-r
+	[ -z "$(pools)" ] || return 0
+	attach
+	vdpool show p >"$T/shown" || return
+	while read -r key value; do
+		[ "$key" != UUID ] || uuid=$value
+		[[ ! "$key $value" =~ (/dev/loop[0-9]+) ]] || members+=("${BASH_REMATCH[1]}")
+	done <"$T/shown"
+	read -r key </proc/sys/kernel/random/boot_id
+	read -r value </etc/machine-id
+	# shellcheck disable=SC2086 # nothing, or an option
+	dmsetup create vd-p-pool $ro -u "VD-$uuid-pool" \
+		--table "0 1024 vd-pool ${#members[@]} ${members[*]} 4 host $value boot ${key//-/}"
+}
+
+# The device of a volume
+uri()
+{
+	local shown base='' ro=
+	if [ ! -b "/dev/mapper/vdt-$1" ]; then
+		shown=$(dmsetup message vd-p-pool 0 "show $1") || return
+		[[ ! $shown =~ base\ ([^$'\n']*) ]] || base=${BASH_REMATCH[1]}
+		if [ -f "$base" ]; then
+			command truncate -s %512 "$base" # of a part of a sector a device has nothing
+			base=$(losetup -r -f --show "$base") || return
+		fi
+		[[ $shown != *" mode ro "* && $(dmsetup status vd-p-pool) != *" ro "* ]] || ro=-r
+		[[ $shown =~ size\ ([0-9]+) ]]
+		mkdir -p "$T/used"
+		: >"$T/used/$1"
+		# shellcheck disable=SC2086
+		dmsetup create "vdt-$1" $ro --table "0 ${BASH_REMATCH[1]} vd-volume /dev/mapper/vd-p-pool $1${base:+ 2 base $base}" || return
+	fi
+	echo "/dev/mapper/vdt-$1"
+}
+
+# ---- other programs ----------------------------------------------------------
+
+for command in vdcreate vddiff vdls vdrename vdresize vdrm vdsnap; do
+	eval "$command() { let_go; command $command \"\$@\"; }"
+done
+# To a pool that the kernel has open a file is given, or made larger, as a loop device.
+vdpool()
+{
+	let_go
+	case "$(pools):$1 $2 $3" in
+	?*:"add p -L") truncate -s "$4" "$5" && set -- add p "$(losetup -f --show "$5")" ;;
+	?*:"grow p -L") truncate -s "$4" m0 && set -- grow p ;;
+	esac
+	command vdpool "$@"
+}
+vdlink() { let_go; attach; command vdlink "$@"; }
+vdunlink() { let_go; attach; command vdunlink "$@"; }
+
+# A file that becomes larger, and its loop device with it
+truncate()
+{
+	local loop
+	command truncate "$@" || return
+	for loop in $(losetup -j "${!#}" -nO NAME); do losetup -c "$loop"; done
+}
+
+# Those who speak NBD have a device instead.
+fio()
+{
+	local a args=()
+	for a; do
+		case $a in
+		--ioengine=nbd) args+=(--ioengine=libaio --direct=1) ;;
+		--uri=*) args+=("--filename=${a#--uri=}") ;;
+		*) args+=("$a") ;;
+		esac
+	done
+	command fio --thread "${args[@]}"
+}
+qemu-io() { if [[ ${!#} == /dev/* ]]; then command qemu-io -n "$@"; else command qemu-io "$@"; fi; }
+nbdcopy()
+{
+	local from=${*: -2:1} to=${!#} sparse=
+	case $from,$to in
+	/dev/*,-) dd if="$from" bs=1M iflag=direct status=none ;;
+	/dev/*,null:) dd if="$from" of=/dev/null bs=1M iflag=direct status=none ;;
+	/dev/*) dd if="$from" of="$to" bs=1M iflag=direct conv=sparse status=none ;;
+	*,/dev/*)
+		[[ $* != *destination-is-zero* ]] || sparse=,sparse
+		dd if="$from" of="$to" bs=1M iflag=fullblock oflag=direct conv=notrunc,fsync$sparse status=none ;;
+	*) return 1 ;;
+	esac
+}
+nbdinfo()
+{
+	case $*,${!#} in
+	"--is read-only "*) [ "$(blockdev --getro "$3")" = 1 ] ;;
+	--size*) blockdev --getsize64 "$2" ;;
+	--*) need_server "nbdinfo $1" ;;
+	*,/dev/*) dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none ;;
+	*) return 1 ;;
+	esac
+}
