@@ -48,8 +48,10 @@ let_go()
 }
 at_rest()
 {
-	local pool
+	local v pool
 	let_go
+	# What a failed test has left writing to a full pool would go on for a minute.
+	for v in "$T"/used/*; do dmsetup remove --force "vdt-${v##*/}"; done
 	for pool in $(pools); do dmsetup remove --retry "$pool" || return; done
 	detach
 }
