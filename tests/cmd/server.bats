@@ -153,7 +153,6 @@ served() { make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; serve; 
 	[ "$(field p/v mapped)" -lt 600000 ]
 }
 
-# bats test_tags=kernel
 @test "unaligned reads and writes are exact" {
 	need qemu-io
 	served

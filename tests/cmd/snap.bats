@@ -128,7 +128,6 @@ load helper
 	cmp want3 got3
 }
 
-# bats test_tags=kernel
 @test "the changed-block list covers what was changed, and not much more" {
 	need qemu-io
 	make_pool
