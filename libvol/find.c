@@ -321,7 +321,7 @@ static int look_at_udev(struct search *s)
 	int r = 0;
 
 	if (e && udev_enumerate_add_match_subsystem(e, "block") >= 0 &&
-	    udev_enumerate_add_match_property(e, "ID_FS_TYPE", "vd_member") >= 0 && udev_enumerate_scan_devices(e) >= 0) {
+	    udev_enumerate_add_match_tag(e, "vd_member") >= 0 && udev_enumerate_scan_devices(e) >= 0) {
 		udev_list_entry_foreach(entry, udev_enumerate_get_list_entry(e)) {
 			struct udev_device *d = udev_device_new_from_syspath(udev, udev_list_entry_get_name(entry));
 			const char *node = d ? udev_device_get_devnode(d) : NULL;
@@ -382,29 +382,38 @@ static int path_of(dev_t dev, char *path, size_t size)
 	return r;
 }
 
+/* The path that people gave it; NULL: they did not. */
+static const char *path_given(const struct paths *p, dev_t dev)
+{
+	struct stat st;
+
+	for (size_t i = 0; i < p->n; i++) {
+		const char *path = p->path[i] + strspn(p->path[i], " \t");
+
+		if (!stat(path, &st) && S_ISBLK(st.st_mode) && st.st_rdev == dev)
+			return path;
+	}
+	return NULL;
+}
+
 int vol_find_devices(const dev_t *dev, unsigned ndev, struct vol_found **list, size_t *n)
 {
 	struct search s = { 0 };
-	struct vol_found *known;
-	size_t nknown;
-	int r = vol_find_members(&known, &nknown);
+	struct paths lines = { 0 };
+	int r = read_lines(&lines);
 
-	if (r)
-		return r;
 	for (unsigned i = 0; !r && i < ndev; i++) {
-		const char *path = NULL;
+		const char *path = path_given(&extra, dev[i]);
 		char name[300];
-		struct stat st;
-		/* The path that people gave it, when they did. */
-		for (size_t k = 0; k < nknown && !path; k++)
-			if (!stat(known[k].path, &st) && S_ISBLK(st.st_mode) && st.st_rdev == dev[i])
-				path = known[k].path;
+
+		if (!path)
+			path = path_given(&lines, dev[i]);
 		if (!path)
 			r = path_of(dev[i], name, sizeof(name));
 		if (!r)
 			r = look_at(&s, path ? path : name, FROM_FILE);
 	}
-	vol_found_free(known, nknown);
+	paths_free(&lines);
 	free(s.seen);
 	if (r) {
 		vol_found_free(s.list, s.n);
