@@ -329,7 +329,7 @@ demo-lab: lab-deps
 
 # Between device-mapper's own two, which Debian has moved from 10 and 13 to 55 and 60.
 DM_RULES ?= $(if $(wildcard /lib/udev/rules.d/55-dm.rules /usr/lib/udev/rules.d/55-dm.rules),56,11)-dm-vd.rules
-UNITS := $(wildcard systemd/*.service)
+UNITS := $(wildcard packaging/systemd/*.service)
 # In place of systemctl enable: it is systemctl mask that says no.
 WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service
 rules_name = $$(basename $(1) | sed 's/^11-dm-vd.rules$$/$(DM_RULES)/')
