@@ -130,7 +130,7 @@ else
 	done
 	run=(qemu-system-x86_64 "${accel[@]}" -smp "$cpus" -m "$mem" -no-user-config -nodefaults -no-reboot -display none "${serial[@]}"
 		-kernel "/boot/vmlinuz-$kver" -initrd "$initrd"
-		-append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off random.trust_cpu=on lab.init=$init $append"
+		-append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check random.trust_cpu=on lab.init=$init $append"
 		-drive "file=$lab/root.erofs,format=raw,if=none,id=labroot,readonly=on" -device virtio-blk-pci,drive=labroot,serial=labroot
 		-fsdev "local,id=job,path=$job,security_model=none" -device virtio-9p-pci,fsdev=job,mount_tag=job
 		-fsdev "local,id=tree,path=$tree,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=tree,mount_tag=tree
