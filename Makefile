@@ -87,6 +87,7 @@ help:
 	@echo 'make modules KVER=        dm-vd.ko for that kernel (its headers are wanted), in build/modules/'
 	@echo 'make lab | check-lab      a shell in a real kernel with the module; its tests there (make lab-deps first)'
 	@echo 'make check-lab-cmd        what check-cmd tests, in real kernels with the module instead of a server; long'
+	@echo 'make soak-lab KILLS=1000  machines killed at so many moments under load, each looked at'
 	@echo 'make modules_install      and where that kernel finds it (root)'
 	@echo 'make dkms-install | dkms-remove   it, for every kernel that has headers or will have them (root)'
 
@@ -299,10 +300,16 @@ dkms-remove: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh remove
 
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 LAB_KERNELS := 6.1 6.12
-.PHONY: lab lab-deps check-lab check-lab-cmd check-lab-cmd-short check-lab-san
+.PHONY: lab lab-deps check-lab check-lab-cmd check-lab-cmd-short check-lab-san soak-lab
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
-check-lab: all ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab tests/lab/kernel.bats tests/lab/commands.bats tests/lab/boot.bats tests/lab/install.bats
+# What runs in guests, and looks at what they leave.
+LAB_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/lab/*.c))
+$(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats install.bats)
+soak-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1000000 KILLS=$(KILLS) $(RUN) lab tests/lab/soak.bats
 # The suites of check-cmd where the kernel serves; and what of them has the tag "kernel".
 check-lab-cmd: all
 	@r=0; for k in $(LAB_KERNELS); do $(RUN) kernel$$k $(wildcard tests/cmd/*.bats) || r=1; done; exit $$r

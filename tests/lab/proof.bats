@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Long and hard use of the module: machines killed, damaged pools, file systems, swap.
+load helper
+
+@test "6.1, then 6.12: killed at 24 moments under load, a pool is clean, has what was flushed, and exact snapshots" {
+	killed 6.1 6.12 12
+}

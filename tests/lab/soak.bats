@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `make soak-lab KILLS=1000`: what proof.bats does in small.
+load helper
+
+@test "killed at ${KILLS:-200} moments, in rounds of 40, by each kernel in turn" {
+	local n kernels=(6.1 6.12 6.1)
+	for ((n = 0; n < ${KILLS:-200}; n += 40)); do
+		killed "${kernels[n / 40 % 2]}" "${kernels[n / 40 % 2 + 1]}" 20
+		rm -rf "${T:?}"/*
+		mkdir etc run job
+	done
+}
