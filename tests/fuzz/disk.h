@@ -71,8 +71,11 @@ enum {
 	FZ_RO = 1, FZ_NO_REPLAY = 2, FZ_MISSING = 4 /* the last member is not there */, FZ_AGAIN = 8, /* killed, and opened again */
 	FZ_QUIET = 16, /* no changes */
 };
-/* Opens the pool, looks at everything, does some things that seed says, closes it. */
+/* Opens the pool, looks at everything, does some things that seed says, closes it.  With FZ_SAVE
+ * in the environment its image is saved instead (save.c). */
 void fz_work(struct fz_disk *d, unsigned flags, uint32_t seed);
+#define FZ_PLACE (16ull << 20)
+void fz_save(struct fz_disk *d, const char *path);
 /* The part between: pool stays open. Used by fz_work(). */
 void fz_look(struct fz_disk *d, struct vd_pool *pool, struct rng *rng);
 void fz_change(struct fz_disk *d, struct vd_pool *pool, struct rng *rng, unsigned steps);

@@ -385,6 +385,12 @@ void fz_work(struct fz_disk *d, unsigned flags, uint32_t seed)
 	struct vd_pool *pool;
 	unsigned m;
 
+	if (getenv("FZ_SAVE")) {
+		fz_save(d, getenv("FZ_SAVE"));
+		free(label);
+		free(owner);
+		return;
+	}
 	fz_host(d, &host);
 	for (m = 0; m < d->sim->nmembers; m++) {
 		fz_answer("vd_label_read", vd_label_read(&host, m, label));

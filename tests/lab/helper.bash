@@ -165,3 +165,19 @@ killed()
 	mv job at/told
 	(looked_at at a "$seed" b "$seed")
 }
+
+# corpus KERNEL EVERY WHOLE [OPTION]...: one in EVERY of the fuzzers' inputs that are images;
+# WHOLE is corpus.c's
+corpus()
+{
+	local target files
+	export FZ_SAVE=$T/m0
+	for target in super node journal; do
+		mapfile -t files < <(printf '%s\n' "$VD/tests/fuzz/corpus/$target"/* | awk "NR % $2 == 0")
+		"$VD/build/fuzz/fuzz_$target" "${files[@]}" >fuzz.log 2>&1 || { tail -20 fuzz.log; return 1; }
+	done
+	mv m0.answers job/answers
+	echo "$3" >job/whole
+	guest "$1" corpus "${@:4}"
+	cat job/out
+}

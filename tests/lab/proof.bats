@@ -5,3 +5,7 @@ load helper
 @test "6.1, then 6.12: killed at 24 moments under load, a pool is clean, has what was flushed, and exact snapshots" {
 	killed 6.1 6.12 12
 }
+
+@test "6.12: what the fuzzers keep is opened, or refused, and read as in userspace" {
+	corpus 6.12 5 5 -t 600
+}

@@ -10,3 +10,7 @@ load helper
 		mkdir etc run job
 	done
 }
+
+@test "6.1: all that the fuzzers keep is opened, or refused, and read as in userspace" {
+	corpus 6.1 1 1 -t 3600
+}
