@@ -9,3 +9,10 @@ load helper
 @test "6.12: what the fuzzers keep is opened, or refused, and read as in userspace" {
 	corpus 6.12 5 5 -t 600
 }
+
+@test "6.12, four CPUs: everything at once, and no memory is kept" {
+	pool_of 2 1G
+	echo 20 >job/seconds
+	guest 6.12 stress -c 4 -a slub_debug=U
+	same_here
+}

@@ -37,14 +37,29 @@ all_down()
 
 nothing_left()
 {
+	unload
+	quiet
+}
+
+# The module has no memory any more: kmemleak tells (-k san), or the slabs, which keep who
+# has what when the kernel's command line says slub_debug=U.
+unload()
+{
 	if [ -e /sys/kernel/debug/kmemleak ]; then
 		sleep 6 # what was allocated lately is passed over
 		echo scan >/sys/kernel/debug/kmemleak
 		echo scan >/sys/kernel/debug/kmemleak # only what two scans agree on is told
 		if grep -B 12 'dm_vd' /sys/kernel/debug/kmemleak; then return 1; fi
 	fi
+	if grep -q slub_debug=U /proc/cmdline; then
+		sleep 1 # what is freed after a grace period
+		cat /sys/kernel/debug/slab/*/alloc_traces >/tmp/traces
+		grep -q 'dm_mod' /tmp/traces # they tell
+		# Who asked for it, not the stack below: addresses there may be of init code, gone, whose place is ours now.
+		if grep -E '\[dm_vd\].* age=' /tmp/traces; then return 1; fi
+	fi
+	if grep -w dm_vd /proc/vmallocinfo; then return 1; fi
 	rmmod dm-vd
-	quiet
 }
 
 # Nothing was complained of: warnings, lock order, sleeping in atomic context, bad memory.

@@ -60,5 +60,5 @@ for ((round = 0; round < ${ROUNDS:-20}; round++)); do
 done
 echo "$opened opened, $refused refused"
 [ $opened -gt 5 ]
-rmmod dm-vd
+unload
 ! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'

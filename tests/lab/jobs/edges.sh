@@ -105,5 +105,5 @@ dmsetup remove --retry ro
 dmsetup remove --retry pool
 dmsetup remove --retry m0
 dmesg | grep 'device-mapper: vd:'
-rmmod dm-vd
+unload
 sound

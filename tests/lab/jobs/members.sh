@@ -82,5 +82,5 @@ dmesg | grep 'device-mapper: vd:'
 dmsetup remove --retry b
 dmsetup remove --retry pool
 dmsetup remove --retry m0
-rmmod dm-vd
+unload
 sound

@@ -118,5 +118,5 @@ pool_up
 shows b ' reserved 256 '
 message "list" | grep -c . | grep -qx 302
 dmsetup remove --retry pool
-rmmod dm-vd
+unload
 sound

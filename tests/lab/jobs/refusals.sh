@@ -102,5 +102,5 @@ dmsetup remove --retry a
 dmsetup remove --retry pool
 dmsetup remove --retry m0
 dmesg | grep 'device-mapper: vd:'
-rmmod dm-vd
+unload
 sound

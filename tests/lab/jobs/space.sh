@@ -133,5 +133,5 @@ sums big
 dmesg | grep 'device-mapper: vd:'
 dmsetup remove --retry big
 dmsetup remove --retry pool
-rmmod dm-vd
+unload
 sound

@@ -4,7 +4,7 @@
 # read and deleted, discards, checkpoints, reloads, status.
 . /vd/tests/lab/jobs/common.sh
 [ ! -e /job/seconds ] || SECONDS_=$(cat /job/seconds)
-S=65536 END=$((SECONDS + ${SECONDS_:-60}))
+S=65536
 pids=()
 bg() { "$@" & pids+=($!); }
 busy() { [ $SECONDS -lt $END ]; }
@@ -29,6 +29,7 @@ reloads() { while busy; do dmsetup suspend v1; dmsetup resume v1; dmsetup status
 
 pool_up
 for v in v0 v1 v2 v3 d; do message "create_thin $v $S"; volume_up $v $S; done
+END=$((SECONDS + ${SECONDS_:-60}))
 bg writes v0 4k-4k
 bg writes v1 512-64k
 bg writes v2 4k-64k
