@@ -10,6 +10,29 @@ load helper
 	corpus 6.12 5 5 -t 600
 }
 
+@test "6.1: swap on a volume, and a file system beside it, when memory runs out" {
+	pool_of 2 1G
+	guest 6.1 swap -m 512M -t 560
+	cat job/out
+	same_here
+}
+
+workload()
+{
+	pool_of 2 1G
+	echo "$2" >job/fs
+	guest "$1" workload -t 600
+	same_here
+}
+
+@test "6.1: xfs on a volume at work: unpack, compile, stress, trim, snapshots, partitions" {
+	workload 6.1 xfs
+}
+
+@test "6.12: ext4 on a volume at work: unpack, compile, stress, trim, snapshots, partitions" {
+	workload 6.12 ext4
+}
+
 @test "6.12, four CPUs: everything at once, and no memory is kept" {
 	pool_of 2 1G
 	echo 20 >job/seconds
