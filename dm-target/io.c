@@ -359,9 +359,9 @@ static unsigned int next_piece(uint64_t off, unsigned int left)
 }
 
 /* Sends off the bio itself for what is left of it; end_io() does the rest. */
-static void send(struct vdk_bio *b, struct bio *bio, enum vdk_state state)
+static void send(struct vdk_bio *b, struct bio *bio, struct block_device *bdev, enum vdk_state state)
 {
-	bio_set_dev(bio, vdk_member(b->v->pool, b->io.pblk));
+	bio_set_dev(bio, bdev);
 	bio->bi_iter.bi_sector = vdk_sector(b->io.pblk, b->io.offset);
 	b->state = state;
 }
@@ -387,7 +387,7 @@ static int parked_read(struct vdk_bio *b, struct bio *bio, uint64_t off)
 			return r;
 		n = b->io.bytes;
 		if (b->io.kind == VD_RUN_DATA && n == bio->bi_iter.bi_size && vdk_member(v->pool, b->io.pblk)) {
-			send(b, bio, VDK_READ);
+			send(b, bio, vdk_member(v->pool, b->io.pblk), VDK_READ);
 			submit_bio_noacct(bio);
 			return 1;
 		}
@@ -428,7 +428,7 @@ static int parked_write(struct vdk_bio *b, struct bio *bio, uint64_t off)
 				return r;
 			n = b->io.bytes;
 			if (n == bio->bi_iter.bi_size && vdk_member(v->pool, b->io.pblk)) {
-				send(b, bio, VDK_WRITE);
+				send(b, bio, vdk_member(v->pool, b->io.pblk), VDK_WRITE);
 				submit_bio_noacct(bio);
 				return 1;
 			}
@@ -544,20 +544,22 @@ static void accept(struct bio *bio, const struct vd_io *io)
 static int map_read(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
 	int r = vd_read_begin(v->vol, off, bio->bi_iter.bi_size, &b->io);
+	struct block_device *bdev;
 
 	if (unlikely(r))
 		return r == -EWOULDBLOCK ? park(b, bio, off) : fail(bio, r);
 	accept(bio, &b->io);
 	if (likely(b->io.kind == VD_RUN_DATA)) {
-		if (unlikely(!vdk_member(v->pool, b->io.pblk))) {
+		bdev = vdk_member(v->pool, b->io.pblk);
+		if (unlikely(!bdev)) {
 			vd_read_end(&b->io);
 			return fail(bio, -ENODEV);
 		}
-		if (unlikely(may_wait(bio, vdk_member(v->pool, b->io.pblk)))) {
+		if (unlikely(may_wait(bio, bdev))) {
 			vd_read_end(&b->io);
 			return park(b, bio, off);
 		}
-		send(b, bio, VDK_READ);
+		send(b, bio, bdev, VDK_READ);
 		return DM_MAPIO_REMAPPED;
 	}
 	if (b->io.kind == VD_RUN_BASE && in_base(v, off, 1)) {
@@ -578,6 +580,7 @@ static int map_read(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, ui
 static int map_write(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, uint64_t off)
 {
 	int r = vd_write_begin(v->vol, off, bio->bi_iter.bi_size, &b->io);
+	struct block_device *bdev;
 
 	if (unlikely(r))
 		return r == -EWOULDBLOCK ? park(b, bio, off) : fail(bio, r);
@@ -585,14 +588,15 @@ static int map_write(struct vdk_volume *v, struct vdk_bio *b, struct bio *bio, u
 		(void)vd_write_end(&b->io, -EAGAIN); /* K1: it is begun again where it can be waited for */
 		return park(b, bio, off);
 	}
-	if (unlikely(!vdk_member(v->pool, b->io.pblk)))
+	bdev = vdk_member(v->pool, b->io.pblk);
+	if (unlikely(!bdev))
 		return fail(bio, vd_write_end(&b->io, -ENODEV));
-	if (unlikely(may_wait(bio, vdk_member(v->pool, b->io.pblk)))) {
+	if (unlikely(may_wait(bio, bdev))) {
 		(void)vd_write_end(&b->io, -EAGAIN);
 		return park(b, bio, off);
 	}
 	accept(bio, &b->io);
-	send(b, bio, VDK_WRITE);
+	send(b, bio, bdev, VDK_WRITE);
 	return DM_MAPIO_REMAPPED;
 }
 

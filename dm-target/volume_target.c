@@ -307,6 +307,9 @@ static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 	limits->logical_block_size = max(limits->logical_block_size, v->pool->sector_size);
 	limits->physical_block_size = max(limits->physical_block_size, VD_BLOCK);
+	/* The core cuts bios at these; within a block, both parts would have to be read first. */
+	limits->max_hw_sectors = round_down(limits->max_hw_sectors, VD_SECTORS_PER_BLOCK);
+	limits->max_sectors = round_down(limits->max_sectors, VD_SECTORS_PER_BLOCK);
 	limits->io_min = VD_BLOCK;
 	limits->io_opt = VDK_WINDOW_BYTES;
 	limits->discard_granularity = VD_BLOCK;
