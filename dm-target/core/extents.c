@@ -457,24 +457,29 @@ static int find_page(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t
 	return 0;
 }
 
-/* What the page, whose keys end at hi, has at v. */
-static struct vd_ext page_find(const struct vd_disk_extents *d, vd_vblk_t v, uint64_t hi)
+/* What the page, whose keys are [lo, hi), has at v. */
+static struct vd_ext page_find(const struct vd_disk_extents *d, vd_vblk_t v, uint64_t lo, uint64_t hi)
 {
-	struct vd_ext e = { v, hi - v, 0, 0, VD_HOLE };
+	struct vd_ext e = { .v = v, .kind = VD_HOLE };
 	unsigned i = first_after(d, v);
-	struct rec x;
+	struct rec x = { .v = hi };
 
-	if (i == page_count(d))
-		return e;
-	x = rec_get(d, i);
-	if (x.v > v) {
-		e.len = x.v - v;
+	if (i < page_count(d))
+		x = rec_get(d, i);
+	if (x.v <= v) {
+		e.len = rec_end(&x) - v;
+		e.back = v - x.v;
+		e.kind = (enum vd_ext_kind)x.kind;
+		e.p = x.kind == VD_DATA ? x.p + (v - x.v) : 0;
+		e.birth = le64_to_cpu(d->birth[x.birth]);
 		return e;
 	}
-	e.len = rec_end(&x) - v;
-	e.kind = (enum vd_ext_kind)x.kind;
-	e.p = x.kind == VD_DATA ? x.p + (v - x.v) : 0;
-	e.birth = le64_to_cpu(d->birth[x.birth]);
+	e.len = x.v - v;
+	if (i) {
+		x = rec_get(d, i - 1);
+		lo = rec_end(&x);
+	}
+	e.back = v - lo;
 	return e;
 }
 
@@ -487,13 +492,13 @@ int vd_tree_find(struct vd_pool *pool, const struct vd_root *root, vd_vblk_t v, 
 	if (v >= VD_VBLK_END)
 		return -EINVAL;
 	if (!root->ptr.gen) {
-		*out = (struct vd_ext){ .v = v, .len = VD_VBLK_END - v, .kind = VD_HOLE };
+		*out = (struct vd_ext){ .v = v, .len = VD_VBLK_END - v, .back = v, .kind = VD_HOLE };
 		return 0;
 	}
 	r = find_page(pool, root, v, flags, &lo, &hi, &n);
 	if (r)
 		return r;
-	*out = page_find(page(n), v, hi);
+	*out = page_find(page(n), v, lo, hi);
 	vd_node_put(pool, n);
 	return 0;
 }
@@ -503,7 +508,7 @@ uint64_t vd_extents_common(const struct vd_node *x, const struct vd_node *y, vd_
 	vd_vblk_t at = v;
 
 	while (at < hi) {
-		struct vd_ext a = page_find(page(x), at, hi), b = page_find(page(y), at, hi);
+		struct vd_ext a = page_find(page(x), at, at, hi), b = page_find(page(y), at, at, hi);
 
 		if (a.kind != b.kind || (a.kind == VD_DATA && a.p != b.p))
 			break;

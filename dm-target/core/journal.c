@@ -74,9 +74,15 @@ static void ring_get(const struct vd_journal *j, uint64_t pos, void *dst, unsign
 	memcpy((uint8_t *)dst + n, j->ring, len - n);
 }
 
-static uint32_t tail_rec_crc(uint32_t seed, const void *rec, unsigned len)
+/* A tail that is not handed on to a next opening has nobody to tell sound from torn. */
+static uint32_t tail_rec_crc(const struct vd_journal *j, const void *rec, unsigned len)
 {
-	return vd_port_crc32c(seed, rec, len);
+	return j->th_is_plain ? 0 : vd_port_crc32c(j->seed, rec, len);
+}
+
+static uint32_t tail_seq_crc(const struct vd_journal *j, uint32_t crc, const uint64_t *seq)
+{
+	return j->th_is_plain ? 0 : vd_port_crc32c(crc, seq, sizeof(*seq));
 }
 
 /* The record at `pos` into j->rec, if there is a sound one before `end`. */
@@ -90,7 +96,7 @@ bool vd_journal_tail_take(struct vd_journal *j, uint64_t pos, uint64_t end, stru
 	if (!vd_journal_rec_len_ok(h->len) || end - pos < vd_journal_rec_bytes(h->len))
 		return false;
 	ring_get(j, pos + sizeof(*h), j->rec, h->len);
-	if (h->crc != vd_port_crc32c(tail_rec_crc(j->seed, j->rec, h->len), &h->seq, sizeof(h->seq)))
+	if (h->crc != tail_seq_crc(j, tail_rec_crc(j, j->rec, h->len), &h->seq))
 		return false;
 	memcpy(&r, j->rec, sizeof(r));
 	return le16_to_cpu(r.len) == h->len;
@@ -157,13 +163,20 @@ uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, 
 {
 	struct vd_journal *j = pool->journal;
 	struct tail_rec h = { .len = len };
-	uint32_t crc = tail_rec_crc(j->seed, rec, len);
+	uint32_t crc = tail_rec_crc(j, rec, len);
+	unsigned at;
 
 	vd_spin_lock(&j->tail_lock);
 	h.seq = (uint64_t)vd_atomic_read(&j->last) + 1;
-	h.crc = vd_port_crc32c(crc, &h.seq, sizeof(h.seq));
-	ring_put(j, j->end, &h, sizeof(h));
-	ring_put(j, j->end + sizeof(h), rec, len);
+	h.crc = tail_seq_crc(j, crc, &h.seq);
+	at = (unsigned)j->end & (j->ring_bytes - 1);
+	if (vd_likely(at + sizeof(h) + len <= j->ring_bytes)) {
+		memcpy(j->ring + at, &h, sizeof(h));
+		memcpy(j->ring + at + sizeof(h), rec, len);
+	} else {
+		ring_put(j, j->end, &h, sizeof(h));
+		ring_put(j, j->end + sizeof(h), rec, len);
+	}
 	j->end += vd_journal_rec_bytes(len);
 	vd_atomic_set(&j->th->end, (int64_t)j->end); /* published (J4) */
 	vd_atomic_set(&j->last, (int64_t)h.seq);

@@ -12,7 +12,8 @@
  * M2  In place only when born after the volume's last snapshot (I3, its first
  *     half).  Both are read under vol->map, and the request has entered vol->gate
  *     before vol->map is let go: a snapshot, which changes them under vol->map
- *     for writing, then waits for it.
+ *     for writing, then waits for it.  Or, without the lock, the volume's stamp is
+ *     still what it was when the request is in vol->gate (region.c).
  * M3  A request enters volumes->gate before it looks anything up and leaves when
  *     its I/O is over: what it was told is not reused before (D6).
  * M4  All that write_end needs is taken in write_begin (I12).
@@ -41,30 +42,11 @@ void vd_gate_fini(struct vd_gate *g)
 	vd_cond_fini(&g->cond);
 }
 
-uint16_t vd_gate_enter(struct vd_gate *g)
+void vd_gate_wake(struct vd_gate *g)
 {
-	unsigned s = vd_port_cpu() % VD_GATE_STRIPES;
-
-	for (;;) {
-		int64_t phase = vd_atomic_read(&g->phase) & 1;
-
-		vd_atomic_add(&g->stripe[s].n[phase], 1);
-		/* Counted first, then looked again: a flip in between would not wait for us (I2). */
-		if (vd_likely((vd_atomic_read(&g->phase) & 1) == phase))
-			return (uint16_t)(s << 1 | (unsigned)phase);
-		vd_gate_exit(g, (uint16_t)(s << 1 | (unsigned)phase));
-	}
-}
-
-void vd_gate_exit(struct vd_gate *g, uint16_t token)
-{
-	int64_t left = vd_atomic_add(&g->stripe[token >> 1].n[token & 1], -1);
-
-	if (vd_unlikely(!left && vd_atomic_read(&g->draining))) {
-		vd_spin_lock(&g->lock);
-		vd_cond_wake_all(&g->cond);
-		vd_spin_unlock(&g->lock);
-	}
+	vd_spin_lock(&g->lock);
+	vd_cond_wake_all(&g->cond);
+	vd_spin_unlock(&g->lock);
 }
 
 void vd_gate_flip(struct vd_gate *g)
@@ -206,6 +188,7 @@ int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id)
 	vd_cond_init(&vol->claim_cond);
 	vd_gate_init(&vol->gate);
 	vd_windows_init(&vol->win);
+	vd_regions_forget(vol);
 	return 0;
 }
 
@@ -250,23 +233,18 @@ static struct vd_layer *parent_of(const struct vd_layer *l)
  * stretch that none of them covers and *bottom the tree to ask. */
 static bool find_in_overlays(const struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out, const struct vd_layer **bottom)
 {
+	bool found = vd_ov_find(&vol->active, v, out);
+	struct vd_ext upper = *out;
 	const struct vd_layer *l;
-	uint64_t limit;
 
-	if (vd_ov_find(&vol->active, v, out))
-		return true;
-	limit = out->len;
-	for (l = vol->base; !l->bottom; l = parent_of(l)) {
-		bool found = vd_ov_find(&l->ov, v, out);
-
-		out->len = limit = vd_min(limit, out->len);
-		if (found)
-			return true;
+	for (l = vol->base; !found && !l->bottom; l = parent_of(l)) {
+		found = vd_ov_find(&l->ov, v, out);
+		out->len = upper.len = vd_min(upper.len, out->len);
+		out->back = upper.back = vd_min(upper.back, out->back);
 	}
-	out->v = v;
-	out->len = limit;
+	out->near = upper.near;
 	*bottom = l;
-	return false;
+	return found;
 }
 
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out)
@@ -283,6 +261,8 @@ int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ex
 	if (e.kind == VD_DATA && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, e.p, e.len)))
 		return -EUCLEAN; /* our caller would read or write there */
 	e.len = vd_min(e.len, out->len);
+	e.back = vd_min(e.back, out->back);
+	e.near = out->near;
 	*out = e;
 	return 0;
 }
@@ -378,6 +358,8 @@ void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, str
 	vd_ov_insert(&vol->active, e, vol->last_snapshot, spare, noref ? NULL : put_displaced, &a);
 	if (vd_atomic_add(&pool->volumes->overlay, (int64_t)(vol->active.count - before)) >= VD_OVERLAY_LOW)
 		vd_pool_want_checkpoint(pool);
+	if (!noref)
+		vd_regions_changed(vol, e);
 	vd_volume_dirty(vol);
 }
 
@@ -557,20 +539,47 @@ static void set_run(struct vd_io *io, enum vd_run_kind kind, const struct vd_ext
 	io->nblocks = (io->offset + io->bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 }
 
+/* The whole request's run, if its region is known: as of a moment since the call began, while the
+ * volume's stamp is *stamp.  In the pool's gate. */
+static inline bool known(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io, bool own, uint64_t *stamp)
+{
+	struct vd_regions *g = vd_regions(vol);
+	vd_vblk_t v = off >> VD_BLOCK_SHIFT;
+	uint64_t n = ((off + len - 1) >> VD_BLOCK_SHIFT) - v + 1;
+
+	*stamp = __atomic_load_n(&vol->stamp, __ATOMIC_ACQUIRE);
+	if (vd_unlikely(!g || len > VD_IO_MAX_BYTES) ||
+	    (!vd_region_find(g, *stamp, v, n, 0, own, &io->pblk) &&
+	     (!__atomic_load_n(&vol->wide, __ATOMIC_RELAXED) ||
+	      !vd_region_find(g, *stamp, v, n, VD_WIDE_SHIFT, own, &io->pblk))))
+		return false;
+	io->vol = vol;
+	io->kind = VD_RUN_DATA;
+	io->offset = off & (VD_BLOCK - 1);
+	io->bytes = (uint32_t)len;
+	io->nblocks = (uint32_t)n;
+	return true;
+}
+
 int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
 {
 	struct vd_volumes *vs = vol->pool->volumes;
 	struct vd_ext e;
+	uint64_t stamp;
 	int r = check_range(vol, off, len);
 
 	if (r)
 		return r;
-	io_init(io, vol, off);
 	io->gate = vd_gate_enter(&vs->gate);
+	if (vd_likely(known(vol, off, len, io, false, &stamp)))
+		return 0;
+	io_init(io, vol, off);
 	vd_read_lock(&vol->map);
 	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
-	if (!r)
+	if (!r) {
 		set_run(io, read_kind(vol, &e), &e, len);
+		vd_regions_found(vol, &e);
+	}
 	vd_read_unlock(&vol->map);
 	if (!r)
 		return 0;
@@ -678,10 +687,15 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 	r = check_range(vol, (io->v0 << VD_BLOCK_SHIFT) + io->offset, len); /* it may have shrunk before we had the claim */
 	if (r)
 		goto unclaim;
-	io->wait = WAIT_NODE;
-	r = gather(vol, io, len, *e, &n);
-	if (r)
-		goto unclaim;
+	if (io->nblocks == 1 && !io->offset && len >= VD_BLOCK) { /* a whole block, and most are: nothing to gather */
+		io->fresh = e->kind != VD_DATA;
+		n = 1;
+	} else {
+		io->wait = WAIT_NODE;
+		r = gather(vol, io, len, *e, &n);
+		if (r)
+			goto unclaim;
+	}
 	r = -EWOULDBLOCK;
 	if (fill_unsettled(vol, io)) {
 		io->wait = WAIT_SETTLE;
@@ -692,7 +706,7 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 	if (room <= 0)
 		goto unclaim;
 	n = vd_min(n, (uint64_t)room); /* the last few blocks are given too */
-	r = vd_windows_alloc(vol, io->v0, (unsigned)n, p, &got);
+	r = vd_windows_alloc(vol, e, (unsigned)n, p, &got);
 	if (r) {
 		if (*p != VD_PBLK_NONE) {
 			io->wait = WAIT_GROUP;
@@ -725,12 +739,32 @@ static void unpromise(struct vd_io *io)
 		vd_atomic_add(&io->vol->promise.begun, -(int64_t)io->promised);
 }
 
+/* Most writes give back the leaf that they had for the overlay: the next one has it. */
+static struct vd_ov_leaf **leaf_kept(struct vd_pool *pool)
+{
+	return &pool->volumes->leaf[vd_port_cpu() % VD_GATE_STRIPES];
+}
+
+static struct vd_ov_leaf *leaf_new(struct vd_pool *pool)
+{
+	struct vd_ov_leaf *leaf = __atomic_exchange_n(leaf_kept(pool), NULL, __ATOMIC_ACQ_REL);
+
+	return leaf ? leaf : vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
+}
+
+static void leaf_free(struct vd_pool *pool, struct vd_ov_leaf *leaf)
+{
+	if (leaf)
+		vd_ov_leaf_free(&pool->host, __atomic_exchange_n(leaf_kept(pool), leaf, __ATOMIC_ACQ_REL));
+}
+
 /* A write that cannot go in place: io is in the pool's gate, vol->map held for reading
  * and let go here. */
 static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e)
 {
 	struct vd_pool *pool = vol->pool;
 	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK);
+	uint64_t gone = vol->active.gone;
 	vd_pblk_t p;
 	int r;
 
@@ -747,7 +781,9 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 		goto unreserve;
 	io->wait = WAIT_MEMORY;
 	r = -EWOULDBLOCK;
-	io->spare = vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
+	io->near = e->near;
+	io->gone = gone;
+	io->spare = leaf_new(pool);
 	if (!io->spare)
 		goto unroom;
 	io->kind = VD_RUN_NEW;
@@ -778,18 +814,31 @@ static int begin_in_place(struct vd_volume *vol, uint64_t len, struct vd_io *io,
 	return 0;
 }
 
+/* M2: a snapshot gives the stamp, then waits for the gate; we enter, then look at the stamp. */
+static bool begin_known(struct vd_volume *vol, struct vd_io *io, uint64_t stamp)
+{
+	io->vol_gate = vd_gate_enter(&vol->gate);
+	if (vd_likely(__atomic_load_n(&vol->stamp, __ATOMIC_SEQ_CST) == stamp))
+		return true;
+	vd_gate_exit(&vol->gate, io->vol_gate);
+	return false;
+}
+
 int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
 {
 	struct vd_volumes *vs = vol->pool->volumes;
 	struct vd_ext e;
+	uint64_t stamp;
 	int r = check_range(vol, off, len);
 
 	if (r)
 		return r;
 	if (vd_volume_readonly(vol) || !vd_pool_writable(vol->pool))
 		return -EROFS;
-	io_init(io, vol, off);
 	io->gate = vd_gate_enter(&vs->gate);
+	if (known(vol, off, len, io, true, &stamp) && begin_known(vol, io, stamp))
+		return 0;
+	io_init(io, vol, off);
 	vd_read_lock(&vol->map);
 	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
 	if (r) {
@@ -798,6 +847,7 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 	} else if (!in_place(vol, &e)) {
 		r = begin_new(vol, len, io, &e);
 	} else {
+		vd_regions_found(vol, &e);
 		r = begin_in_place(vol, len, io, &e);
 		vd_read_unlock(&vol->map);
 	}
@@ -826,13 +876,15 @@ static void publish(struct vd_io *io)
 	e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 	seq = vd_journal_append(pool, &rec.r, sizeof(rec));
 	vd_write_lock(&vol->map);
+	if (vol->active.gone == io->gone)
+		e.near = io->near;
 	vd_map_put(vol, &e, seq, &io->spare);
 	vol->mapped += io->fresh;
 	vd_reserve_wrote(vol, io->nblocks);
 	unpromise(io);
 	vd_write_unlock(&vol->map);
 	vd_read_unlock(&vs->seal);
-	vd_ov_leaf_free(&pool->host, io->spare);
+	leaf_free(pool, io->spare);
 }
 
 int vd_write_end(struct vd_io *io, int error)
@@ -848,7 +900,7 @@ int vd_write_end(struct vd_io *io, int error)
 		if (!error) {
 			publish(io);
 		} else {
-			vd_ov_leaf_free(&pool->host, io->spare);
+			leaf_free(pool, io->spare);
 			unpromise(io);
 			vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
 			vd_space_unreserve(pool, io->pblk, io->nblocks);

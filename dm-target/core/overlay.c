@@ -28,6 +28,7 @@
 
 #define SLOTS 14u
 #define ENTRIES 31u
+#define LINES (512 / 64)
 #define HEIGHT_MAX 16u /* a level is added for 15 nodes of the one below: more is out of reach */
 
 struct slot { uint64_t len, p, birth; };
@@ -261,28 +262,32 @@ struct place {
 };
 
 /* All lines of the cache at once, so that what misses it is waited for once. */
-static void ask_for(const void *at, size_t bytes)
+static inline void ask_for(const void *at)
 {
-	for (size_t i = 0; i < bytes; i += 64)
-		__builtin_prefetch((const char *)at + i);
+#pragma GCC unroll 8
+	for (size_t i = 0; i < LINES; i++)
+		__builtin_prefetch((const char *)at + 64 * i);
 }
 
-static void place_find(const struct vd_ov *ov, vd_vblk_t v, struct place *pl)
+static struct vd_ov_leaf *leaf_near(const struct vd_ov *ov, vd_vblk_t v)
 {
-	struct vd_ov_leaf *leaf = ov->head;
 	void *child = ov->root;
 	unsigned h;
 
 	for (h = ov->height; h; h--) {
 		struct vd_ov_node *node = child;
 
-		ask_for(node, sizeof(*node));
+		ask_for(node);
 		child = node->child[entry_below(node, v)];
 	}
-	if (child) {
-		leaf = child;
-		ask_for(leaf, sizeof(*leaf));
-	}
+	if (!child)
+		return ov->head;
+	ask_for(child);
+	return child;
+}
+
+static void place_find(struct vd_ov_leaf *leaf, vd_vblk_t v, struct place *pl)
+{
 	while (leaf->prev && leaf->v[0] >= v)
 		leaf = leaf->prev;
 	/* The next leaf is not touched where this one shows that it lies behind. */
@@ -309,17 +314,20 @@ bool vd_ov_find(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 	struct place pl;
 	unsigned i;
 
-	place_find(ov, v + 1, &pl);
+	place_find(leaf_near(ov, v + 1), v + 1, &pl);
+	out->near = pl.leaf;
 	if (pl.n && end_of(pl.leaf, pl.n - 1) > v) {
 		ext_of(pl.leaf, pl.n - 1, out);
 		if (out->kind == VD_DATA)
 			out->p += v - out->v;
 		out->len -= v - out->v;
+		out->back = v - out->v;
 		out->v = v;
 		return true;
 	}
 	out->v = v;
 	out->len = behind(&pl, &next, &i) ? next->v[i] - v : VD_VBLK_END > v ? VD_VBLK_END - v : 0;
+	out->back = v - (pl.n ? end_of(pl.leaf, pl.n - 1) : 0);
 	out->p = VD_PBLK_NONE;
 	out->birth = 0;
 	out->kind = VD_HOLE;
@@ -332,7 +340,7 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 	struct place pl;
 	unsigned i;
 
-	place_find(ov, v + 1, &pl);
+	place_find(leaf_near(ov, v + 1), v + 1, &pl);
 	if (pl.n && end_of(pl.leaf, pl.n - 1) > v)
 		ext_of(pl.leaf, pl.n - 1, out);
 	else if (behind(&pl, &leaf, &i))
@@ -368,12 +376,15 @@ static void unlink_leaf(struct vd_ov *ov, struct vd_ov_leaf *leaf)
 	leaf->prev->next = leaf->next;
 	if (leaf->next)
 		leaf->next->prev = leaf->prev;
+	ov->gone++;
 	vd_ov_leaf_free(ov->host, leaf);
 }
 
 /* n extents of a leaf, the first of them from[i], become to[at], where there is room. */
 static void move_slots(struct vd_ov_leaf *to, unsigned at, const struct vd_ov_leaf *from, unsigned i, unsigned n)
 {
+	if (!n)
+		return;
 	memmove(&to->v[at], &from->v[i], n * sizeof(to->v[0]));
 	memmove(&to->s[at], &from->s[i], n * sizeof(to->s[0]));
 	memmove(&to->kind[at], &from->kind[i], n);
@@ -506,7 +517,7 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		return;
 	if (e->kind != VD_DATA)
 		fresh.p = VD_PBLK_NONE;
-	place_find(ov, e->v, &pl);
+	place_find(e->near ? e->near : leaf_near(ov, e->v), e->v, &pl);
 	clear_range(ov, &pl, e->v, e->v + e->len, spare, displaced, arg);
 
 	if (pl.n) {
@@ -514,7 +525,7 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		before = may_join(&prev, &fresh, cut);
 	}
 	if (before)
-		fresh = (struct vd_ext){ prev.v, prev.len + fresh.len, prev.p, vd_min(prev.birth, fresh.birth), fresh.kind };
+		fresh = (struct vd_ext){ prev.v, prev.len + fresh.len, prev.p, vd_min(prev.birth, fresh.birth), fresh.kind, 0, NULL };
 	if (behind(&pl, &leaf, &i)) {
 		ext_of(leaf, i, &next);
 		after = may_join(&fresh, &next, cut);
@@ -540,5 +551,5 @@ void vd_ov_move(struct vd_ov *to, struct vd_ov *from)
 	struct vd_ov_leaf *head = to->head;
 
 	*to = *from;
-	*from = (struct vd_ov){ .host = to->host, .head = head };
+	*from = (struct vd_ov){ .host = to->host, .gone = to->gone + 1, .head = head };
 }

@@ -13,18 +13,21 @@
 
 #include "host.h"
 
+struct vd_ov_leaf; /* some extents */
 struct vd_ext {
 	vd_vblk_t v;
 	uint64_t len;
 	vd_pblk_t p;          /* DATA only */
 	uint64_t birth;       /* epoch in which it was mapped */
 	enum vd_ext_kind kind;/* HOLE, DATA, ZERO; BASE never stored */
+	uint64_t back;        /* when it was looked up: so much of it is before v */
+	struct vd_ov_leaf *near; /* where in the overlay that was; good while its `gone` is the same; or NULL */
 };
 
-struct vd_ov_leaf; /* some extents */
 struct vd_ov {
 	const struct vd_host *host;
 	uint64_t count;       /* extents */
+	uint64_t gone;        /* goes up when leaves go */
 	struct vd_ov_leaf *head;
 	struct vd_ov_node *root; /* of the index; NULL: it is empty */
 	unsigned height;
@@ -39,7 +42,8 @@ struct vd_ov_leaf *vd_ov_leaf_new(const struct vd_host *host, int how);
 void vd_ov_leaf_free(const struct vd_host *host, struct vd_ov_leaf *e);
 
 /* The extent that covers v, clipped to begin at v and whole at its end: true.
- * None: false, and out->v = v, out->len = distance to the next extent (or to VD_VBLK_END). */
+ * None: false, and out->v = v, out->len = distance to the next extent (or to VD_VBLK_END),
+ * out->back = distance to the end of the one before (or to 0). */
 bool vd_ov_find(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
 /* First extent that ends after v, unclipped. False: none. For walking in order. */
 bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
@@ -51,7 +55,7 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
  * joining is skipped when one birth is <= `cut` and the other > `cut` (cut: the
  * volume's last snapshot), so that an own extent is never demoted.
  * Takes *spare, which must be given, if it needs it (where a leaf is full) and sets it
- * to NULL then.  Cannot fail.
+ * to NULL then.  Cannot fail.  It is looked for from e->near on, if that is not NULL.
  * `displaced` is called for each DATA piece that e hid (may be NULL).
  */
 typedef void (*vd_ov_displaced_fn)(void *arg, const struct vd_ext *piece);

@@ -63,6 +63,8 @@ struct vd_pool {
 	struct vd_space *space;
 	struct vd_journal *journal;
 	struct vd_volumes *volumes;   /* record.c */
+	struct vd_regions *regions;   /* NULL: not needed yet, or no memory; set once */
+	vd_atomic_t stamps;           /* of volumes, for their regions: so many were given */
 };
 
 /* memory.c.  init: class B, -ENOMEM; fini: after all else has freed its own. */

@@ -304,6 +304,9 @@ void vd_volumes_fini(struct vd_pool *pool)
 		vd_record_put(pool, vs->index.rec);
 		vd_volume_teardown(&vs->index);
 	}
+	vd_regions_fini(pool);
+	for (unsigned i = 0; i < VD_GATE_STRIPES; i++)
+		vd_ov_leaf_free(&pool->host, vs->leaf[i]);
 	vd_gate_fini(&vs->gate);
 	vd_rwlock_fini(&vs->seal);
 	vd_spin_fini(&vs->dirty_lock);

@@ -57,6 +57,7 @@ static void share(struct vd_volume *from, struct vd_volume *to, uint64_t last)
 	mapped = from->mapped;
 	from->last_snapshot = last;
 	from->own = 0;
+	vd_regions_forget(from); /* before writes in place are waited for (M2) */
 	vd_reserve_follow(from);
 	vd_write_unlock(&from->map);
 	vd_write_lock(&to->map); /* never two at once: seal keeps both as they are */
@@ -64,6 +65,7 @@ static void share(struct vd_volume *from, struct vd_volume *to, uint64_t last)
 	to->mapped = mapped;
 	to->last_snapshot = last;
 	to->own = 0;
+	vd_regions_forget(to);
 	vd_reserve_follow(to);
 	vd_atomic_set(&to->settled, (int64_t)last); /* nobody writes to it */
 	vd_write_unlock(&to->map);

@@ -213,8 +213,14 @@ static int page_read(struct vd_pool *pool, struct space_group *g, const struct v
 	nblocks = VD_GROUP_BLOCKS / parts;
 	for (unsigned i = 0; i < nblocks; i++) {
 		unsigned at = part * nblocks + i;
-		uint32_t v = bits_get(d->bits, i, width);
+		uint32_t v;
 
+		if (width == 1 && !(i & 31) && at + 32 <= g->exist && !bits_get(d->bits, i / 32, 32)) {
+			zeros += 32;
+			i += 31;
+			continue;
+		}
+		v = bits_get(d->bits, i, width);
 		if (at >= g->exist) {
 			if (v)
 				goto out;
@@ -330,11 +336,18 @@ static void group_derive(const struct vd_space *s, struct space_group *g)
 			memset(g->busy, 0xff, sizeof(g->busy));
 		}
 	} else {
-		for (unsigned i = 0; i < g->exist; i++)
-			if (space_count_at(g, i)) {
+		for (unsigned i = 0; i < g->exist; i++) {
+			uint64_t eight = 1;
+
+			if (g->csize == 1 && !(i & 7))
+				memcpy(&eight, (const uint8_t *)g->counts + i, sizeof(eight));
+			if (!eight) {
+				i += 7;
+			} else if (space_count_at(g, i)) {
 				g->busy[i >> 6] |= 1ull << (i & 63);
 				g->used++;
 			}
+		}
 	}
 	force_busy(g, 0, VD_SYSTEM_BLOCKS);
 	for (unsigned c = 0; c < VD_JOURNAL_COPIES; c++)

@@ -246,6 +246,8 @@ struct vd_io {
 	uint16_t gate, vol_gate;
 	struct vd_list claim;
 	struct vd_ov_leaf *spare; /* for the overlay, had before data moves (I12) */
+	struct vd_ov_leaf *near; /* where it goes, unless leaves have gone since */
+	uint64_t gone;
 	uint32_t promised;   /* blocks of it that are counted as begun of what is promised to vol */
 };
 #define VD_IO_MAX_BYTES (1u << 20) /* the longest run a begin gives */

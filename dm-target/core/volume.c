@@ -727,6 +727,7 @@ int vd_volume_open(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
 	vd_mutex_lock(&vs->lock);
 	r = vd_volume_user(pool, id, &vol);
 	if (!r) {
+		vd_regions_init(pool);
 		if (!vol->opens++ && vol->last_snapshot && vd_pool_writable(pool)) {
 			vd_atomic_set(&vs->regain, 1);
 			vd_pool_kick(pool);

@@ -14,6 +14,7 @@
 #define VD_VOLUME_H
 
 #include "pool.h"
+#include "region.h"
 
 struct vd_layer {
 	unsigned refs;            /* meta: volumes and layers that point here */
@@ -44,8 +45,29 @@ struct vd_gate {
 };
 void vd_gate_init(struct vd_gate *g);
 void vd_gate_fini(struct vd_gate *g);
-uint16_t vd_gate_enter(struct vd_gate *g);
-void vd_gate_exit(struct vd_gate *g, uint16_t token);
+void vd_gate_wake(struct vd_gate *g);
+static inline void vd_gate_exit(struct vd_gate *g, uint16_t token)
+{
+	int64_t left = vd_atomic_add(&g->stripe[token >> 1].n[token & 1], -1);
+
+	if (vd_unlikely(!left && vd_atomic_read(&g->draining)))
+		vd_gate_wake(g);
+}
+static inline uint16_t vd_gate_enter(struct vd_gate *g)
+{
+	unsigned s = vd_port_cpu() % VD_GATE_STRIPES;
+
+	for (;;) {
+		unsigned phase = (unsigned)vd_atomic_read(&g->phase) & 1;
+		uint16_t token = (uint16_t)(s << 1 | phase);
+
+		vd_atomic_add(&g->stripe[s].n[phase], 1);
+		/* Counted first, then looked again: a flip in between would not wait for us (I2). */
+		if (vd_likely(((unsigned)vd_atomic_read(&g->phase) & 1) == phase))
+			return token;
+		vd_gate_exit(g, token);
+	}
+}
 void vd_gate_flip(struct vd_gate *g);    /* the last flip must have drained */
 bool vd_gate_drained(struct vd_gate *g); /* all that entered before the last flip have left */
 void vd_gate_drain(struct vd_gate *g);   /* flip and wait; class B */
@@ -89,9 +111,9 @@ struct vd_windows {
 };
 void vd_windows_init(struct vd_windows *w);
 void vd_windows_fini(struct vd_volume *vol); /* all were dropped before */
-/* Blocks for [v, v + want): contiguous, got <= want. Class N; -EWOULDBLOCK, then
- * *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */
-int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
+/* Blocks for the volume's [e->v, e->v + want), where e was found, not its own: contiguous, got <= want. Class N;
+ * -EWOULDBLOCK, then *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */
+int vd_windows_alloc(struct vd_volume *vol, const struct vd_ext *e, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
 /* Gives back all that was reserved and not given out. Class N. */
 void vd_windows_drop(struct vd_volume *vol);
 
@@ -122,6 +144,8 @@ struct vd_volume {
 	uint64_t size;            /* blocks; map */
 	bool readonly, has_base;  /* map */
 
+	uint64_t stamp;           /* of its entries among the regions; map to change, read anywhere */
+	bool wide;                /* it may have wide ones; the same */
 	struct vd_gate gate;      /* writes in place */
 	vd_atomic_t settled;      /* those begun before last_snapshot became so much have ended (M5) */
 	struct vd_windows win;
@@ -162,6 +186,7 @@ struct vd_volumes {
 	struct vd_volume index;   /* names; its extents are not counted */
 	vd_atomic_t overlay;      /* entries in all overlays */
 	vd_atomic_t dying;        /* volumes being deleted */
+	struct vd_ov_leaf *leaf[VD_GATE_STRIPES]; /* for a write; taken and put atomically */
 	struct vd_gate gate;      /* all requests, for the reuse of blocks (D6) */
 	struct vd_mutex work_lock;/* outermost: before ckpt_lock */
 	bool sealed;              /* work_lock: a drain is under way */
@@ -221,6 +246,21 @@ typedef bool (*vd_room_fn)(struct vd_pool *pool, struct vd_volume *vol);
 int vd_space_settle(struct vd_pool *pool, struct vd_volume *vol, vd_room_fn enough) __must_check;
 /* The same for data, and sets the mode. -ENOSPC: still nothing for vol (NULL: for one without a reservation). */
 int vd_space_make(struct vd_pool *pool, struct vd_volume *vol) __must_check;
+
+/* ---- region.c ---- */
+void vd_regions_init(struct vd_pool *pool); /* meta; when the first volume is opened */
+void vd_regions_fini(struct vd_pool *pool);
+static inline struct vd_regions *vd_regions(const struct vd_volume *vol)
+{
+	return __atomic_load_n(&vol->pool->regions, __ATOMIC_ACQUIRE);
+}
+/* What vd_map_find() gave; under the same vol->map. */
+void vd_regions_found(struct vd_volume *vol, const struct vd_ext *e);
+/* e is the volume's new map there.  Under vol->map for writing. */
+void vd_regions_changed(struct vd_volume *vol, const struct vd_ext *e);
+/* What is known of the volume counts no more: it is new, was shared, or much of it changed.
+ * Under vol->map for writing. */
+void vd_regions_forget(struct vd_volume *vol);
 
 /* ---- reserve.c ---- */
 /* After any change of the volume's counts or reservation, under seal (or meta) and map for writing. */

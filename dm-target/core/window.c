@@ -89,18 +89,8 @@ static void set_drop(struct vd_volume *vol, struct vd_window_set *set, unsigned 
 	set->has[k] = set->left[k] = 0;
 }
 
-/* The window of v's region that has v's block in its mask; VD_SET_WAYS: none. */
-static unsigned way_of(const struct vd_window_set *set, vd_vblk_t v, const uint16_t *mask)
-{
-	unsigned k = 0;
-
-	while (k < VD_SET_WAYS && !(set->region[k] == v / REGION_BLOCKS && mask[k] >> (v % REGION_BLOCKS) & 1))
-		k++;
-	return k;
-}
-
-/* A window for the blocks `has` of v's region, whose block 0 is at p.  False: no memory. */
-static bool set_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint16_t has)
+/* A window for the blocks `has` of v's region, whose block 0 is at p, with `left` of them.  False: no memory. */
+static bool set_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint16_t has, uint16_t left)
 {
 	const struct vd_host *host = &vol->pool->host;
 	struct vd_window_set **page, *set;
@@ -122,26 +112,38 @@ static bool set_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint16_t ha
 	}
 	set->region[k] = v / REGION_BLOCKS;
 	set->p[k] = p;
-	set->has[k] = set->left[k] = has;
+	set->has[k] = has;
+	set->left[k] = left;
 	vol->win.made++;
 	return true;
 }
 
-static bool set_take(struct vd_windows *w, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+static void set_give(struct vd_window_set *set, unsigned k, unsigned i, unsigned want, vd_pblk_t *p, unsigned *got)
 {
-	struct vd_window_set *set = set_of(w, v);
-	unsigned i = (unsigned)(v % REGION_BLOCKS), k, n;
-
-	k = set ? way_of(set, v, set->left) : VD_SET_WAYS;
-	if (k == VD_SET_WAYS)
-		return false;
-	n = run_of(set->left[k], i);
-	*got = vd_min(want, n);
+	*got = vd_min(want, run_of(set->left[k], i));
 	*p = set->p[k] + i;
 	set->left[k] &= (uint16_t)~bits(i, *got);
 	if (!set->left[k])
 		set->has[k] = 0;
-	return true;
+}
+
+/* *given: the region has had a window that gave the block out (W4). */
+static bool set_take(struct vd_windows *w, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got, bool *given)
+{
+	struct vd_window_set *set = set_of(w, v);
+	unsigned i = (unsigned)(v % REGION_BLOCKS), k;
+
+	*given = false;
+	for (k = 0; set && k < VD_SET_WAYS; k++) {
+		if (set->region[k] != v / REGION_BLOCKS)
+			continue;
+		if (set->left[k] >> i & 1) {
+			set_give(set, k, i, want, p, got);
+			return true;
+		}
+		*given |= set->has[k] >> i & 1;
+	}
+	return false;
 }
 
 /* ---- wide ones ------------------------------------------------------------ */
@@ -231,17 +233,9 @@ void vd_windows_drop(struct vd_volume *vol)
 	vd_spin_unlock(&w->lock);
 }
 
-static bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+static bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got, bool *given)
 {
-	return set_take(&vol->win, v, want, p, got) || wide_take(vol, v, want, p, got);
-}
-
-/* W4, where nothing can be taken. */
-static bool given_out(struct vd_windows *w, vd_vblk_t v)
-{
-	const struct vd_window_set *set = set_of(w, v);
-
-	return set && way_of(set, v, set->has) < VD_SET_WAYS;
+	return set_take(&vol->win, v, want, p, got, given) || wide_take(vol, v, want, p, got);
 }
 
 /* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's
@@ -260,19 +254,20 @@ static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_
 		*p = at;
 	if (r || !mask)
 		return r;
-	if (set_add(vol, v, at, (uint16_t)mask))
+	if (set_add(vol, v, at, (uint16_t)mask, (uint16_t)mask))
 		return 1;
 	give_back(vol, at, (uint16_t)mask);
 	return 0;
 }
 
-/* As regain(), at a new place. */
-static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want)
+/* At a new place: 1: *out, *n of it are v's. */
+static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *out, unsigned *n)
 {
 	struct vd_windows *w = &vol->win;
 	bool sequential = v == w->next_v, had;
 	vd_pblk_t goal, p;
 	vd_vblk_t start;
+	uint16_t has, left;
 	uint32_t len;
 	unsigned got;
 	int r;
@@ -297,10 +292,15 @@ static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want)
 		vd_space_unreserve(vol->pool, p + len, got - len);
 		got = len;
 	}
-	if (start / REGION_BLOCKS == (start + got - 1) / REGION_BLOCKS)
-		had = set_add(vol, v, p - start % REGION_BLOCKS, bits((unsigned)(start % REGION_BLOCKS), got));
-	else
-		had = wide_add(vol, start, p, got);
+	*out = p + (v - start);
+	*n = vd_min(want, (unsigned)(start + got - v));
+	if (start / REGION_BLOCKS == (start + got - 1) / REGION_BLOCKS) {
+		has = bits((unsigned)(start % REGION_BLOCKS), got);
+		left = has & (uint16_t)~bits((unsigned)(v % REGION_BLOCKS), *n);
+		had = !left || set_add(vol, v, p - start % REGION_BLOCKS, has, left);
+	} else {
+		had = *n == got || (wide_add(vol, start, p, got) && wide_take(vol, v, want, out, n));
+	}
 	if (!had) {
 		vd_space_unreserve(vol->pool, p, got);
 		return 0;
@@ -313,30 +313,29 @@ static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want)
 	return 1;
 }
 
-int vd_windows_alloc(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
+int vd_windows_alloc(struct vd_volume *vol, const struct vd_ext *e, unsigned want, vd_pblk_t *p, unsigned *got)
 {
 	struct vd_windows *w = &vol->win;
+	vd_vblk_t v = e->v, start = v & ~(vd_vblk_t)(REGION_BLOCKS - 1);
 	vd_pblk_t beside = VD_PBLK_NONE;
 	unsigned made;
-	bool had;
+	bool had, given;
 	int r = 0;
 
 	*p = VD_PBLK_NONE;
 	vd_spin_lock(&w->lock);
-	had = take(vol, v, want, p, got);
-	if (!had && v != w->next_v) {
+	had = take(vol, v, want, p, got, &given);
+	if (!had && v != w->next_v && !(v - start <= e->back && REGION_BLOCKS <= e->len + (v - start))) {
 		made = w->made;
 		vd_spin_unlock(&w->lock);
-		beside = vd_map_beside(vol, v, v & ~(vd_vblk_t)(REGION_BLOCKS - 1), REGION_BLOCKS);
+		beside = vd_map_beside(vol, v, start, REGION_BLOCKS);
 		vd_spin_lock(&w->lock);
-		had = made != w->made && take(vol, v, want, p, got);
+		had = made != w->made && take(vol, v, want, p, got, &given);
 	}
-	if (!had && !given_out(w, v)) {
+	if (!had && !given) {
 		if (beside != VD_PBLK_NONE)
 			r = regain(vol, v, beside, p);
-		if (!r)
-			r = make(vol, v, want);
-		had = r > 0 && take(vol, v, want, p, got);
+		had = r > 0 ? take(vol, v, want, p, got, &given) : !r && (r = make(vol, v, want, p, got)) > 0;
 	}
 	vd_spin_unlock(&w->lock);
 	return had || r < 0 ? vd_min(r, 0) : vd_space_reserve_for(vol->pool, &vol->promise, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);

@@ -189,7 +189,7 @@ static void a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owne
 	struct job part = { .w = w, .s = 0, .n = 2, .value = 3 };
 	uint32_t id;
 	struct vd_volume *vol = make(w, &id);
-	struct vd_io io;
+	struct vd_io io, other;
 	int r;
 
 	(void)state;
@@ -204,6 +204,8 @@ static void a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owne
 	while ((r = vd_pool_work(w->pool)) == 1)
 		;
 	assert_int_equal(r, 0);
+	for (unsigned i = 0; i < 2; i++) /* nor when it is known where the block is */
+		assert_int_equal(vd_write_begin(vol, 0, 512, &other), -EWOULDBLOCK);
 	part.vol = vol;
 	assert_int_equal(pthread_create(&part.t, NULL, put_main, &part), 0);
 	usleep(100000);

@@ -40,15 +40,11 @@ static void lay(struct vd_ov *ov, uint64_t v, uint64_t len, enum vd_ext_kind kin
 /* Steps from the leaf that the index names to the one that has v. */
 static unsigned steps(const struct vd_ov *ov, vd_vblk_t v)
 {
-	const struct vd_ov_leaf *leaf = NULL, *a, *b;
-	const void *child = ov->root;
+	struct vd_ov_leaf *leaf = leaf_near(ov, v), *a, *b;
 	struct place pl;
 	unsigned n = 0;
 
-	for (unsigned h = ov->height; h; h--)
-		child = ((const struct vd_ov_node *)child)->child[entry_below(child, v)];
-	leaf = child ? child : ov->head;
-	place_find(ov, v, &pl);
+	place_find(leaf, v, &pl);
 	for (a = b = leaf; a != pl.leaf && b != pl.leaf; n++) {
 		a = a && a->next ? a->next : a;
 		b = b && b->prev ? b->prev : b;

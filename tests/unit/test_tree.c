@@ -115,7 +115,7 @@ static void sequential_100_gib_takes_few_pages(void **state)
 	(void)state;
 	cache_start(1 << 20);
 	for (unsigned i = 0; i < 400; i++) {
-		struct vd_ext e = { i * 65536ull, 65536, VD_PBLK(0, 16 + i * 65600ull), 1, VD_DATA };
+		struct vd_ext e = { .v = i * 65536ull, .len = 65536, .p = VD_PBLK(0, 16 + i * 65600ull), .birth = 1, .kind = VD_DATA };
 
 		assert_int_equal(vd_tree_set(&w.pool, &vol.root, 1, &e, VD_TREE_NOREF, &vol.mapped), 0);
 	}

@@ -305,7 +305,7 @@ static void cache_drop(uint64_t bytes)
 
 static int set(struct vd_root *root, vd_vblk_t v, uint64_t len, enum vd_ext_kind kind, vd_pblk_t p, uint64_t birth, int64_t *mapped)
 {
-	struct vd_ext e = { v, len, p, birth, kind };
+	struct vd_ext e = { .v = v, .len = len, .p = p, .birth = birth, .kind = kind };
 
 	return vd_tree_set(&w.pool, root, 7, &e, 0, mapped);
 }
