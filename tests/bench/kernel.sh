@@ -19,12 +19,12 @@ reps=${BENCH_REPS:-3}
 [ $# -gt 0 ] || set -- 6.1 6.12 uml cpus-2 cpus-4 commands pools
 mkdir -p "$out"
 
-# guest KERNEL MIB JOB [OPTION]...: RAM disks of twice that and 32 more; adds to the samples
+# guest KERNEL MIB JOB [OPTION]...: RAM disks of three times that and 32 more; adds to the samples
 guest()
 {
 	local kernel=$1 mib=$2 name=$3
 	shift 3
-	"$lab" -b -k "$kernel" -m $((mib * 5 + 500))M -a "brd.rd_nr=2 brd.rd_size=$(((mib * 2 + 32) * 1024))" -t 3600 -j "$job" "$@" \
+	"$lab" -b -k "$kernel" -m $((mib * 7 + 500))M -a "brd.rd_nr=2 brd.rd_size=$(((mib * 3 + 32) * 1024))" -t 3600 -j "$job" "$@" \
 		"$(printf 'export ROWS=%q TARGETS=%q TIMES=%q MIB=%q; bash /vd/tests/bench/guest/%s.sh' \
 			"${ROWS:-}" "${TARGETS:-}" "$times" "$mib" "$name")" >&2
 	cat "$job/samples" >>"$samples"

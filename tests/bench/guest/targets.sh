@@ -4,7 +4,7 @@
 # more; a second one for what some keep elsewhere.
 set -eu -o pipefail
 mib=$MIB
-sectors=$((mib * 2048)) below=$((mib * 2 + 32))
+sectors=$((mib * 2048)) below=$((mib * 3 + 32))
 export VD_CONFIG_DIR=/tmp/etc VD_RUNTIME_DIR=/tmp/run DM_DISABLE_UDEV=1
 mkdir -p "$VD_CONFIG_DIR" "$VD_RUNTIME_DIR"
 udevadm control --exit # it would look at each device that is closed
