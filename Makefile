@@ -207,7 +207,7 @@ $(B)/tests/format/images: $(call obj,$(IMAGES_SRC)) $(B)/libvol.a
 check-format: all $(B)/tests/format/images ; @$(RUN) format $(wildcard tests/format/test_*.py)
 
 # Sub-suites in one list, so that one of them failing does not hide the others.
-CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd
+CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd check-lab-short
 check: deps
 	+@rm -rf build/results; mkdir -p build/results; \
 	$(MAKE) --no-print-directory -j2 all; built=$$?; \
@@ -300,7 +300,7 @@ dkms-remove: ; @DESTDIR='$(DESTDIR)' packaging/dkms.sh remove
 
 LAB_DISKS ?= build/lab/disk0:1G build/lab/disk1:1G build/lab/disk2:1G
 LAB_KERNELS := 6.1 6.12
-.PHONY: lab lab-deps check-lab check-lab-cmd check-lab-cmd-short check-lab-san soak-lab
+.PHONY: lab lab-deps check-lab check-lab-cmd check-lab-short check-lab-san soak-lab
 lab: all
 	@exec tests/lab/lab.sh -b $(if $(LAB_KERNEL),-k $(LAB_KERNEL)) $(addprefix -d ,$(LAB_DISKS))
 # What runs in guests, and looks at what they leave.
@@ -309,12 +309,14 @@ $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats install.bats)
+# Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
+check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
+	@r=0; JOBS=1 TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats) || r=1; \
+	$(RUN) kernel6.12 tagged || r=1; exit $$r
 soak-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1000000 KILLS=$(KILLS) $(RUN) lab tests/lab/soak.bats
-# The suites of check-cmd where the kernel serves; and what of them has the tag "kernel".
+# The suites of check-cmd where the kernel serves.
 check-lab-cmd: all
 	@r=0; for k in $(LAB_KERNELS); do $(RUN) kernel$$k $(wildcard tests/cmd/*.bats) || r=1; done; exit $$r
-check-lab-cmd-short: all
-	@r=0; for k in $(LAB_KERNELS); do $(RUN) kernel$$k tagged || r=1; done; exit $$r
 check-lab-san: all ; @JOBS=1 TEST_TIMEOUT=3600 $(RUN) lab tests/lab/sanitised.bats
 
 bench-engine: all $(call tests_of,$(BENCH_SRC))

@@ -38,7 +38,7 @@ run_one()
 	case $suite in
 	cmd|lab)
 		# bats keeps file descriptor 3: nothing a test leaves behind may hold it
-		timeout -k 10 "${TEST_TIMEOUT:-1800}" bats --tap "$test" >"$log" 2>&1 3>&- ;;
+		timeout -k 10 "${TEST_TIMEOUT:-1800}" bats --tap ${TAGS:+--filter-tags "$TAGS"} "$test" >"$log" 2>&1 3>&- ;;
 	kernel*)
 		# tests/cmd in guests of that kernel, which serves the pools
 		tests/lab/lab.sh -b -k "${suite#kernel}" -m 4G -t "${TEST_TIMEOUT:-7200}" "bash /vd/tests/lab/jobs/cmd.sh $name" >"$log" 2>&1 3>&- ;;

@@ -49,6 +49,7 @@ boots()
 	boots 6.1
 }
 
+# bats test_tags=short
 @test "6.12: pools are activated by their last member, links come back at boot, and all is closed at shutdown" {
 	boots 6.12
 }

@@ -7,6 +7,7 @@ load helper
 	commands 6.1
 }
 
+# bats test_tags=short
 @test "6.12: the commands make, link, snapshot, change and unlink in the kernel; the pool is clean" {
 	commands 6.12
 }
@@ -19,6 +20,7 @@ admin()
 	vdpool check --takeover --device "$T/m0" --device "$T/m1" --device "$T/m2" p-1
 }
 
+# bats test_tags=short
 @test "6.1: a pool in the kernel is checked, set, given members and grown while it is written" {
 	admin 6.1
 }
@@ -34,6 +36,7 @@ based()
 	vdpool check --takeover --device "$T/m0" --device "$T/m1" p-1
 }
 
+# bats test_tags=short
 @test "6.1: volumes on base images are linked in the kernel, and leave no loop device" {
 	based 6.1
 }

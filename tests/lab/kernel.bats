@@ -13,6 +13,7 @@ files()
 	cmp job/old.img <(read_volume old)
 }
 
+# bats test_tags=short
 @test "6.1: a file system, its snapshot, and what userspace wrote: the same in both engines" {
 	files 6.1
 }
@@ -47,6 +48,7 @@ files()
 	done <job/acked
 }
 
+# bats test_tags=short
 @test "6.1: a full pool, a failed member, growth and reloads under I/O" {
 	pool_of 2 64M
 	guest 6.1 edges
@@ -59,6 +61,7 @@ files()
 	same_here
 }
 
+# bats test_tags=short
 @test "6.12: writes wait in a full pool; a pool is suspended with its volumes" {
 	pool_of 2 64M
 	guest 6.12 space
@@ -79,6 +82,7 @@ grown()
 	grown 6.1
 }
 
+# bats test_tags=short
 @test "6.12: members are added and grow while a volume is written" {
 	grown 6.12
 }
@@ -90,6 +94,7 @@ messages()
 	same_here
 }
 
+# bats test_tags=short
 @test "6.1: messages do what they say, and it stays" {
 	messages 6.1
 }
@@ -110,6 +115,7 @@ refusals()
 	refusals 6.1
 }
 
+# bats test_tags=short
 @test "6.12: what cannot be done as asked is refused; a pool that has failed is resumed, to be read" {
 	refusals 6.12
 }
@@ -133,10 +139,12 @@ bases()
 	bases 6.1
 }
 
+# bats test_tags=short
 @test "6.12: volumes on base images read, fill up and discard as in userspace" {
 	bases 6.12
 }
 
+# bats test_tags=short
 @test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
 	local i n at=0 acked cuts mark
 	pool_of 1 64M

@@ -2,10 +2,12 @@
 # Long and hard use of the module: machines killed, damaged pools, file systems, swap.
 load helper
 
+# bats test_tags=short
 @test "6.1, then 6.12: killed at 24 moments under load, a pool is clean, has what was flushed, and exact snapshots" {
 	killed 6.1 6.12 12
 }
 
+# bats test_tags=short
 @test "6.12: what the fuzzers keep is opened, or refused, and read as in userspace" {
 	corpus 6.12 5 5 -t 600
 }
@@ -29,10 +31,12 @@ workload()
 	workload 6.1 xfs
 }
 
+# bats test_tags=short
 @test "6.12: ext4 on a volume at work: unpack, compile, stress, trim, snapshots, partitions" {
 	workload 6.12 ext4
 }
 
+# bats test_tags=short
 @test "6.12, four CPUs: everything at once, and no memory is kept" {
 	pool_of 2 1G
 	echo 20 >job/seconds
