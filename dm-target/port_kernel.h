@@ -149,6 +149,8 @@ static inline bool vd_atomic_swap_if(vd_atomic_t *a, int64_t was, int64_t v)
 	return atomic64_cmpxchg(&a->v, was, v) == was;
 }
 
+static inline bool vd_u32_swap_if(uint32_t *p, uint32_t was, uint32_t v) { return cmpxchg(p, was, v) == was; }
+
 /* A small number that differs between CPUs that run at once; only a hint. */
 static inline unsigned vd_port_cpu(void) { return raw_smp_processor_id(); }
 

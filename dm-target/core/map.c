@@ -262,6 +262,8 @@ int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ex
 		return -EUCLEAN; /* our caller would read or write there */
 	e.len = vd_min(e.len, out->len);
 	e.back = vd_min(e.back, out->back);
+	if (e.kind == VD_DATA && e.back && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, e.p - e.back, e.back)))
+		e.back = 0;
 	e.near = out->near;
 	*out = e;
 	return 0;
@@ -355,11 +357,11 @@ void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, str
 	uint64_t before = vol->active.count;
 	bool noref = !vol->id; /* the index points at volume ids, not blocks */
 
+	if (!noref)
+		vd_regions_changed(vol, e); /* before what was there is given back: who begins after that must not find it (D6) */
 	vd_ov_insert(&vol->active, e, vol->last_snapshot, spare, noref ? NULL : put_displaced, &a);
 	if (vd_atomic_add(&pool->volumes->overlay, (int64_t)(vol->active.count - before)) >= VD_OVERLAY_LOW)
 		vd_pool_want_checkpoint(pool);
-	if (!noref)
-		vd_regions_changed(vol, e);
 	vd_volume_dirty(vol);
 }
 
@@ -740,22 +742,25 @@ static void unpromise(struct vd_io *io)
 }
 
 /* Most writes give back the leaf that they had for the overlay: the next one has it. */
-static struct vd_ov_leaf **leaf_kept(struct vd_pool *pool)
+static vd_atomic_t *leaf_kept(struct vd_pool *pool)
 {
 	return &pool->volumes->leaf[vd_port_cpu() % VD_GATE_STRIPES];
 }
 
 static struct vd_ov_leaf *leaf_new(struct vd_pool *pool)
 {
-	struct vd_ov_leaf *leaf = __atomic_exchange_n(leaf_kept(pool), NULL, __ATOMIC_ACQ_REL);
+	vd_atomic_t *kept = leaf_kept(pool);
+	int64_t leaf = vd_atomic_read(kept);
 
-	return leaf ? leaf : vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
+	if (leaf && vd_atomic_swap_if(kept, leaf, 0))
+		return (struct vd_ov_leaf *)(uintptr_t)leaf;
+	return vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
 }
 
 static void leaf_free(struct vd_pool *pool, struct vd_ov_leaf *leaf)
 {
-	if (leaf)
-		vd_ov_leaf_free(&pool->host, __atomic_exchange_n(leaf_kept(pool), leaf, __ATOMIC_ACQ_REL));
+	if (leaf && !vd_atomic_swap_if(leaf_kept(pool), 0, (int64_t)(uintptr_t)leaf))
+		vd_ov_leaf_free(&pool->host, leaf);
 }
 
 /* A write that cannot go in place: io is in the pool's gate, vol->map held for reading

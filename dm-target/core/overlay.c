@@ -517,7 +517,10 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		return;
 	if (e->kind != VD_DATA)
 		fresh.p = VD_PBLK_NONE;
-	place_find(e->near ? e->near : leaf_near(ov, e->v), e->v, &pl);
+	leaf = e->near;
+	if (!leaf || leaf->v[0] >= e->v || (leaf->next && leaf->next->v[0] < e->v)) /* much may have come between */
+		leaf = leaf_near(ov, e->v);
+	place_find(leaf, e->v, &pl);
 	clear_range(ov, &pl, e->v, e->v + e->len, spare, displaced, arg);
 
 	if (pl.n) {

@@ -127,6 +127,11 @@ static inline bool vd_atomic_swap_if(vd_atomic_t *a, int64_t was, int64_t v)
 	return __atomic_compare_exchange_n(&a->v, &was, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+static inline bool vd_u32_swap_if(uint32_t *p, uint32_t was, uint32_t v)
+{
+	return __atomic_compare_exchange_n(p, &was, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
 /* A small number that differs between CPUs that run at once; only a hint. */
 unsigned vd_port_cpu(void);
 

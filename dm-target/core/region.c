@@ -9,9 +9,10 @@
  *   G2. What is found is told under the same vol->map; every change is told while
  *       vol->map is held for writing.  So who begins after a change has ended does not
  *       find what was before it.
- *   G3. Who makes `seq` odd changes the entry, and makes it even; who finds it odd, or
- *       changed, leaves it alone.  That loses no change: beside one, who else is at the
- *       entry tells of another volume, and what it held of this one is gone.
+ *   G3. Who makes `seq` odd changes the entry, and makes it even.  An entry is made odd
+ *       only to become another, or by who saw with the same seq that it is of his volume.
+ *       So who finds it odd, or changed, may leave it alone: beside him, who holds
+ *       vol->map for writing, it is another volume's, or is becoming that.
  */
 #include "volume.h"
 
@@ -44,11 +45,12 @@ static uint32_t bits_of(vd_vblk_t v, vd_vblk_t end, unsigned shift, bool touched
 
 void vd_regions_init(struct vd_pool *pool)
 {
-	uint64_t n = ENTRIES_MIN, want = le64_to_cpu(pool->super->total_blocks) / BITS;
+	uint64_t n = ENTRIES_MIN, want;
 	struct vd_regions *g;
 
 	if (pool->regions)
 		return;
+	want = le64_to_cpu(pool->super->total_blocks) / BITS;
 	while (n < want && n < ENTRIES_MAX)
 		n <<= 1;
 	g = vd_zalloc(pool, sizeof(*g) + n * sizeof(g->entry[0]));
@@ -73,12 +75,10 @@ void vd_regions_forget(struct vd_volume *vol)
 
 /* ---- telling ------------------------------------------------------------ */
 
-/* False: leave it alone (G3). */
-static bool change_begin(struct vd_region *e, uint32_t *seq)
+/* Of an entry whose seq is even and `seq`.  False: leave it alone (G3). */
+static bool change_begin(struct vd_region *e, uint32_t seq)
 {
-	*seq = __atomic_load_n(&e->seq, __ATOMIC_RELAXED);
-	return !(*seq & 1) &&
-	       __atomic_compare_exchange_n(&e->seq, seq, *seq + 1, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED);
+	return !(seq & 1) && vd_u32_swap_if(&e->seq, seq, seq + 1);
 }
 
 static void change_end(struct vd_region *e, uint32_t seq)
@@ -106,10 +106,10 @@ static inline void add(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vbl
 {
 	uint64_t at = at_of(v, shift);
 	struct vd_region *e = vd_region_of(g, stamp, at);
-	uint32_t seq, bits = bits_of(v, end, shift, false);
+	uint32_t seq = __atomic_load_n(&e->seq, __ATOMIC_ACQUIRE), bits = bits_of(v, end, shift, false);
 	vd_pblk_t base = p - (v - begin_of(v, shift));
 
-	if (!bits || !change_begin(e, &seq))
+	if (!bits || !change_begin(e, seq))
 		return;
 	if (own)
 		bits |= bits << BITS;
@@ -123,12 +123,12 @@ static void drop(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vblk_t en
 {
 	uint64_t at = at_of(v, shift);
 	struct vd_region *e = vd_region_of(g, stamp, at);
-	uint32_t seq, bits = bits_of(v, end, shift, true);
+	uint32_t seq = __atomic_load_n(&e->seq, __ATOMIC_ACQUIRE), bits = bits_of(v, end, shift, true);
 
-	if (!change_begin(e, &seq))
+	if (__atomic_load_n(&e->stamp, __ATOMIC_ACQUIRE) != stamp || __atomic_load_n(&e->at, __ATOMIC_ACQUIRE) != at ||
+	    !change_begin(e, seq))
 		return;
-	if (is_of(e, stamp, at))
-		set(e, stamp, at, e->p, e->bits & ~(bits | bits << BITS));
+	set(e, stamp, at, e->p, e->bits & ~(bits | bits << BITS));
 	change_end(e, seq);
 }
 

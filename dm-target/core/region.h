@@ -23,7 +23,7 @@ struct vd_region {
 };
 struct vd_regions {
 	uint64_t mask;       /* entries - 1 */
-	uint64_t none[3];    /* an entry is not in two lines of the cache */
+	uint64_t none[3];    /* where memory is aligned, no entry is in two lines of the cache */
 	struct vd_region entry[];
 };
 

@@ -186,7 +186,7 @@ struct vd_volumes {
 	struct vd_volume index;   /* names; its extents are not counted */
 	vd_atomic_t overlay;      /* entries in all overlays */
 	vd_atomic_t dying;        /* volumes being deleted */
-	struct vd_ov_leaf *leaf[VD_GATE_STRIPES]; /* for a write; taken and put atomically */
+	vd_atomic_t leaf[VD_GATE_STRIPES]; /* struct vd_ov_leaf *, for a write; or 0 */
 	struct vd_gate gate;      /* all requests, for the reuse of blocks (D6) */
 	struct vd_mutex work_lock;/* outermost: before ckpt_lock */
 	bool sealed;              /* work_lock: a drain is under way */

@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "story.h"
+#include "volume.h"
 
 static struct cli cli = { .test = "test_moments" };
 
@@ -292,6 +293,81 @@ static void a_snapshot_that_fails_can_be_taken_again(void **state)
 	assert_true(failed > 10);
 }
 
+/* D6: what is being unmapped is not found any more by who begins when its blocks are set aside. */
+static struct { struct world *w; struct vd_volume *vol; struct vd_io io; bool write; int armed, begun; pthread_t t; void (*free)(void *, void *); } hole;
+
+static void *begin_main(void *arg)
+{
+	int r;
+
+	(void)arg;
+	while ((r = hole.write ? vd_write_begin(hole.vol, 0, B, &hole.io) : vd_read_begin(hole.vol, 0, B, &hole.io)) == -EWOULDBLOCK)
+		assert_int_equal(vd_io_wait(&hole.io), 0);
+	assert_int_equal(r, 0);
+	__atomic_store_n(&hole.begun, 1, __ATOMIC_SEQ_CST);
+	return NULL;
+}
+
+/* Called while the overlay gives back a leaf, half-way in the unmap. */
+static void free_and_more(void *ctx, void *mem)
+{
+	hole.free(ctx, mem);
+	if (!__atomic_exchange_n(&hole.armed, 0, __ATOMIC_SEQ_CST))
+		return;
+	assert_int_equal(vd_flush(hole.w->pool), 0);
+	assert_in_range(vd_pool_work(hole.w->pool), 0, 1);
+	assert_int_equal(pthread_create(&hole.t, NULL, begin_main, NULL), 0);
+	for (unsigned i = 0; i < 300 && !__atomic_load_n(&hole.begun, __ATOMIC_SEQ_CST); i++)
+		usleep(1000);
+}
+
+static void unmap_beside(bool write)
+{
+	struct world *w = begin_world();
+	uint32_t id, mask = 0;
+	struct vd_volume *vol = make(w, &id);
+	vd_pblk_t was;
+	int r;
+
+	alarm(300);
+	for (uint64_t v = 0; v < 64; v += 2)
+		put(w, vol, v * 8, 8, 1);
+	begin(vol, 0, 8, &hole.io, VD_RUN_DATA);
+	was = hole.io.pblk;
+	assert_int_equal(vd_write_end(&hole.io, 0), 0);
+	assert_int_equal(vd_flush(w->pool), 0);
+	assert_in_range(vd_pool_work(w->pool), 0, 1);
+	hole.w = w;
+	hole.vol = vol;
+	hole.write = write;
+	hole.begun = 0;
+	hole.free = w->pool->host.free;
+	w->pool->host.free = free_and_more;
+	hole.armed = 1;
+	assert_int_equal(vd_unmap(vol, 0, 64 * B), 0);
+	assert_int_equal(hole.armed, 0);
+	w->pool->host.free = hole.free;
+	pthread_join(hole.t, NULL);
+	if (hole.io.kind == VD_RUN_DATA && hole.io.pblk == was) { /* then it is nobody else's until we end */
+		vd_windows_drop(vol);
+		while ((r = vd_pool_work(w->pool)) == 1)
+			;
+		assert_int_equal(r, 0);
+		assert_int_equal(vd_space_reserve_mask(w->pool, NULL, was, 1, 0, &mask), 0);
+		assert_int_equal(mask, 0);
+	}
+	if (write)
+		carry_out(w, &hole.io, 0, 2), assert_int_equal(vd_write_end(&hole.io, 0), 0);
+	else
+		vd_read_end(&hole.io);
+	vd_volume_close(vol);
+	world_free(w);
+	alarm(0);
+}
+
+static void a_read_that_begins_half_way_in_an_unmap_has_its_blocks_to_the_end(void **state) { (void)state; unmap_beside(false); }
+static void a_write_that_begins_half_way_in_an_unmap_has_its_blocks_to_the_end(void **state) { (void)state; unmap_beside(true); }
+
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -301,6 +377,8 @@ int main(int argc, char **argv)
 		T(a_part_of_a_block_is_written_anew_while_the_volume_becomes_sole_owner),
 		T(a_snapshot_that_fails_can_be_taken_again),
 		T(the_number_of_a_link_is_not_given_twice),
+		T(a_read_that_begins_half_way_in_an_unmap_has_its_blocks_to_the_end),
+		T(a_write_that_begins_half_way_in_an_unmap_has_its_blocks_to_the_end),
 		T(a_pointer_does_not_become_a_second_that_writes),
 	};
 
