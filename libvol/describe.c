@@ -139,17 +139,29 @@ static int begin_at(struct describe *d, const uint8_t uuid[16], const char *volu
 	return 0;
 }
 
-int describe_options(const uint8_t uuid[16], const char *volume, char **options)
+int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char **options)
 {
+	struct json_object *o;
 	struct describe d;
 	size_t i;
 	int r = begin_at(&d, uuid, volume, &i);
 
 	if (r)
 		return r;
-	*options = strdup(i < json_object_array_length(d.drives) ? json_str(json_object_array_get_idx(d.drives, i), "options") : "");
+	if (i < json_object_array_length(d.drives)) {
+		o = json_object_array_get_idx(d.drives, i);
+		*mount = strdup(json_str(o, "mount"));
+		*options = strdup(json_str(o, "options"));
+		if (!*mount || !*options) {
+			free(*mount);
+			free(*options);
+			r = vol_fail(NULL, -ENOMEM, "out of memory");
+		}
+	} else {
+		r = vol_fail(NULL, -ENOENT, "%s has no record of it", d.path);
+	}
 	done(&d);
-	return *options ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
+	return r;
 }
 
 int describe_del(const uint8_t uuid[16], const char *volume)

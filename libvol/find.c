@@ -193,6 +193,7 @@ int vol_devices_forget(const char *const *path, unsigned n)
 
 int vol_label_fd(int fd, struct vd_disk_label *label)
 {
+	char name[sizeof(label->pool_name) + 1];
 	struct vol_host *h;
 	int copy, r;
 
@@ -211,7 +212,11 @@ int vol_label_fd(int fd, struct vd_disk_label *label)
 	else
 		r = vd_label_read(vol_host_vd(h), 0, label);
 	vol_host_free(h);
-	return r;
+	if (r)
+		return r;
+	/* It becomes part of paths and of what is printed. */
+	snprintf(name, sizeof(name), "%.*s", (int)sizeof(label->pool_name), label->pool_name);
+	return vol_check_pool_name(name) ? -EBADMSG : 0;
 }
 
 static void take_label(struct vol_found *f, const struct vd_disk_label *label)

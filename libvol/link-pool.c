@@ -89,8 +89,8 @@ static int note_down(void *arg, const struct link_info *l)
 	if (!more)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	d->l = more;
-	d->l[d->n++] = *l;
-	return 0;
+	more[d->n] = *l;
+	return link_described(&more[d->n], &d->n);
 }
 
 static int look_at_pool(const char *uuid, struct link_pool *lp, struct down *d)

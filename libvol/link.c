@@ -746,6 +746,25 @@ struct restorer {
 	bool some_up;
 };
 
+int link_described(struct link_info *l, size_t *n)
+{
+	char *mount = NULL, *options = NULL;
+	int r = describe_find(l->uuid, l->volume, &mount, &options);
+
+	if (r == -ENOENT) {
+		vol_log(VOL_LOG_WARN, "%s/%s was linked by this host, as its pool says, but %s: it is left alone ('vdlink %s/%s' links it)",
+			l->pool, l->volume, vol_error(NULL), l->pool, l->volume);
+		return 0;
+	}
+	if (r)
+		return r;
+	snprintf(l->mount, sizeof(l->mount), "%s", mount);
+	free(mount);
+	free(options);
+	++*n;
+	return 0;
+}
+
 static int collect_down(void *arg, const struct link_info *l)
 {
 	struct restorer *rs = arg;
@@ -758,8 +777,8 @@ static int collect_down(void *arg, const struct link_info *l)
 	if (!more)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	rs->down = more;
-	rs->down[rs->n++] = *l;
-	return 0;
+	more[rs->n] = *l;
+	return link_described(&more[rs->n], &rs->n);
 }
 
 static int umount_dead(void *arg, const char *dir)
@@ -771,7 +790,7 @@ static int umount_dead(void *arg, const char *dir)
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
-	char file[512], dev[DEVICE_PATH], *options = NULL;
+	char file[512], dev[DEVICE_PATH], *mount = NULL, *options = NULL;
 	int r;
 
 	*l = *old;
@@ -787,10 +806,11 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 		return r;
 	l->front = 0;
 	l->kernel = false;
-	r = describe_options(l->uuid, l->volume, &options);
+	r = describe_find(l->uuid, l->volume, &mount, &options);
 	spec.options = options;
 	if (!r)
 		r = run_steps(&spec, p, l, true);
+	free(mount);
 	free(options);
 	return r;
 }

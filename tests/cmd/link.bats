@@ -511,6 +511,31 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	mountpoint -q mnt
 }
 
+@test "what a pool says was linked is not mounted unless this host knows of it, and where it knows" {
+	need_server "a front, that is killed"
+	need mkfs.ext4
+	linkable
+	ok vdlink p/v
+	mkfs.ext4 -q "$(D v)"
+	ok vdunlink p/v
+	ok vdlink --mount mnt p/v
+	break_link v
+	wait_for eval 'vdlink ls | grep down'
+	mkdir mnt-here
+	jq '.drives[0].mount = "'"$T"'/mnt-here"' etc/servers/local >changed
+	cp etc/servers/local kept
+	echo '{"server":"local","drives":[]}' >etc/servers/local
+	ok vdlink --restore p
+	says "left alone" "vdlink p/v"
+	! mountpoint -q mnt
+	vdlink ls | grep down
+	cp changed etc/servers/local
+	ok vdlink --restore p
+	mountpoint -q mnt-here
+	! mountpoint -q mnt
+	umount mnt-here
+}
+
 @test "a link that is down can be forgotten" {
 	linkable
 	ok vdlink p/v
