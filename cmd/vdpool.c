@@ -842,7 +842,7 @@ static const struct poptOption probe_options[] = {
 	POPT_TABLEEND
 };
 
-/* For udev's IMPORT{program}: a name that is none could set other properties. */
+/* For udev's IMPORT{program}: a name that is none could set other properties; a label with one is damaged. */
 static int probe(const struct cmd_args *a)
 {
 	char pool[VOL_UUID_TEXT], member[VOL_UUID_TEXT];
@@ -855,8 +855,7 @@ static int probe(const struct cmd_args *a)
 	vol_uuid_text(f.member, member);
 	printf("ID_FS_TYPE=vd_member\nID_FS_USAGE=raid\nID_FS_UUID=%s\nID_FS_UUID_ENC=%s\n", member, member);
 	printf("VD_POOL_UUID=%s\nVD_MEMBER=%u\n", pool, f.index);
-	if (!vol_check_pool_name(f.pool_name))
-		printf("ID_FS_LABEL=%s\nID_FS_LABEL_ENC=%s\nVD_POOL=%s\n", f.pool_name, f.pool_name, f.pool_name);
+	printf("ID_FS_LABEL=%s\nID_FS_LABEL_ENC=%s\nVD_POOL=%s\n", f.pool_name, f.pool_name, f.pool_name);
 	return CMD_OK;
 }
 

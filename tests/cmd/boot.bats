@@ -47,10 +47,12 @@ VD_POOL=p" ]
 		    f.seek(0)
 		    f.write(label)
 	EOF
-	ok vdpool probe a
-	says ID_FS_TYPE=vd_member
+	must 7 vdpool probe a
+	says "the label of a"
 	says_not SYSTEMD_WANTS
-	says_not VD_POOL=
+	refused vdpool activate --complete a # nor is it used where a name is
+	says_not SYSTEMD_WANTS
+	no_check
 }
 
 @test "a pool on files is not for the kernel: activate says so, and is content if it may be" {
