@@ -311,7 +311,7 @@ $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
-	@r=0; JOBS=1 TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats) || r=1; \
+	@r=0; JOBS=1 TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats) || r=1; \
 	$(RUN) kernel6.12 tagged || r=1; exit $$r
 soak-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1000000 KILLS=$(KILLS) $(RUN) lab tests/lab/soak.bats
 # The suites of check-cmd where the kernel serves.

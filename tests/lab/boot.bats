@@ -49,7 +49,6 @@ boots()
 	boots 6.1
 }
 
-# bats test_tags=short
 @test "6.12: pools are activated by their last member, links come back at boot, and all is closed at shutdown" {
 	boots 6.12
 }

@@ -36,7 +36,6 @@ based()
 	vdpool check --takeover --device "$T/m0" --device "$T/m1" p-1
 }
 
-# bats test_tags=short
 @test "6.1: volumes on base images are linked in the kernel, and leave no loop device" {
 	based 6.1
 }

@@ -139,7 +139,6 @@ bases()
 	bases 6.1
 }
 
-# bats test_tags=short
 @test "6.12: volumes on base images read, fill up and discard as in userspace" {
 	bases 6.12
 }

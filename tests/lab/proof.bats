@@ -31,12 +31,10 @@ workload()
 	workload 6.1 xfs
 }
 
-# bats test_tags=short
 @test "6.12: ext4 on a volume at work: unpack, compile, stress, trim, snapshots, partitions" {
 	workload 6.12 ext4
 }
 
-# bats test_tags=short
 @test "6.12, four CPUs: everything at once, and no memory is kept" {
 	pool_of 2 1G
 	echo 20 >job/seconds

@@ -180,8 +180,6 @@ without()
 	fails vdpool activate p-1
 	(vdpool activate p-1 2>&1 || true) | grep -F "server"
 	fails vdpool deactivate p-1
-	until_ok 60 mountpoint -q /srv/plain
-	umount /srv/plain
 	vdunlink -q p-1/web p-1/monday p-1/plain
 }
 
