@@ -139,6 +139,12 @@ static int begin_at(struct describe *d, const uint8_t uuid[16], const char *volu
 	return 0;
 }
 
+static int copy_of(struct json_object *drive, const char *key, char **out)
+{
+	*out = strdup(json_str(drive, key));
+	return *out ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
+}
+
 int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char **options)
 {
 	struct json_object *o;
@@ -150,12 +156,12 @@ int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char
 		return r;
 	if (i < json_object_array_length(d.drives)) {
 		o = json_object_array_get_idx(d.drives, i);
-		*mount = strdup(json_str(o, "mount"));
-		*options = strdup(json_str(o, "options"));
-		if (!*mount || !*options) {
-			free(*mount);
-			free(*options);
-			r = vol_fail(NULL, -ENOMEM, "out of memory");
+		if (mount)
+			r = copy_of(o, "mount", mount);
+		if (!r && options) {
+			r = copy_of(o, "options", options);
+			if (r && mount)
+				free(*mount);
 		}
 	} else {
 		r = vol_fail(NULL, -ENOENT, "%s has no record of it", d.path);

@@ -20,8 +20,8 @@
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount,
 		 const char *options) __must_check; /* both may be NULL */
-/* Where a drive is mounted, and the options, each to be freed; "" when there are none. -ENOENT: no such
- * drive. */
+/* Where a drive is mounted, and the options, each to be freed, and "" when there are none; either may be
+ * NULL. -ENOENT: no such drive. */
 int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char **options) __must_check;
 /* 0 also when it was not there. */
 int describe_del(const uint8_t uuid[16], const char *volume) __must_check;

@@ -307,9 +307,8 @@ static int look_at(struct search *s, const char *path, enum source from)
 		r = -ENOMEM;
 		goto out;
 	}
-	if (!r) {
+	if (!r)
 		take_label(f, &label);
-	}
 	s->seen[s->n++] = id;
 	r = 0;
 out:

@@ -191,12 +191,21 @@ int link_list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg
 	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
 }
 
+void link_result(struct link_results *all, int r)
+{
+	if (r && all->r)
+		vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
+	else if (r)
+		snprintf(all->text, sizeof(all->text), "%s", vol_error(NULL));
+	all->r = all->r ? all->r : r;
+}
+
 int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg)
 {
+	struct link_results all = { 0 };
 	struct vol_found *found;
-	char text[1024];
 	size_t n, k;
-	int r, e;
+	int r;
 
 	if (pool)
 		return fn(arg, pool);
@@ -213,17 +222,12 @@ int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), voi
 		if (k < i)
 			continue;
 		vol_uuid_text(found[i].pool, uuid);
-		e = fn(arg, uuid);
-		if (e && r)
-			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
-		else if (e)
-			snprintf(text, sizeof(text), "%s", vol_error(NULL));
-		r = r ? r : e;
+		link_result(&all, fn(arg, uuid));
 	}
 	vol_found_free(found, n);
-	if (!r && vol_interrupted())
+	if (!all.r && vol_interrupted())
 		return vol_fail(NULL, -EINTR, "interrupted");
-	return r ? vol_fail(NULL, r, "%s", text) : 0;
+	return all.r ? vol_fail(NULL, all.r, "%s", all.text) : 0;
 }
 
 struct list_all { link_fn fn; void *arg; };

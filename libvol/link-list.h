@@ -36,10 +36,16 @@ int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), voi
 int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16]) __must_check;
 /* One link of a pool is made or undone at a time on this host. */
 int link_lock(const char *pool, int *fd) __must_check;
+/* Of several things done: the first result that is not 0, with its text; texts of others are logged. */
+struct link_results { int r; char text[1024]; };
+void link_result(struct link_results *all, int r);
+
+/* Links that are to be made again; l is freed by who has them. */
+struct link_downs { struct link_info *l; size_t n; };
 /* What an open pointer says is the pool's, and a pool may come from anywhere: a link is made again without
- * being asked only where this host's own record has it, and mounted where that says.  If so *n goes
- * up by one and l->mount is the record's; if not that is told. */
-int link_described(struct link_info *l, size_t *n) __must_check;
+ * being asked only where this host's own record has it, and mounted where that says.  One that it has not
+ * is told of, and left out. */
+int link_down(struct link_downs *d, const struct link_info *l) __must_check;
 /* A link that is down, where the pool is served again: its device, and its mount.  *l is what it is then. */
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l) __must_check;
 

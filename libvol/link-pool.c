@@ -52,45 +52,31 @@ static int list_uuids(const char *pool, struct uuids **out)
 
 int link_each_active(int (*fn)(void *arg, const char *pool), void *arg)
 {
-	char text[1024];
+	struct link_results all = { 0 };
 	struct uuids *u;
-	int r, e = list_uuids("", &u);
+	int r = list_uuids("", &u);
 
-	if (e)
-		return e;
-	r = 0;
+	if (r)
+		return r;
 	for (unsigned i = 0; i < u->n; i++) {
 		if (strlen(u->text[i]) != VOL_UUID_TEXT - 1 + strlen("-pool") || strcmp(u->text[i] + VOL_UUID_TEXT - 1, "-pool"))
 			continue;
 		u->text[i][VOL_UUID_TEXT - 1] = 0;
-		e = fn(arg, u->text[i]);
-		if (e && r)
-			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
-		else if (e)
-			snprintf(text, sizeof(text), "%s", vol_error(NULL));
-		r = r ? r : e;
+		link_result(&all, fn(arg, u->text[i]));
 	}
 	free(u);
-	return r ? vol_fail(NULL, r, "%s", text) : 0;
+	return all.r ? vol_fail(NULL, all.r, "%s", all.text) : 0;
 }
 
 /* ---- opening ------------------------------------------------------------------ */
 
-struct down { struct link_info *l; size_t n; bool mounts; };
+struct down { struct link_downs links; bool mounts; };
 
 static int note_down(void *arg, const struct link_info *l)
 {
 	struct down *d = arg;
-	struct link_info *more;
 
-	if (l->state != LINK_DOWN || (l->mount[0] && !d->mounts))
-		return 0;
-	more = realloc(d->l, (d->n + 1) * sizeof(*more));
-	if (!more)
-		return vol_fail(NULL, -ENOMEM, "out of memory");
-	d->l = more;
-	more[d->n] = *l;
-	return link_described(&more[d->n], &d->n);
+	return l->state != LINK_DOWN || (l->mount[0] && !d->mounts) ? 0 : link_down(&d->links, l);
 }
 
 static int look_at_pool(const char *uuid, struct link_pool *lp, struct down *d)
@@ -112,7 +98,7 @@ static int look_at_pool(const char *uuid, struct link_pool *lp, struct down *d)
 	return r ? r : e;
 }
 
-static int make_devices(const char *uuid, const struct link_pool *lp, const struct down *d)
+static int make_devices(const char *uuid, const struct link_pool *lp, const struct link_downs *d)
 {
 	struct link_info *l = malloc(sizeof(*l));
 	struct vol_pool *p;
@@ -140,7 +126,7 @@ static int make_devices(const char *uuid, const struct link_pool *lp, const stru
 	return r ? r : e;
 }
 
-static int activate(const char *uuid_text, const uint8_t uuid[16], struct link_pool *lp, const struct down *d)
+static int activate(const char *uuid_text, const uint8_t uuid[16], struct link_pool *lp, const struct link_downs *d)
 {
 	const char **volume = calloc(d->n + 1, sizeof(*volume));
 	bool started;
@@ -175,8 +161,8 @@ int link_activate(const char *pool, struct link_pool *lp)
 		r = vol_fail(NULL, -EROFS, "pool %s is not activated: %u of its %u members are missing; 'vdpool show %s' tells which\n"
 			     "'vdpool activate --readonly %s' opens it for reading", lp->name, lp->missing, lp->members, lp->name, lp->name);
 	if (!r && !lp->why && !lp->test && !(lp->complete && lp->missing))
-		r = activate(text, uuid, lp, &d);
-	free(d.l);
+		r = activate(text, uuid, lp, &d.links);
+	free(d.links.l);
 	close(lock);
 	return r;
 }
@@ -210,27 +196,20 @@ static int stop_volume(const uint8_t uuid[16], const uint8_t volume[16], bool te
 
 static int stop_volumes(const char *uuid_text, const uint8_t uuid[16], const struct link_pool *lp)
 {
-	char text[1024];
+	struct link_results all = { 0 };
 	uint8_t volume[16];
 	struct uuids *u;
-	int r, e;
+	int r = list_uuids(uuid_text, &u);
 
-	e = list_uuids(uuid_text, &u);
-	if (e)
-		return e;
-	r = 0;
+	if (r)
+		return r;
 	for (unsigned i = 0; i < u->n; i++) {
 		if (vol_uuid_parse(u->text[i] + VOL_UUID_TEXT, volume)) /* the pool's own */
 			continue;
-		e = stop_volume(uuid, volume, lp->test);
-		if (e && r)
-			vol_log(VOL_LOG_ERROR, "%s", vol_error(NULL));
-		else if (e)
-			snprintf(text, sizeof(text), "%s", vol_error(NULL));
-		r = r ? r : e;
+		link_result(&all, stop_volume(uuid, volume, lp->test));
 	}
 	free(u);
-	return r ? vol_fail(NULL, r, "pool %s stays active: %s", lp->name, text) : 0;
+	return all.r ? vol_fail(NULL, all.r, "pool %s stays active: %s", lp->name, all.text) : 0;
 }
 
 static int stop_pool(const char *uuid_text, const uint8_t uuid[16], const struct link_pool *lp)

@@ -741,16 +741,20 @@ struct restorer {
 	bool test, complete;
 	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
 	void *arg;
-	struct link_info *down; /* those of one pool */
-	size_t n;
+	struct link_downs down; /* those of one pool */
 	bool some_up;
 };
 
-int link_described(struct link_info *l, size_t *n)
+int link_down(struct link_downs *d, const struct link_info *l)
 {
-	char *mount = NULL, *options = NULL;
-	int r = describe_find(l->uuid, l->volume, &mount, &options);
+	struct link_info *more = realloc(d->l, (d->n + 1) * sizeof(*more));
+	char *mount;
+	int r;
 
+	if (!more)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	d->l = more;
+	r = describe_find(l->uuid, l->volume, &mount, NULL);
 	if (r == -ENOENT) {
 		vol_log(VOL_LOG_WARN, "%s/%s was linked by this host, as its pool says, but %s: it is left alone ('vdlink %s/%s' links it)",
 			l->pool, l->volume, vol_error(NULL), l->pool, l->volume);
@@ -758,27 +762,18 @@ int link_described(struct link_info *l, size_t *n)
 	}
 	if (r)
 		return r;
-	snprintf(l->mount, sizeof(l->mount), "%s", mount);
+	more[d->n] = *l;
+	snprintf(more[d->n++].mount, sizeof(l->mount), "%s", mount);
 	free(mount);
-	free(options);
-	++*n;
 	return 0;
 }
 
 static int collect_down(void *arg, const struct link_info *l)
 {
 	struct restorer *rs = arg;
-	struct link_info *more;
 
 	rs->some_up |= l->state == LINK_UP;
-	if (l->state != LINK_DOWN)
-		return 0;
-	more = realloc(rs->down, (rs->n + 1) * sizeof(*more));
-	if (!more)
-		return vol_fail(NULL, -ENOMEM, "out of memory");
-	rs->down = more;
-	more[rs->n] = *l;
-	return link_described(&more[rs->n], &rs->n);
+	return l->state == LINK_DOWN ? link_down(&rs->down, l) : 0;
 }
 
 static int umount_dead(void *arg, const char *dir)
@@ -790,7 +785,7 @@ static int umount_dead(void *arg, const char *dir)
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
-	char file[512], dev[DEVICE_PATH], *mount = NULL, *options = NULL;
+	char file[512], dev[DEVICE_PATH], *options = NULL;
 	int r;
 
 	*l = *old;
@@ -806,11 +801,10 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 		return r;
 	l->front = 0;
 	l->kernel = false;
-	r = describe_find(l->uuid, l->volume, &mount, &options);
+	r = describe_find(l->uuid, l->volume, NULL, &options);
 	spec.options = options;
 	if (!r)
 		r = run_steps(&spec, p, l, true);
-	free(mount);
 	free(options);
 	return r;
 }
@@ -832,7 +826,7 @@ static int restore_pool(void *arg, const char *name)
 	if (r)
 		return r;
 	l = malloc(sizeof(*l));
-	rs->n = 0;
+	rs->down.n = 0;
 	rs->some_up = false;
 	r = l ? vol_pool_open(pool, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
@@ -842,24 +836,24 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	if (r || (!rs->n && !rs->some_up))
+	if (r || (!rs->down.n && !rs->some_up))
 		goto out;
 	if (!rs->test) {
-		const char **names = calloc(rs->n + 1, sizeof(*names));
+		const char **names = calloc(rs->down.n + 1, sizeof(*names));
 
-		for (size_t i = 0; names && i < rs->n; i++)
-			names[i] = rs->down[i].volume;
+		for (size_t i = 0; names && i < rs->down.n; i++)
+			names[i] = rs->down.l[i].volume;
 		/* Links that are up may have lost their server a moment ago. */
-		r = names ? activate_pool(pool, uuid, names, (unsigned)rs->n, false, NULL, NULL) : -ENOMEM;
+		r = names ? activate_pool(pool, uuid, names, (unsigned)rs->down.n, false, NULL, NULL) : -ENOMEM;
 		free(names);
 		if (!r)
 			r = vol_pool_open(pool, 0, &p);
 		if (r)
 			goto out;
 	}
-	for (size_t i = 0; i < rs->n; i++) {
-		*l = rs->down[i];
-		k = rs->test ? 0 : link_make_again(p, &rs->down[i], l);
+	for (size_t i = 0; i < rs->down.n; i++) {
+		*l = rs->down.l[i];
+		k = rs->test ? 0 : link_make_again(p, &rs->down.l[i], l);
 		if (k && !r)
 			r = k;
 		if (rs->fn)
@@ -880,7 +874,7 @@ int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, c
 	struct restorer rs = { .test = test, .complete = complete, .fn = fn, .arg = arg };
 	int r = link_each_pool(pool, restore_pool, &rs);
 
-	free(rs.down);
+	free(rs.down.l);
 	return r;
 }
 

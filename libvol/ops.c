@@ -768,17 +768,13 @@ static unsigned which_member(struct vol_request *rq, const char *text, unsigned 
 {
 	char *end;
 	unsigned long number = strtoul(text, &end, 10);
-	struct stat a, b;
 	unsigned m;
 
 	if (*text && !*end)
 		return number < n ? (unsigned)number : n;
 	for (m = 0; m < n; m++) {
 		const char *path = vol_host_path(rq->pool->host, m);
-		if (path && (!strcmp(path, text) ||
-			     (!stat(path, &a) && !stat(text, &b) &&
-			      (S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode) ? a.st_rdev == b.st_rdev :
-			       a.st_dev == b.st_dev && a.st_ino == b.st_ino))))
+		if (path && vol_same_file(path, text))
 			break;
 	}
 	return m;

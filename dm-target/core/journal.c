@@ -62,7 +62,8 @@ static void ring_put(struct vd_journal *j, uint64_t pos, const void *src, unsign
 	unsigned n = vd_min(len, j->ring_bytes - at);
 
 	memcpy(j->ring + at, src, n);
-	memcpy(j->ring, (const uint8_t *)src + n, len - n);
+	if (vd_unlikely(n < len))
+		memcpy(j->ring, (const uint8_t *)src + n, len - n);
 }
 
 static void ring_get(const struct vd_journal *j, uint64_t pos, void *dst, unsigned len)
@@ -164,19 +165,12 @@ uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, 
 	struct vd_journal *j = pool->journal;
 	struct tail_rec h = { .len = len };
 	uint32_t crc = tail_rec_crc(j, rec, len);
-	unsigned at;
 
 	vd_spin_lock(&j->tail_lock);
 	h.seq = (uint64_t)vd_atomic_read(&j->last) + 1;
 	h.crc = tail_seq_crc(j, crc, &h.seq);
-	at = (unsigned)j->end & (j->ring_bytes - 1);
-	if (vd_likely(at + sizeof(h) + len <= j->ring_bytes)) {
-		memcpy(j->ring + at, &h, sizeof(h));
-		memcpy(j->ring + at + sizeof(h), rec, len);
-	} else {
-		ring_put(j, j->end, &h, sizeof(h));
-		ring_put(j, j->end + sizeof(h), rec, len);
-	}
+	ring_put(j, j->end, &h, sizeof(h));
+	ring_put(j, j->end + sizeof(h), rec, len);
 	j->end += vd_journal_rec_bytes(len);
 	vd_atomic_set(&j->th->end, (int64_t)j->end); /* published (J4) */
 	vd_atomic_set(&j->last, (int64_t)h.seq);

@@ -234,15 +234,17 @@ static struct vd_layer *parent_of(const struct vd_layer *l)
 static bool find_in_overlays(const struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out, const struct vd_layer **bottom)
 {
 	bool found = vd_ov_find(&vol->active, v, out);
-	struct vd_ext upper = *out;
+	struct vd_ov_leaf *near = out->near;
 	const struct vd_layer *l;
 
 	for (l = vol->base; !found && !l->bottom; l = parent_of(l)) {
+		uint64_t len = out->len, back = out->back;
+
 		found = vd_ov_find(&l->ov, v, out);
-		out->len = upper.len = vd_min(upper.len, out->len);
-		out->back = upper.back = vd_min(upper.back, out->back);
+		out->len = vd_min(len, out->len);
+		out->back = vd_min(back, out->back);
 	}
-	out->near = upper.near;
+	out->near = near;
 	*bottom = l;
 	return found;
 }

@@ -21,11 +21,6 @@
 #define ENTRIES_MAX (1u << 17) /* 4 MiB; they know 8 GiB, or if all are wide 512 GiB */
 #define MANY (64u * BITS)      /* blocks: a change of more makes the volume's entries void */
 
-static uint64_t at_of(vd_vblk_t v, unsigned shift)
-{
-	return v / BITS >> shift << 1 | (shift != 0);
-}
-
 static vd_vblk_t begin_of(vd_vblk_t v, unsigned shift)
 {
 	return v & ~(((uint64_t)BITS << shift) - 1);
@@ -95,16 +90,11 @@ static void set(struct vd_region *e, uint64_t stamp, uint64_t at, vd_pblk_t p, u
 	__atomic_store_n(&e->bits, bits, __ATOMIC_RELEASE);
 }
 
-static bool is_of(const struct vd_region *e, uint64_t stamp, uint64_t at)
-{
-	return e->stamp == stamp && e->at == at;
-}
-
 /* [v, end), of which some is in v's region, lies at p and on.  With others that are where
  * the region says; in place of any that are not. */
 static inline void add(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vblk_t end, vd_pblk_t p, unsigned shift, bool own)
 {
-	uint64_t at = at_of(v, shift);
+	uint64_t at = vd_region_at(v, shift);
 	struct vd_region *e = vd_region_of(g, stamp, at);
 	uint32_t seq = __atomic_load_n(&e->seq, __ATOMIC_ACQUIRE), bits = bits_of(v, end, shift, false);
 	vd_pblk_t base = p - (v - begin_of(v, shift));
@@ -113,7 +103,7 @@ static inline void add(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vbl
 		return;
 	if (own)
 		bits |= bits << BITS;
-	if (is_of(e, stamp, at) && e->p == base)
+	if (vd_region_is(e, stamp, at) && e->p == base)
 		bits |= e->bits;
 	set(e, stamp, at, base, bits);
 	change_end(e, seq);
@@ -121,12 +111,11 @@ static inline void add(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vbl
 
 static void drop(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vblk_t end, unsigned shift)
 {
-	uint64_t at = at_of(v, shift);
+	uint64_t at = vd_region_at(v, shift);
 	struct vd_region *e = vd_region_of(g, stamp, at);
 	uint32_t seq = __atomic_load_n(&e->seq, __ATOMIC_ACQUIRE), bits = bits_of(v, end, shift, true);
 
-	if (__atomic_load_n(&e->stamp, __ATOMIC_ACQUIRE) != stamp || __atomic_load_n(&e->at, __ATOMIC_ACQUIRE) != at ||
-	    !change_begin(e, seq))
+	if (!vd_region_is(e, stamp, at) || !change_begin(e, seq))
 		return;
 	set(e, stamp, at, e->p, e->bits & ~(bits | bits << BITS));
 	change_end(e, seq);

@@ -36,18 +36,28 @@ static inline struct vd_region *vd_region_of(struct vd_regions *g, uint64_t stam
 	return &g->entry[((stamp >> 32) + (at & 1 ? ~i : i)) & g->mask];
 }
 
+/* The region of v, as an entry tells it. */
+static inline uint64_t vd_region_at(vd_vblk_t v, unsigned shift)
+{
+	return v / VD_REGION_BITS >> shift << 1 | (shift != 0);
+}
+
+static inline bool vd_region_is(const struct vd_region *e, uint64_t stamp, uint64_t at)
+{
+	return __atomic_load_n(&e->stamp, __ATOMIC_ACQUIRE) == stamp && __atomic_load_n(&e->at, __ATOMIC_ACQUIRE) == at;
+}
+
 /* The blocks [v, v + n) are mapped, at *p and on, and may be written in place if `own`. */
 static inline bool vd_region_find(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, uint64_t n, unsigned shift, bool own,
 				  vd_pblk_t *p)
 {
-	uint64_t stretch = v >> shift, at = stretch / VD_REGION_BITS << 1 | (shift != 0);
+	uint64_t stretch = v >> shift, at = vd_region_at(v, shift);
 	struct vd_region *e = vd_region_of(g, stamp, at);
 	uint32_t seq = __atomic_load_n(&e->seq, __ATOMIC_ACQUIRE), bits, want;
 	uint64_t first = stretch % VD_REGION_BITS, last = ((v + n - 1) >> shift) - stretch + first;
 	vd_pblk_t base;
 
-	if (last >= VD_REGION_BITS || __atomic_load_n(&e->stamp, __ATOMIC_ACQUIRE) != stamp ||
-	    __atomic_load_n(&e->at, __ATOMIC_ACQUIRE) != at)
+	if (last >= VD_REGION_BITS || !vd_region_is(e, stamp, at))
 		return false;
 	want = ((2u << last) - (1u << first)) << (own ? VD_REGION_BITS : 0);
 	base = __atomic_load_n(&e->p, __ATOMIC_ACQUIRE);

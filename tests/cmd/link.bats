@@ -3,6 +3,8 @@
 load helper
 
 linkable() { need_links; make_pool "${1:-2}" "${2:-256m}"; make_volume v "${3:-128m}"; }
+# with ext4 on the volume
+formatted() { linkable && ok vdlink p/v && mkfs.ext4 -q "$(D v)" && ok vdunlink p/v; }
 D() { readlink "$VD_DEV_DIR/p/$1"; }
 REST=1
 
@@ -60,10 +62,7 @@ REST=1
 
 @test "an ext4 is made, mounted by vdlink, and checked" {
 	need mkfs.ext4
-	linkable
-	ok vdlink p/v
-	mkfs.ext4 -q "$(D v)"
-	ok vdunlink p/v
+	formatted
 	ok vdlink --mount mnt p/v
 	says ext4 "mounted on"
 	random 20000000 >mnt/f
@@ -160,10 +159,7 @@ REST=1
 
 @test "a mount in another namespace is named, and the link that stays is not said to be mounted" {
 	need mkfs.ext4 unshare
-	linkable
-	ok vdlink p/v
-	mkfs.ext4 -q "$(D v)"
-	ok vdunlink p/v
+	formatted
 	ok vdlink --mount mnt p/v
 	unshare -m sleep 600 3>&- &
 	wait_for grep sleep /proc/$!/comm
@@ -475,10 +471,7 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 @test "a mounted link whose front was killed is restored with its mount" {
 	need_server "a front, that is killed"
 	need mkfs.ext4
-	linkable
-	ok vdlink p/v
-	mkfs.ext4 -q "$(D v)"
-	ok vdunlink p/v
+	formatted
 	ok vdlink --mount mnt p/v
 	echo hello >mnt/f
 	sync mnt/f
@@ -491,10 +484,7 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 @test "a mount is restored with its options, and one described without any too" {
 	need_server "a front, that is killed"
 	need mkfs.ext4
-	linkable
-	ok vdlink p/v
-	mkfs.ext4 -q "$(D v)"
-	ok vdunlink p/v
+	formatted
 	ok vdlink --mount mnt --mount-options nosuid,nodev,noatime p/v
 	local before
 	before=$(findmnt -no OPTIONS mnt)
@@ -514,16 +504,12 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 @test "what a pool says was linked is not mounted unless this host knows of it, and where it knows" {
 	need_server "a front, that is killed"
 	need mkfs.ext4
-	linkable
-	ok vdlink p/v
-	mkfs.ext4 -q "$(D v)"
-	ok vdunlink p/v
+	formatted
 	ok vdlink --mount mnt p/v
 	break_link v
 	wait_for eval 'vdlink ls | grep down'
 	mkdir mnt-here
 	jq '.drives[0].mount = "'"$T"'/mnt-here"' etc/servers/local >changed
-	cp etc/servers/local kept
 	echo '{"server":"local","drives":[]}' >etc/servers/local
 	ok vdlink --restore p
 	says "left alone" "vdlink p/v"
