@@ -59,7 +59,7 @@ unsigned space_busy_set(struct vd_space *s, struct space_group *g, unsigned i, u
 	g->free -= changed;
 	g->m->free -= changed;
 	s->loaded -= changed;
-	s->free -= changed;
+	space_add(&s->free, -(int64_t)changed);
 	g->longest = vd_min(g->longest, g->free);
 	if (!old || !g->longest || space_log2(old) != space_log2(g->longest))
 		space_classify(g);
@@ -73,7 +73,7 @@ unsigned space_busy_clear(struct vd_space *s, struct space_group *g, unsigned i,
 	g->free += changed;
 	g->m->free += changed;
 	s->loaded += changed;
-	s->free += changed;
+	space_add(&s->free, changed);
 	if (changed && g->longest < g->free) { /* a bound; a search that fails says better */
 		unsigned end = space_bit_next(g->busy, i + n, VD_GROUP_BLOCKS, true);
 
@@ -410,7 +410,7 @@ int space_load_locked(struct vd_pool *pool, uint64_t nr, bool ckpt, struct space
 	}
 	vd_spin_lock(&s->lock);
 	group_derive(s, g);
-	s->free -= (g->exist - g->used) - g->free; /* S4, S5: busy beyond what counts say */
+	space_add(&s->free, -(int64_t)((g->exist - g->used) - g->free)); /* S4, S5: busy beyond what counts say */
 	s->loaded += g->free;
 	g->m->free += g->free;
 	g->next = s->hash[bucket(nr)];
@@ -728,7 +728,7 @@ int vd_space_init(struct vd_pool *pool)
 		vd_atomic_set(&s->promised, (int64_t)le64_to_cpu(pool->super->promised_blocks));
 		if (s->used > s->total)
 			r = -EUCLEAN;
-		s->free -= (int64_t)s->used;
+		space_add(&s->free, -(int64_t)s->used);
 	}
 	if (r)
 		vd_space_fini(pool);
@@ -764,7 +764,7 @@ int vd_space_format(struct vd_pool *pool, unsigned member)
 
 	while (!r && s->nmembers <= member) {
 		vd_spin_lock(&s->lock);
-		s->joining += (int64_t)pool->member[s->nmembers].blocks;
+		space_add(&s->joining, (int64_t)pool->member[s->nmembers].blocks);
 		vd_spin_unlock(&s->lock);
 		r = space_member_add(pool, s);
 	}
@@ -788,7 +788,7 @@ void vd_space_joined(struct vd_pool *pool, unsigned member)
 	struct vd_space *s = pool->space;
 
 	vd_spin_lock(&s->lock);
-	s->joining -= (int64_t)pool->member[member].blocks;
+	space_add(&s->joining, -(int64_t)pool->member[member].blocks);
 	vd_spin_unlock(&s->lock);
 }
 
@@ -828,7 +828,7 @@ void vd_space_grown(struct vd_pool *pool, unsigned member, uint64_t before)
 		g = space_find(s, space_nr(VD_PBLK(member, before)));
 		added -= space_busy_clear(s, g, i, g->exist - i);
 	}
-	s->free += (int64_t)added;
+	space_add(&s->free, (int64_t)added);
 	m->groups = (pool->member[member].blocks + VD_GROUP_BLOCKS - 1) >> VD_GROUP_SHIFT;
 	m->dry = false;
 	m->evicted++; /* a lap under way has not seen them */

@@ -33,7 +33,7 @@ int space_member_add(struct vd_pool *pool, struct vd_space *s)
 	vd_spin_lock(&s->lock);
 	s->member[s->nmembers++] = m;
 	s->total += blocks;
-	s->free += (int64_t)blocks;
+	space_add(&s->free, (int64_t)blocks);
 	while ((1u << s->floor_shift) < s->nmembers)
 		s->floor_shift++;
 	vd_spin_unlock(&s->lock);
@@ -211,8 +211,6 @@ static struct run search(struct vd_pool *pool, unsigned first, unsigned want)
 			continue;
 		run = member_search(m, w);
 		if (run.n == want) {
-			s->found = true;
-			s->poor = 0;
 			return run;
 		}
 		if (run.n > best.n)
@@ -245,12 +243,13 @@ static int64_t set_aside(const struct vd_pool *pool)
 	return n > 0 ? n + (int64_t)vd_change_part(pool) : 0; /* a superblock may promise too little */
 }
 
-/* s->lock. Who is promised something has it from R5's part if need be, and no more than
+/* With s->lock, or for a look.  Who is promised something has it from R5's part if need be, and no more than
  * that: beyond it he is a writer like others. */
 static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
 {
 	const struct vd_space *s = pool->space;
-	int64_t aside = set_aside(pool), room = s->free - s->joining - (int64_t)(pool->reserve_blocks + kept) - aside, left;
+	int64_t free = __atomic_load_n(&s->free, __ATOMIC_RELAXED) - __atomic_load_n(&s->joining, __ATOMIC_RELAXED);
+	int64_t aside = set_aside(pool), room = free - (int64_t)(pool->reserve_blocks + kept) - aside, left;
 
 	left = mine && aside ? vd_promise_open(mine) : 0;
 	return left > 0 ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
@@ -258,12 +257,7 @@ static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *min
 
 int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
 {
-	int64_t room;
-
-	vd_spin_lock(&pool->space->lock);
-	room = room_for(pool, mine, kept);
-	vd_spin_unlock(&pool->space->lock);
-	return room;
+	return room_for(pool, mine, kept);
 }
 
 uint64_t vd_space_set_aside(struct vd_pool *pool)
@@ -295,6 +289,10 @@ int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd
 			run = search(pool, first, want);
 	}
 	if (run.n) {
+		if (run.n == want && run.g->longest >= SPACE_POOR) { /* beside the goal, too */
+			s->found = true;
+			s->poor = 0;
+		}
 		space_busy_set(s, run.g, run.i, run.n);
 		run.g->recent = true;
 		if (run.g == run.g->m->cur && want >= 16) /* who has no goal need not go through what this left */
@@ -687,7 +685,7 @@ static bool window_open(struct vd_space *s, struct space_member *m, bool poor)
 		m->window_left = run.n;
 		m->free += run.n; /* still free, for metadata */
 		s->loaded += run.n;
-		s->free += run.n;
+		space_add(&s->free, run.n);
 		return true;
 	}
 }
@@ -710,7 +708,7 @@ static int meta_take(struct vd_pool *pool, struct space_member *m, vd_pblk_t *p)
 			m->window_left--;
 			m->free--;
 			s->loaded--;
-			s->free--;
+			space_add(&s->free, -1);
 		}
 		vd_spin_unlock(&s->lock);
 		if (have)
@@ -738,7 +736,7 @@ void space_windows_release(struct vd_pool *pool)
 		g = space_find(s, space_nr(m->window)); /* busy says more than counts: in memory */
 		m->free -= m->window_left;
 		s->loaded -= m->window_left;
-		s->free -= m->window_left;
+		space_add(&s->free, -(int64_t)m->window_left);
 		space_busy_clear(s, g, space_in(m->window), m->window_left);
 		m->window_left = 0;
 	}

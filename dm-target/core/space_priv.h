@@ -112,8 +112,8 @@ struct vd_space {
 	uint64_t total;            /* blocks of all members */
 	uint64_t used;             /* blocks with count > 0 */
 	vd_atomic_t meta;          /* of those, metadata's; told only */
-	int64_t free;              /* not busy, in memory or not, windows included */
-	int64_t joining;           /* of free, of a member that no superblock tells of yet: nobody's */
+	int64_t free;              /* not busy, in memory or not, windows included; changed by space_add() */
+	int64_t joining;           /* of free, of a member that no superblock tells of yet: nobody's; the same */
 	vd_atomic_t promised, held; /* of free, to volumes with reservations; written under the lock */
 	uint64_t loaded;           /* free blocks in memory, windows included */
 	uint64_t staged[STAGES];
@@ -137,6 +137,12 @@ struct vd_space {
 	int bad;                   /* why a group was passed over, or 0; load_lock */
 	struct space_group *hash[SPACE_HASH];
 };
+
+/* Lock held.  To what vd_space_room() reads without it. */
+static inline void space_add(int64_t *total, int64_t n)
+{
+	__atomic_store_n(total, *total + n, __ATOMIC_RELAXED);
+}
 
 /* ---- bits -------------------------------------------------------------- */
 

@@ -41,6 +41,27 @@ static void reserve_near_the_goal_when_it_is_taken(void **state)
 	verify_totals();
 }
 
+/* Who goes on beside what he has does not ask for a run elsewhere; that is no sign that there is
+ * none, so that the gaps he left are taken when a group is used up. */
+static void a_stream_of_windows_has_no_short_ones_while_groups_are_free(void **state)
+{
+	enum { WINDOWS = 8 * 512 };
+	static vd_pblk_t at[WINDOWS];
+	vd_pblk_t goal = VD_PBLK_NONE;
+	unsigned got;
+
+	(void)state;
+	pool_one(12 * 8192);
+	for (unsigned i = 0; i < WINDOWS; i++) {
+		OK(reserve(goal, 16, &at[i], &got));
+		assert_int_equal(got, 16);
+		goal = at[i] + 16;
+		if (i >= 100)
+			vd_space_unreserve(P, at[i - 100] + 1, 15);
+	}
+	verify_totals();
+}
+
 static void reserve_gives_the_longest_when_none_fits(void **state)
 {
 	vd_pblk_t p, last = 0;
@@ -534,6 +555,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(reserve_gives_exactly_the_goal),
 		T(reserve_near_the_goal_when_it_is_taken),
+		T(a_stream_of_windows_has_no_short_ones_while_groups_are_free),
 		T(reserve_gives_the_longest_when_none_fits),
 		T(a_run_of_pieces_counts_as_one),
 		T(reserve_aligns_long_runs),
