@@ -107,6 +107,8 @@ struct vd_windows {
 	vd_vblk_t next_v;        /* where the last window ended: sequential if the next begins there */
 	vd_pblk_t goal;          /* where the last window ended on disk */
 	uint32_t grow;           /* length of the next sequential window */
+	vd_pblk_t strip;         /* regions' next windows: a multiple of VD_REGION_BLOCKS */
+	uint32_t strip_left, strip_next; /* and how many blocks the next strip should have */
 	uint64_t run;            /* blocks on this member so far */
 };
 void vd_windows_init(struct vd_windows *w);

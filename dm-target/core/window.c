@@ -18,10 +18,14 @@
  *     new place: regions stay together, and the gaps they left are theirs to fill.
  * W4  Who writes a block anew that a region's window has given out gets one singly, not
  *     another window; where it was a wide one's, the region gets a window of its own.
+ * W5  The windows of regions that are written in no order are cut from a strip, which is
+ *     reserved as a whole (W1, W2): a lock of the pool's for each eighth of them.  The next
+ *     is twice as long if there was a run for all of this one.
  */
 #include "volume.h"
 
 #define REGION_BLOCKS VD_REGION_BLOCKS
+#define STRIP_BLOCKS (8 * REGION_BLOCKS)
 #define MEMBER_RUN_BLOCKS 16384u /* 64 MiB on one member, then the next */
 
 void vd_windows_init(struct vd_windows *w)
@@ -30,7 +34,7 @@ void vd_windows_init(struct vd_windows *w)
 	vd_spin_init(&w->lock);
 	vd_list_init(&w->lru);
 	w->goal = VD_PBLK_NONE;
-	w->grow = REGION_BLOCKS;
+	w->grow = w->strip_next = REGION_BLOCKS;
 	w->next_v = VD_VBLK_END;
 }
 
@@ -89,21 +93,28 @@ static void set_drop(struct vd_volume *vol, struct vd_window_set *set, unsigned 
 	set->has[k] = set->left[k] = 0;
 }
 
+/* The set of v, of a page that is made now.  NULL: no memory. */
+static struct vd_window_set *set_make(struct vd_volume *vol, vd_vblk_t v)
+{
+	const struct vd_host *host = &vol->pool->host;
+	unsigned i;
+	struct vd_window_set **page = page_of(&vol->win, v, &i);
+
+	*page = host->alloc(host->ctx, VD_BLOCK, VD_ALLOC_NOWAIT);
+	if (!*page)
+		return NULL;
+	memset(*page, 0, VD_BLOCK);
+	return &(*page)[i];
+}
+
 /* A window for the blocks `has` of v's region, whose block 0 is at p, with `left` of them.  False: no memory. */
 static bool set_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint16_t has, uint16_t left)
 {
-	const struct vd_host *host = &vol->pool->host;
-	struct vd_window_set **page, *set;
-	unsigned i, k;
+	struct vd_window_set *set = set_of(&vol->win, v) ?: set_make(vol, v);
+	unsigned k;
 
-	page = page_of(&vol->win, v, &i);
-	if (!*page) {
-		*page = host->alloc(host->ctx, VD_BLOCK, VD_ALLOC_NOWAIT);
-		if (!*page)
-			return false;
-		memset(*page, 0, VD_BLOCK);
-	}
-	set = &(*page)[i];
+	if (!set)
+		return false;
 	for (k = 0; k < VD_SET_WAYS && set->has[k]; k++)
 		;
 	if (k == VD_SET_WAYS) {
@@ -199,7 +210,7 @@ static bool wide_add(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t p, uint32_t l
 
 static bool wide_take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got)
 {
-	struct vd_window *win = vol->win.nwide ? *bucket(&vol->win, v) : NULL;
+	struct vd_window *win = *bucket(&vol->win, v);
 	uint32_t i, end;
 
 	while (win && !(v >= win->v && v - win->v < win->len && !taken(win, (uint32_t)(v - win->v))))
@@ -230,12 +241,14 @@ void vd_windows_drop(struct vd_volume *vol)
 	for (unsigned i = 0; i < VD_SETS; i++)
 		for (unsigned k = 0; w->set[i / VD_PAGE_SETS] && k < VD_SET_WAYS; k++)
 			set_drop(vol, &w->set[i / VD_PAGE_SETS][i % VD_PAGE_SETS], k);
+	vd_space_unreserve(vol->pool, w->strip, w->strip_left);
+	w->strip_left = 0;
 	vd_spin_unlock(&w->lock);
 }
 
-static bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got, bool *given)
+static inline bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got, bool *given)
 {
-	return set_take(&vol->win, v, want, p, got, given) || wide_take(vol, v, want, p, got);
+	return set_take(&vol->win, v, want, p, got, given) || (vol->win.nwide && wide_take(vol, v, want, p, got));
 }
 
 /* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's
@@ -260,26 +273,69 @@ static int regain(struct vd_volume *vol, vd_vblk_t v, vd_pblk_t beside, vd_pblk_
 	return 0;
 }
 
+/* Blocks at a new place, for a window of len, or for it and those of other regions. */
+static int reserve(struct vd_volume *vol, uint32_t len, bool strip, vd_pblk_t *p, unsigned *got)
+{
+	struct vd_windows *w = &vol->win;
+	vd_pblk_t goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
+	uint32_t ask = strip ? w->strip_next : len, rest;
+	int r = vd_space_reserve_for(vol->pool, &vol->promise, goal, ask, p, got);
+
+	if (r)
+		return r;
+	if (goal == VD_PBLK_NONE)
+		w->run = 0;
+	w->run += *got;
+	w->goal = *p + *got;
+	if (!strip)
+		return 0;
+	w->strip_next = *got == ask ? vd_min(2 * ask, STRIP_BLOCKS) : REGION_BLOCKS;
+	rest = *got > len ? *got - len : 0;
+	*got -= rest;
+	w->strip = *p + *got;
+	w->strip_left = rest - rest % REGION_BLOCKS;
+	vd_space_unreserve(vol->pool, w->strip + w->strip_left, rest % REGION_BLOCKS);
+	return 0;
+}
+
+/* The window of v's region, from the strip. */
+static int cut(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *out, unsigned *n)
+{
+	struct vd_windows *w = &vol->win;
+	unsigned in = (unsigned)(v % REGION_BLOCKS);
+	uint16_t left;
+
+	*n = vd_min(want, REGION_BLOCKS - in);
+	*out = w->strip + in;
+	left = (uint16_t)~bits(in, *n);
+	if (left && !set_add(vol, v, w->strip, bits(0, REGION_BLOCKS), left))
+		return 0;
+	w->strip += REGION_BLOCKS;
+	w->strip_left -= REGION_BLOCKS;
+	w->grow = REGION_BLOCKS;
+	w->next_v = v - in + REGION_BLOCKS;
+	return 1;
+}
+
 /* At a new place: 1: *out, *n of it are v's. */
 static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *out, unsigned *n)
 {
 	struct vd_windows *w = &vol->win;
-	bool sequential = v == w->next_v, had;
-	vd_pblk_t goal, p;
+	bool sequential = v == w->next_v || want > REGION_BLOCKS, had; /* a large write is a stream of its own */
 	vd_vblk_t start;
+	vd_pblk_t p;
 	uint16_t has, left;
 	uint32_t len;
 	unsigned got;
 	int r;
 
-	w->grow = sequential ? vd_min(w->grow * 2, VD_WINDOW_BLOCKS) : REGION_BLOCKS;
+	if (!sequential && w->strip_left)
+		return cut(vol, v, want, out, n);
+	w->grow = v == w->next_v ? vd_min(w->grow * 2, VD_WINDOW_BLOCKS) : REGION_BLOCKS;
 	w->grow = vd_max(w->grow, vd_min(want, VD_WINDOW_BLOCKS));
-	if (want > REGION_BLOCKS)
-		sequential = true; /* a large write is a stream of its own */
 	start = sequential ? v : v & ~(vd_vblk_t)(REGION_BLOCKS - 1);
 	len = sequential ? (uint32_t)(vd_min(v + w->grow, (v | (VD_WINDOW_BLOCKS - 1)) + 1) - v) : REGION_BLOCKS;
-	goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
-	r = vd_space_reserve_for(vol->pool, &vol->promise, goal, len, &p, &got);
+	r = reserve(vol, len, !sequential, &p, &got);
 	if (r)
 		return r;
 	if (got < len) /* where runs are short, no more is looked for */
@@ -305,10 +361,6 @@ static int make(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *ou
 		vd_space_unreserve(vol->pool, p, got);
 		return 0;
 	}
-	if (goal == VD_PBLK_NONE)
-		w->run = 0;
-	w->run += got;
-	w->goal = p + got;
 	w->next_v = start + got;
 	return 1;
 }
