@@ -252,22 +252,25 @@ static bool find_in_overlays(const struct vd_volume *vol, vd_vblk_t v, struct vd
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out)
 {
 	const struct vd_layer *bottom;
-	struct vd_ext e;
+	struct vd_ov_leaf *near;
+	uint64_t len, back;
 	int r;
 
 	if (find_in_overlays(vol, v, out, &bottom))
 		return 0;
-	r = vd_tree_find(vol->pool, &bottom->root, v, flags, &e);
+	len = out->len;
+	back = out->back;
+	near = out->near;
+	r = vd_tree_find(vol->pool, &bottom->root, v, flags, out);
 	if (r)
 		return r;
-	if (e.kind == VD_DATA && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, e.p, e.len)))
+	if (out->kind == VD_DATA && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, out->p, out->len)))
 		return -EUCLEAN; /* our caller would read or write there */
-	e.len = vd_min(e.len, out->len);
-	e.back = vd_min(e.back, out->back);
-	if (e.kind == VD_DATA && e.back && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, e.p - e.back, e.back)))
-		e.back = 0;
-	e.near = out->near;
-	*out = e;
+	out->len = vd_min(out->len, len);
+	out->back = vd_min(out->back, back);
+	out->near = near;
+	if (out->kind == VD_DATA && out->back && vol->id && vd_unlikely(!vd_pblk_valid(vol->pool, out->p - out->back, out->back)))
+		out->back = 0;
 	return 0;
 }
 
@@ -545,7 +548,7 @@ static void set_run(struct vd_io *io, enum vd_run_kind kind, const struct vd_ext
 
 /* The whole request's run, if its region is known: as of a moment since the call began, while the
  * volume's stamp is *stamp.  In the pool's gate. */
-static inline bool known(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io, bool own, uint64_t *stamp)
+static vd_always_inline bool known(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io, bool own, uint64_t *stamp)
 {
 	struct vd_regions *g = vd_regions(vol);
 	vd_vblk_t v = off >> VD_BLOCK_SHIFT;
@@ -565,18 +568,12 @@ static inline bool known(struct vd_volume *vol, uint64_t off, uint64_t len, stru
 	return true;
 }
 
-int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+/* In the pool's gate, which is left if it fails. */
+static vd_noinline int read_unknown(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
 {
-	struct vd_volumes *vs = vol->pool->volumes;
 	struct vd_ext e;
-	uint64_t stamp;
-	int r = check_range(vol, off, len);
+	int r;
 
-	if (r)
-		return r;
-	io->gate = vd_gate_enter(&vs->gate);
-	if (vd_likely(known(vol, off, len, io, false, &stamp)))
-		return 0;
 	io_init(io, vol, off);
 	vd_read_lock(&vol->map);
 	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
@@ -587,8 +584,20 @@ int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_i
 	vd_read_unlock(&vol->map);
 	if (!r)
 		return 0;
-	vd_gate_exit(&vs->gate, io->gate);
+	vd_gate_exit(&vol->pool->volumes->gate, io->gate);
 	return r == -EWOULDBLOCK ? io_park(io, WAIT_NODE, 1) : r;
+}
+
+int vd_read_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+	uint64_t stamp;
+	int r = check_range(vol, off, len);
+
+	if (r)
+		return r;
+	io->gate = vd_gate_enter(&vs->gate);
+	return vd_likely(known(vol, off, len, io, false, &stamp)) ? 0 : read_unknown(vol, off, len, io);
 }
 
 void vd_read_end(struct vd_io *io)
@@ -831,20 +840,12 @@ static bool begin_known(struct vd_volume *vol, struct vd_io *io, uint64_t stamp)
 	return false;
 }
 
-int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+/* In the pool's gate, which is left if it fails. */
+static vd_noinline int write_unknown(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
 {
-	struct vd_volumes *vs = vol->pool->volumes;
 	struct vd_ext e;
-	uint64_t stamp;
-	int r = check_range(vol, off, len);
+	int r;
 
-	if (r)
-		return r;
-	if (vd_volume_readonly(vol) || !vd_pool_writable(vol->pool))
-		return -EROFS;
-	io->gate = vd_gate_enter(&vs->gate);
-	if (known(vol, off, len, io, true, &stamp) && begin_known(vol, io, stamp))
-		return 0;
 	io_init(io, vol, off);
 	vd_read_lock(&vol->map);
 	r = vd_map_find(vol, io->v0, VD_NODE_NOWAIT, &e);
@@ -859,8 +860,24 @@ int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_
 		vd_read_unlock(&vol->map);
 	}
 	if (r)
-		vd_gate_exit(&vs->gate, io->gate);
+		vd_gate_exit(&vol->pool->volumes->gate, io->gate);
 	return r;
+}
+
+int vd_write_begin(struct vd_volume *vol, uint64_t off, uint64_t len, struct vd_io *io)
+{
+	struct vd_volumes *vs = vol->pool->volumes;
+	uint64_t stamp;
+	int r = check_range(vol, off, len);
+
+	if (r)
+		return r;
+	if (vd_volume_readonly(vol) || !vd_pool_writable(vol->pool))
+		return -EROFS;
+	io->gate = vd_gate_enter(&vs->gate);
+	if (known(vol, off, len, io, true, &stamp) && begin_known(vol, io, stamp))
+		return 0;
+	return write_unknown(vol, off, len, io);
 }
 
 static void publish(struct vd_io *io)

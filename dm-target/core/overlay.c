@@ -22,21 +22,20 @@
  * Neither leaves nor nodes that have lost entries are joined: what an overlay holds goes
  * with the next checkpoint, and hardly anything is taken out of one before.
  *
- * With fourteen extents a leaf, and 31 entries a node, fill 512 bytes, as allocators like it.
+ * With fifteen extents a leaf, and 31 entries a node, fill 512 bytes, as allocators like it.
  */
 #include "overlay.h"
 
-#define SLOTS 14u
+#define SLOTS 15u
 #define ENTRIES 31u
 #define LINES (512 / 64)
 #define HEIGHT_MAX 16u /* a level is added for 15 nodes of the one below: more is out of reach */
 
-struct slot { uint64_t len, p, birth; };
+struct slot { uint64_t len : 56, kind : 8, p, birth; };
 
 struct vd_ov_leaf {
 	struct vd_ov_leaf *next, *prev;
 	uint64_t v[SLOTS];               /* where they begin */
-	uint8_t kind[SLOTS];
 	uint8_t n;
 	bool indexed;
 	uint64_t key;                    /* v[0] of when it was entered */
@@ -110,7 +109,12 @@ static void ext_of(const struct vd_ov_leaf *leaf, unsigned i, struct vd_ext *out
 	out->len = leaf->s[i].len;
 	out->p = leaf->s[i].p;
 	out->birth = leaf->s[i].birth;
-	out->kind = (enum vd_ext_kind)leaf->kind[i];
+	out->kind = (enum vd_ext_kind)leaf->s[i].kind;
+}
+
+static struct slot slot_of(const struct vd_ext *e)
+{
+	return (struct slot){ .len = e->len, .kind = e->kind, .p = e->p, .birth = e->birth };
 }
 
 /* ---- the index ---------------------------------------------------------- */
@@ -387,7 +391,6 @@ static void move_slots(struct vd_ov_leaf *to, unsigned at, const struct vd_ov_le
 		return;
 	memmove(&to->v[at], &from->v[i], n * sizeof(to->v[0]));
 	memmove(&to->s[at], &from->s[i], n * sizeof(to->s[0]));
-	memmove(&to->kind[at], &from->kind[i], n);
 }
 
 /* Splits the full leaf of the place, which stays behind the same extent. */
@@ -424,8 +427,7 @@ static void put(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, stru
 	}
 	move_slots(leaf, i + 1, leaf, i, leaf->n - i);
 	leaf->v[i] = e->v;
-	leaf->s[i] = (struct slot){ e->len, e->p, e->birth };
-	leaf->kind[i] = (uint8_t)e->kind;
+	leaf->s[i] = slot_of(e);
 	leaf->n++;
 	ov->count++;
 	if (!leaf->indexed && leaf != ov->head) /* it is new, or there was no memory for it */
@@ -446,7 +448,7 @@ static void report(const struct vd_ov_leaf *leaf, unsigned i, uint64_t from, uin
 {
 	struct vd_ext piece;
 
-	if (!displaced || leaf->kind[i] != VD_DATA)
+	if (!displaced || leaf->s[i].kind != VD_DATA)
 		return;
 	ext_of(leaf, i, &piece);
 	piece.p += from - piece.v;
@@ -459,7 +461,7 @@ static void drop_front(struct vd_ov_leaf *leaf, unsigned i, uint64_t n)
 {
 	leaf->v[i] += n;
 	leaf->s[i].len -= n;
-	if (leaf->kind[i] == VD_DATA)
+	if (leaf->s[i].kind == VD_DATA)
 		leaf->s[i].p += n;
 }
 
@@ -494,10 +496,10 @@ static void clear_range(struct vd_ov *ov, struct place *pl, uint64_t v, uint64_t
 	}
 }
 
-/* Whether b, which comes after a, may be made one extent with it. */
+/* Whether b, which begins where a ends, may be made one extent with it. */
 static bool may_join(const struct vd_ext *a, const struct vd_ext *b, uint64_t cut)
 {
-	if (a->kind != b->kind || a->v + a->len != b->v || (a->birth <= cut) != (b->birth <= cut))
+	if (a->kind != b->kind || (a->birth <= cut) != (b->birth <= cut))
 		return false;
 	if (a->kind != VD_DATA)
 		return true;
@@ -523,13 +525,13 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 	place_find(leaf, e->v, &pl);
 	clear_range(ov, &pl, e->v, e->v + e->len, spare, displaced, arg);
 
-	if (pl.n) {
+	if (pl.n && end_of(pl.leaf, pl.n - 1) == e->v) {
 		ext_of(pl.leaf, pl.n - 1, &prev);
 		before = may_join(&prev, &fresh, cut);
 	}
 	if (before)
 		fresh = (struct vd_ext){ prev.v, prev.len + fresh.len, prev.p, vd_min(prev.birth, fresh.birth), fresh.kind, 0, NULL };
-	if (behind(&pl, &leaf, &i)) {
+	if (behind(&pl, &leaf, &i) && leaf->v[i] == e->v + e->len) {
 		ext_of(leaf, i, &next);
 		after = may_join(&fresh, &next, cut);
 	}
@@ -538,12 +540,12 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		fresh.birth = vd_min(fresh.birth, next.birth);
 	}
 	if (before) {
-		pl.leaf->s[pl.n - 1] = (struct slot){ fresh.len, fresh.p, fresh.birth };
+		pl.leaf->s[pl.n - 1] = slot_of(&fresh);
 		if (after)
 			remove_slot(ov, leaf, i);
 	} else if (after) { /* it grows towards the front, its place in the order stays */
 		leaf->v[i] = fresh.v;
-		leaf->s[i] = (struct slot){ fresh.len, fresh.p, fresh.birth };
+		leaf->s[i] = slot_of(&fresh);
 	} else {
 		put(ov, &pl, &fresh, spare);
 	}

@@ -12,6 +12,10 @@
 #ifndef VD_PORT_H
 #define VD_PORT_H
 
+/* What is done for each request is one piece of code, what is seldom done is beside it. */
+#define vd_always_inline inline __attribute__((__always_inline__))
+#define vd_noinline __attribute__((__noinline__))
+
 #ifdef __KERNEL__
 #include "../port_kernel.h"
 #else

@@ -121,6 +121,13 @@ static void drop(struct vd_regions *g, uint64_t stamp, vd_vblk_t v, vd_vblk_t en
 	change_end(e, seq);
 }
 
+static bool knows(struct vd_regions *g, uint64_t stamp, vd_vblk_t v)
+{
+	uint64_t at = vd_region_at(v, 0);
+
+	return vd_region_is(vd_region_of(g, stamp, at), stamp, at);
+}
+
 static bool may_be_own(const struct vd_volume *vol, const struct vd_ext *e)
 {
 	return e->birth > vol->last_snapshot && !__atomic_load_n(&vol->mixed, __ATOMIC_RELAXED); /* M2, M6 */
@@ -148,7 +155,6 @@ void vd_regions_changed(struct vd_volume *vol, const struct vd_ext *e)
 {
 	struct vd_regions *g = vd_regions(vol);
 	vd_vblk_t v, end = e->v + e->len;
-	bool own;
 
 	if (!g)
 		return;
@@ -156,12 +162,12 @@ void vd_regions_changed(struct vd_volume *vol, const struct vd_ext *e)
 		vd_regions_forget(vol);
 		return;
 	}
-	own = e->kind == VD_DATA && may_be_own(vol, e);
+	/* Of a region of which nothing is known a small write tells nothing: it may be the only one. */
 	for (v = e->v; v < end; v = begin_of(v, 0) + BITS)
-		if (e->kind == VD_DATA)
-			add(g, vol->stamp, v, end, e->p + (v - e->v), 0, own);
-		else
+		if (e->kind != VD_DATA)
 			drop(g, vol->stamp, v, end, 0);
+		else if (e->len >= BITS || knows(g, vol->stamp, v))
+			add(g, vol->stamp, v, end, e->p + (v - e->v), 0, may_be_own(vol, e));
 	if (!vol->wide)
 		return;
 	for (v = e->v; v < end; v = begin_of(v, VD_WIDE_SHIFT) + ((uint64_t)BITS << VD_WIDE_SHIFT))

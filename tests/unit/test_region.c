@@ -69,6 +69,29 @@ static void only_the_volumes_own_is_found_for_writing(void **state)
 	assert_false(found(&a, 5, 1, 0, false, &p));
 }
 
+/* A small first write costs no more than it must: who comes again has it looked up. */
+static void a_part_is_told_of_only_where_something_is_known(void **state)
+{
+	vd_pblk_t p;
+
+	(void)state;
+	begin();
+	tell(&a, 3, 1, 103);
+	assert_false(found(&a, 3, 1, 0, false, &p));
+	vd_regions_found(&a, &(struct vd_ext){ .v = 3, .len = 1, .p = 103, .birth = 1, .kind = VD_DATA });
+	tell(&a, 4, 2, 104);
+	assert_true(found(&a, 3, 3, 0, true, &p));
+	assert_int_equal(p, 103);
+	tell(&a, 4, 1, 900); /* elsewhere: in place of what was there */
+	assert_true(found(&a, 4, 1, 0, true, &p));
+	assert_int_equal(p, 900);
+	assert_false(found(&a, 5, 1, 0, true, &p));
+	tell(&a, VD_REGION_BITS + 5, VD_REGION_BITS, 2000); /* a large one, of its ends too */
+	assert_true(found(&a, VD_REGION_BITS + 5, 11, 0, true, &p));
+	assert_true(found(&a, 2 * VD_REGION_BITS, 5, 0, true, &p));
+	assert_int_equal(p, 2011);
+}
+
 static void *unmap_main(void *arg)
 {
 	vd_vblk_t v = *(vd_vblk_t *)arg;
@@ -91,7 +114,7 @@ static void what_was_unmapped_is_not_found_beside_another_volume_at_the_entry(vo
 	v = beside();
 	assert_int_equal(pthread_create(&t, NULL, unmap_main, &v), 0);
 	for (unsigned i = 0; i < 3000000 && !stale; i++) {
-		tell(&a, 0, 1, 1000 + i % 2);
+		tell(&a, 0, VD_REGION_BITS, 1000 + i % 2);
 		tell(&a, 0, 1, 0);
 		stale += found(&a, 0, 1, 0, true, &p);
 	}
@@ -105,8 +128,8 @@ static void *both_main(void *arg)
 	vd_vblk_t v = *(vd_vblk_t *)arg;
 
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-		tell(&a, 0, 1, 1000);
-		tell(&b, v, 1, 5000);
+		tell(&a, 0, VD_REGION_BITS, 1000);
+		tell(&b, v, VD_REGION_BITS, 5000);
 	}
 	return NULL;
 }
@@ -194,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(what_was_unmapped_is_not_found_beside_another_volume_at_the_entry),
 		cmocka_unit_test(only_the_volumes_own_is_found_for_writing),
+		cmocka_unit_test(a_part_is_told_of_only_where_something_is_known),
 		cmocka_unit_test(what_is_found_is_of_one_moment),
 		cmocka_unit_test(what_is_found_is_what_was_told),
 	};
