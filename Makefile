@@ -183,9 +183,12 @@ PURE_MODEL_SRC := $(filter-out $(CRASH_SRC),$(MODEL_SRC))
 THREAD_SRC := $(filter-out tests/unit/test_tree.c,$(shell grep -l pthread_create $(UNIT_SRC) $(MODEL_SRC)))
 RUN := tests/run.sh
 
+# Two at a time: what takes longest is begun first.
+LONG := %/test_model.c %/test_cases.c %/test_room.c %/test_faults.c %/kill.bats %/dry.bats %/link.bats %/damage.bats
+long_first = $(filter $(LONG),$(1)) $(filter-out $(LONG),$(1))
 define run_programs
 	+@$(MAKE) --no-print-directory FLAVOUR=$(1) build-tests SRC="$(2)"
-	@$(RUN) $(3) $(patsubst %.c,build/$(if $(1),$(1)/)%,$(2))
+	@$(RUN) $(3) $(patsubst %.c,build/$(if $(1),$(1)/)%,$(call long_first,$(2)))
 endef
 .PHONY: build-tests
 build-tests: $(call tests_of,$(SRC))
@@ -197,7 +200,7 @@ check-asan: ; $(call run_programs,asan,$(UNIT_SRC) $(MODEL_SRC),asan)
 check-tsan: ; $(call run_programs,tsan,$(THREAD_SRC),tsan)
 check-asan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
 check-tsan: export VD_TEST_SCALE := $(if $(VD_TEST_SCALE),$(VD_TEST_SCALE),5)
-check-cmd: all ; @$(RUN) cmd $(wildcard tests/cmd/*.bats)
+check-cmd: all ; @$(RUN) cmd $(call long_first,$(wildcard tests/cmd/*.bats))
 
 # Pools for the other reader of the format, in Python, which shares nothing with the engine.
 IMAGES_SRC := $(wildcard tests/format/*.c) $(filter-out $(MODEL_SRC),$(wildcard tests/model/*.c))
@@ -311,7 +314,7 @@ $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats boot.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
-	@r=0; JOBS=1 TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats) || r=1; \
+	@r=0; TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats) || r=1; \
 	$(RUN) kernel6.12 tagged || r=1; exit $$r
 soak-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1000000 KILLS=$(KILLS) $(RUN) lab tests/lab/soak.bats
 # The suites of check-cmd where the kernel serves.
