@@ -3,6 +3,7 @@
  * when they break.  The rules F1 to F5 are in front.h. */
 #include "front.h"
 
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <libnbd.h>
 #include <poll.h>
@@ -55,6 +56,23 @@ struct front_worker {
 	char *buf;
 };
 
+/* What a front calls of libnbd.  Loaded by the front alone: with it come some twenty libraries, for which
+ * every command would have to wait that has no front. */
+#define LIBNBD(X) X(create) X(close) X(set_pread_initialize) X(set_export_name) X(connect_unix) X(get_errno) X(get_error) \
+	X(get_size) X(is_read_only) X(aio_get_fd) X(aio_is_ready) X(pread) X(pwrite) X(zero) X(trim) X(flush)
+#define POINTER(name) __typeof__(nbd_##name) *name;
+static struct { LIBNBD(POINTER) } lib;
+
+static int load_libnbd(void)
+{
+	void *so = dlopen("libnbd.so.0", RTLD_NOW | RTLD_LOCAL);
+	bool all = so;
+
+#define LOAD(name) all = all && (lib.name = (__typeof__(lib.name))dlsym(so, "nbd_" #name));
+	LIBNBD(LOAD)
+	return all ? 0 : vol_fail(NULL, -ENOENT, "libnbd cannot be loaded: %s", dlerror());
+}
+
 uint64_t front_size(const struct front *f)
 {
 	return __atomic_load_n(&f->size, __ATOMIC_RELAXED);
@@ -99,7 +117,7 @@ static void say(const struct front *f, const char *fmt, ...)
 
 static void disconnect(struct front_worker *w)
 {
-	nbd_close(w->nbd);
+	lib.close(w->nbd);
 	w->nbd = NULL;
 }
 
@@ -126,7 +144,7 @@ static bool same_memory(struct front *f, struct nbd_handle *nbd)
 		return false;
 	if (f->token)
 		return true;
-	if (getsockopt(nbd_aio_get_fd(nbd), SOL_SOCKET, SO_PEERCRED, &peer, &len))
+	if (getsockopt(lib.aio_get_fd(nbd), SOL_SOCKET, SO_PEERCRED, &peer, &len))
 		return false;
 	if (!f->server)
 		f->server = peer.pid;
@@ -137,25 +155,25 @@ static bool same_memory(struct front *f, struct nbd_handle *nbd)
 static int connect_once(struct front_worker *w)
 {
 	struct front *f = w->f;
-	struct nbd_handle *nbd = nbd_create();
+	struct nbd_handle *nbd = lib.create();
 
 	if (!nbd)
 		return -ENOMEM;
-	nbd_set_pread_initialize(nbd, false);
+	lib.set_pread_initialize(nbd, false);
 	/* One that hangs in the handshake would hang us: it is on this host. */
-	if (nbd_set_export_name(nbd, f->spec.export) || nbd_connect_unix(nbd, f->socket)) {
-		int e = nbd_get_errno();
+	if (lib.set_export_name(nbd, f->spec.export) || lib.connect_unix(nbd, f->socket)) {
+		int e = lib.get_errno();
 
-		nbd_close(nbd);
+		lib.close(nbd);
 		return e == ECONNREFUSED || e == ENOENT ? -ECONNREFUSED : -EPROTO;
 	}
 	if (!f->spec.readonly && !same_memory(f, nbd)) {
-		nbd_close(nbd);
+		lib.close(nbd);
 		return -ESTALE;
 	}
 	w->nbd = nbd;
-	w->size = (uint64_t)nbd_get_size(nbd);
-	note_size(f, nbd_get_size(nbd), false);
+	w->size = (uint64_t)lib.get_size(nbd);
+	note_size(f, lib.get_size(nbd), false);
 	return 0;
 }
 
@@ -240,15 +258,15 @@ static int send_once(struct nbd_handle *nbd, const struct front_request *rq, uin
 {
 	switch (rq->op) {
 	case FRONT_READ:
-		return nbd_pread(nbd, rq->buf, len, off, 0);
+		return lib.pread(nbd, rq->buf, len, off, 0);
 	case FRONT_WRITE:
-		return nbd_pwrite(nbd, rq->buf, len, off, 0);
+		return lib.pwrite(nbd, rq->buf, len, off, 0);
 	case FRONT_ZERO:
-		return nbd_zero(nbd, len, off, 0);
+		return lib.zero(nbd, len, off, 0);
 	case FRONT_TRIM:
-		return nbd_trim(nbd, len, off, 0);
+		return lib.trim(nbd, len, off, 0);
 	case FRONT_FLUSH:
-		return nbd_flush(nbd, 0);
+		return lib.flush(nbd, 0);
 	}
 	return -1;
 }
@@ -270,8 +288,8 @@ int front_do(struct front_worker *w, const struct front_request *rq)
 			done += n;
 			continue;
 		}
-		e = nbd_get_errno();
-		if (nbd_aio_is_ready(w->nbd) == 1 && e != ESHUTDOWN)
+		e = lib.get_errno();
+		if (lib.aio_is_ready(w->nbd) == 1 && e != ESHUTDOWN)
 			return e ? -e : -EIO; /* F3 */
 		disconnect(w); /* F1 */
 	} while (done < rq->len);
@@ -308,7 +326,7 @@ static void *watch_main(void *arg)
 	for (;;) {
 		if (!w->nbd && connect_again(w, true))
 			break; /* broken for good */
-		p[1] = (struct pollfd){ .fd = nbd_aio_get_fd(w->nbd), .events = POLLIN };
+		p[1] = (struct pollfd){ .fd = lib.aio_get_fd(w->nbd), .events = POLLIN };
 		if (poll(p, 2, -1) < 0)
 			continue;
 		if (p[1].revents) /* nothing was asked: the server is going */
@@ -317,7 +335,7 @@ static void *watch_main(void *arg)
 			if (w->nbd)
 				disconnect(w);
 			if (!connect_once(w))
-				note_size(w->f, nbd_get_size(w->nbd), true);
+				note_size(w->f, lib.get_size(w->nbd), true);
 		}
 	}
 	return NULL;
@@ -328,13 +346,15 @@ static int front_prepare(struct front *f, struct front_worker *w)
 	unsigned i;
 	int r;
 
-	r = vol_serve_socket_path(f->spec.pool, f->socket, sizeof(f->socket));
+	r = load_libnbd();
+	if (!r)
+		r = vol_serve_socket_path(f->spec.pool, f->socket, sizeof(f->socket));
 	if (r)
 		return r;
 	r = connect_once(&w[0]);
 	if (r)
-		return vol_fail(NULL, -EIO, "the server refuses the link: %s", nbd_get_error());
-	if (!f->spec.readonly && nbd_is_read_only(w[0].nbd) != 0)
+		return vol_fail(NULL, -EIO, "the server refuses the link: %s", lib.get_error());
+	if (!f->spec.readonly && lib.is_read_only(w[0].nbd) != 0)
 		return vol_fail(NULL, -EROFS, "the server serves it read-only; link it with --readonly");
 	for (i = 0; i < FRONT_WORKERS; i++) {
 		w[i].buf = mmap(NULL, FRONT_BUF, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);

@@ -567,6 +567,12 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[ -b "$(D y)" ]
 }
 
+@test "a command loads what a front needs only for a front" {
+	run ldd "$(type -P vdlink)"
+	says libdevmapper
+	[[ $output != *libnbd* ]]
+}
+
 @test "a pool with the longest name is linked, and one that differs in its last letter" {
 	need_links
 	local a b p
