@@ -181,8 +181,6 @@ void vdk_volume_leave(struct vdk_volume *v);
 extern struct target_type vdk_pool_target;
 extern struct target_type vdk_volume_target;
 void vdk_pool_put(struct vdk_pool *p);
-/* By name, or as #ID. -ENOENT. */
-int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id) __must_check;
 /* 32 hexadecimal digits; hyphens are passed over. -EINVAL. */
 int vdk_parse_id(const char *text, uint8_t id[16]) __must_check;
 

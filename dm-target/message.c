@@ -121,6 +121,21 @@ static int pointer(unsigned int argc, char **argv, struct vd_disk_pointer *ptr)
 	return r;
 }
 
+static int look_up(struct vdk_pool *p, const char *name, uint32_t *vol)
+{
+	return *name == '#' ? kstrtou32(name + 1, 10, vol) : vd_volume_find(p->engine, name, vol);
+}
+
+/* One that has to be there. */
+static int find(struct vdk_pool *p, const char *name, uint32_t *vol)
+{
+	int r = look_up(p, name, vol);
+
+	if (r == -ENOENT)
+		DMWARN("pool %s has no volume %s", p->name, name);
+	return r;
+}
+
 static int answer(char *result, unsigned int maxlen, uint32_t n)
 {
 	unsigned int sz = 0;
@@ -191,7 +206,7 @@ static int snapshots(struct vdk_pool *p, unsigned int n, unsigned int words, cha
 		snap[i].name = argv[0];
 		snap[i].flags = flags;
 		generate_random_uuid(snap[i].uuid);
-		r = vdk_find_volume(p, argv[1], &snap[i].origin);
+		r = find(p, argv[1], &snap[i].origin);
 		if (!r && words > 2)
 			r = vdk_parse_id(argv[2], snap[i].uuid);
 	}
@@ -232,7 +247,7 @@ static int rename(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **ar
 static int rollback(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	uint32_t from;
-	int r = vdk_find_volume(p, argv[1], &from);
+	int r = find(p, argv[1], &from);
 
 	return r ? r : vd_rollback(p->engine, vol, from);
 }
@@ -370,6 +385,85 @@ static int show(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 	r = 1;
 out:
 	kfree(info);
+	return r;
+}
+
+#define BLANKS " \t\n\v\f\r\\" /* and 0xa0, which UTF-8 has inside of letters, and who reads takes for none */
+
+/* " KEY=TEXT", as values are written in messages: with a backslash before what would end them. */
+static unsigned int emit_text(char *result, unsigned int maxlen, unsigned int sz, const char *key, const char *text, size_t size)
+{
+	const char *end = text + strnlen(text, size);
+	int n;
+
+	DMEMIT(" %s=", key);
+	while (text < end) {
+		for (n = 0; text + n < end && !strchr(BLANKS, text[n]); n++)
+			;
+		DMEMIT("%.*s", n, text);
+		text += n;
+		if (text < end)
+			DMEMIT("\\%c", *text++);
+	}
+	return sz;
+}
+
+static unsigned int emit_holder(char *result, unsigned int maxlen, unsigned int sz, const struct vd_disk_holder *who)
+{
+	DMEMIT(" host=%pUb boot=%pUb pid=%llu since=%llu", who->host, who->boot, le64_to_cpu(who->pid), le64_to_cpu(who->since));
+	sz = emit_text(result, maxlen, sz, "hostname", who->hostname, sizeof(who->hostname));
+	return emit_text(result, maxlen, sz, "purpose", who->purpose, sizeof(who->purpose));
+}
+
+static unsigned int emit_record(char *result, unsigned int maxlen, unsigned int sz, const struct vd_volume_info *info)
+{
+	unsigned int i;
+
+	DMEMIT("\nvolume id=%u flags=%u uuid=%pUb size=%llu mapped=%llu reserved=%llu unused=%llu origin=%u family=%llu last_snapshot=%llu created=%llu",
+	       info->id, info->flags, info->uuid, info->size, info->mapped, info->reserved, info->unused, info->origin, info->family,
+	       info->last_snapshot, info->created);
+	sz = emit_text(result, maxlen, sz, "name", info->name, sizeof(info->name));
+	sz = emit_text(result, maxlen, sz, "base", info->base, sizeof(info->base));
+	sz = emit_text(result, maxlen, sz, "attrs", info->attrs, sizeof(info->attrs));
+	if (info->flags & VD_VOL_LOCKED) {
+		DMEMIT("\nlock");
+		sz = emit_holder(result, maxlen, sz, &info->lock);
+	}
+	for (i = 0; i < info->npointers; i++) {
+		const struct vd_disk_pointer *ptr = &info->pointer[i];
+
+		DMEMIT("\npointer link=%u mode=%u epoch=%llu", le32_to_cpu(ptr->link), le32_to_cpu(ptr->mode), le64_to_cpu(ptr->epoch));
+		sz = emit_holder(result, maxlen, sz, &ptr->who);
+		sz = emit_text(result, maxlen, sz, "opened_as", ptr->opened_as, sizeof(ptr->opened_as));
+		sz = emit_text(result, maxlen, sz, "mount", ptr->mount, sizeof(ptr->mount));
+		sz = emit_text(result, maxlen, sz, "server", ptr->server, sizeof(ptr->server));
+	}
+	return sz;
+}
+
+/* record NAME: all that is recorded of it, for programs; of one that there is not, only the pool's line. */
+static int record(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	struct vd_pool_info *pool = kmalloc(sizeof(*pool), GFP_KERNEL);
+	unsigned int sz = 0;
+	int r = -ENOMEM;
+
+	if (!info || !pool)
+		goto out;
+	vd_pool_info(p->engine, pool);
+	r = look_up(p, argv[0], &vol);
+	if (!r)
+		r = vd_volume_info(p->engine, vol, info);
+	if (r && r != -ENOENT)
+		goto out;
+	DMEMIT("pool mode=%u epoch=%llu", pool->mode, pool->epoch);
+	if (!r)
+		sz = emit_record(result, maxlen, sz, info);
+	r = 1;
+out:
+	kfree(info);
+	kfree(pool);
 	return r;
 }
 
@@ -559,6 +653,7 @@ static const struct {
 	{ "pointer_set", 2, 2, POINTER, true, pointer_set },
 	{ "pointer_del", 2, 2, 0, true, pointer_del },
 	{ "show", 1, 1, 0, true, show },
+	{ "record", 1, 1, 0, false, record },
 	{ "list", 0, 0, 0, false, list },
 	{ "thresholds", 0, 4, 0, false, thresholds },
 	{ "pool_set", 0, 0, POOL, false, pool_set },
@@ -578,7 +673,7 @@ int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result
 		if (n < messages[i].least || (n > messages[i].most && !messages[i].keys) ||
 		    (messages[i].keys && !known_keys(n - messages[i].least, argv + 1 + messages[i].least, messages[i].keys)))
 			break;
-		r = messages[i].volume ? vdk_find_volume(p, argv[1], &vol) : 0;
+		r = messages[i].volume ? find(p, argv[1], &vol) : 0;
 		return r ? r : messages[i].fn(p, vol, n, argv + 1, result, maxlen);
 	}
 	DMWARN("pool %s: message %s is not known, or has wrong arguments", p->name, argv[0]);

@@ -565,15 +565,6 @@ static int pool_iterate_devices(struct dm_target *ti, iterate_devices_callout_fn
 
 /* ---- messages ---------------------------------------------------------- */
 
-int vdk_find_volume(struct vdk_pool *p, const char *name, uint32_t *id)
-{
-	int r = *name == '#' ? kstrtou32(name + 1, 10, id) : vd_volume_find(p->engine, name, id);
-
-	if (r == -ENOENT)
-		DMWARN("pool %s has no volume %s", p->name, name);
-	return r;
-}
-
 static int pool_message(struct dm_target *ti, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct pool_table *t = ti->private;

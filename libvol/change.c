@@ -81,12 +81,226 @@ static int tell(struct vol_pool *p, const char *fmt, ...)
 	return vol_dm_message(p->uuid, text, NULL, 0);
 }
 
+/* No device, or one without a table, which answers nothing: the pool is not open there (any more). */
+static int ask(struct vol_pool *p, const char *text, char *answer, size_t size)
+{
+	int r;
+
+	*answer = 0;
+	r = vol_dm_message(p->uuid, text, answer, size);
+	return r == -ENXIO || (!r && !*answer) ? -ESTALE : r;
+}
+
 static int end_with_number(struct vol_pool *p, struct message *m, uint32_t *n)
 {
-	char answer[32] = "";
-	int r = end(p, m, answer, sizeof(answer));
+	char answer[32];
+	int r = fclose(m->f) ? -ENOMEM : ask(p, m->text, answer, sizeof(answer));
 
+	free(m->text);
 	return r ? r : sscanf(answer, "%u", n) == 1 ? 0 : -EPROTO;
+}
+
+/* ---- records --------------------------------------------------------------- */
+
+#define RECORD_MAX 16384u /* the longest there can be has half of that */
+
+/* An answer in lines of words, KEY=VALUE but the first.  end: what stood behind the last word. */
+struct answer { char *at, end; };
+
+static bool next_line(struct answer *a)
+{
+	bool more = a->end && *a->at;
+
+	a->end = ' ';
+	return more;
+}
+
+/* Unquoted, in place. */
+static char *next_word(struct answer *a)
+{
+	char *word = a->at, *to = word;
+
+	if (a->end != ' ')
+		return NULL;
+	for (; *a->at && *a->at != ' ' && *a->at != '\n'; a->at++) {
+		if (*a->at == '\\' && a->at[1])
+			a->at++;
+		*to++ = *a->at;
+	}
+	a->end = *a->at;
+	a->at += a->end != 0;
+	*to = 0;
+	return word;
+}
+
+struct field {
+	const char *key;
+	enum { ID, TEXT, U32, U64, LE32, LE64 } kind;
+	void *to;
+	size_t size; /* of TEXT, which need not end in NUL */
+};
+
+static int take(const struct field *f, char *word)
+{
+	char *value = strchr(word, '='), *end;
+	unsigned long long n;
+
+	if (!value)
+		return -EPROTO;
+	*value++ = 0;
+	while (f->key && strcmp(f->key, word))
+		f++;
+	if (!f->key)
+		return 0; /* a later module tells more */
+	if (f->kind == ID)
+		return vol_uuid_parse(value, f->to) ? -EPROTO : 0;
+	if (f->kind == TEXT) {
+		if (strlen(value) > f->size)
+			return -EPROTO;
+		memcpy(f->to, value, strlen(value));
+		return 0;
+	}
+	n = strtoull(value, &end, 10);
+	if (end == value || *end)
+		return -EPROTO;
+	switch (f->kind) {
+	case U32:
+		*(uint32_t *)f->to = (uint32_t)n;
+		break;
+	case LE32:
+		*(__le32 *)f->to = cpu_to_le32((uint32_t)n);
+		break;
+	case LE64:
+		*(__le64 *)f->to = cpu_to_le64(n);
+		break;
+	default:
+		*(uint64_t *)f->to = n;
+	}
+	return 0;
+}
+
+static int take_line(const struct field *f, struct answer *a)
+{
+	char *word;
+	int r = 0;
+
+	while (!r && (word = next_word(a)))
+		r = take(f, word);
+	return r;
+}
+
+#define HOLDER(w) { "host", ID, (w)->host, 0 }, { "boot", ID, (w)->boot, 0 }, { "pid", LE64, &(w)->pid, 0 }, \
+		{ "since", LE64, &(w)->since, 0 }, { "hostname", TEXT, (w)->hostname, sizeof((w)->hostname) }, \
+		{ "purpose", TEXT, (w)->purpose, sizeof((w)->purpose) }
+
+static int take_volume(struct answer *a, struct vd_volume_info *i)
+{
+	const struct field fields[] = {
+		{ "id", U32, &i->id, 0 }, { "flags", U32, &i->flags, 0 }, { "uuid", ID, i->uuid, 0 }, { "size", U64, &i->size, 0 },
+		{ "mapped", U64, &i->mapped, 0 }, { "reserved", U64, &i->reserved, 0 }, { "unused", U64, &i->unused, 0 },
+		{ "origin", U32, &i->origin, 0 }, { "family", U64, &i->family, 0 }, { "last_snapshot", U64, &i->last_snapshot, 0 },
+		{ "created", U64, &i->created, 0 }, { "name", TEXT, i->name, sizeof(i->name) - 1 },
+		{ "base", TEXT, i->base, sizeof(i->base) }, { "attrs", TEXT, i->attrs, sizeof(i->attrs) - 1 }, { NULL, 0, NULL, 0 },
+	};
+
+	return take_line(fields, a);
+}
+
+static int take_lock(struct answer *a, struct vd_volume_info *i)
+{
+	const struct field fields[] = { HOLDER(&i->lock), { NULL, 0, NULL, 0 } };
+
+	return take_line(fields, a);
+}
+
+static int take_pointer(struct answer *a, struct vd_volume_info *i)
+{
+	struct vd_disk_pointer *p = &i->pointer[i->npointers];
+	const struct field fields[] = {
+		{ "link", LE32, &p->link, 0 }, { "mode", LE32, &p->mode, 0 }, { "epoch", LE64, &p->epoch, 0 }, HOLDER(&p->who),
+		{ "opened_as", TEXT, p->opened_as, sizeof(p->opened_as) }, { "mount", TEXT, p->mount, sizeof(p->mount) },
+		{ "server", TEXT, p->server, sizeof(p->server) }, { NULL, 0, NULL, 0 },
+	};
+
+	if (i->npointers == VD_POINTERS_MAX)
+		return -EPROTO;
+	i->npointers++;
+	return take_line(fields, a);
+}
+
+int change_take_record(char *text, struct vd_volume_info *info, uint32_t *mode, uint64_t *epoch)
+{
+	const struct field pool[] = { { "mode", U32, mode, 0 }, { "epoch", U64, epoch, 0 }, { NULL, 0, NULL, 0 } };
+	struct answer a = { text, '\n' };
+	bool any = false;
+	int r = 0;
+
+	memset(info, 0, sizeof(*info));
+	while (!r && next_line(&a)) {
+		const char *what = next_word(&a);
+
+		if (!what) {
+			r = -EPROTO;
+		} else if (!strcmp(what, "pool")) {
+			r = take_line(pool, &a);
+		} else if (!strcmp(what, "volume")) {
+			any = true;
+			r = take_volume(&a, info);
+		} else if (!strcmp(what, "lock")) {
+			r = take_lock(&a, info);
+		} else if (!strcmp(what, "pointer")) {
+			r = take_pointer(&a, info);
+		} else {
+			r = -EPROTO;
+		}
+	}
+	return r ? r : any ? 0 : -ENOENT;
+}
+
+/* Of the kernel's pool, whose mode comes with it. */
+static int ask_record(struct vol_pool *p, const char *request, struct vd_volume_info *info)
+{
+	uint32_t mode = VD_MODE_FAILED;
+	char answer[RECORD_MAX];
+	int r = ask(p, request, answer, sizeof(answer));
+
+	if (r)
+		return r;
+	r = change_take_record(answer, info, &mode, &p->kernel_epoch);
+	p->kernel_mode = mode;
+	return r;
+}
+
+int change_find(struct vol_pool *p, const char *name, uint32_t *id, struct vd_volume_info *info)
+{
+	struct vd_volume_info *own = NULL;
+	char request[VOL_NAME_SIZE + 16];
+	int r;
+
+	if (!p->kernel || p->viewed) {
+		r = vd_volume_find(p->engine, name, id);
+		return r || !info ? r : vd_volume_info(p->engine, *id, info);
+	}
+	if (!info)
+		info = own = malloc(sizeof(*own));
+	if (!info)
+		return -ENOMEM;
+	snprintf(request, sizeof(request), "record %s", name);
+	r = ask_record(p, request, info);
+	if (!r)
+		*id = info->id;
+	free(own);
+	return r;
+}
+
+int change_info(struct vol_pool *p, uint32_t id, struct vd_volume_info *info)
+{
+	char request[32];
+
+	if (!p->kernel || p->viewed)
+		return vd_volume_info(p->engine, id, info);
+	snprintf(request, sizeof(request), "record #%u", id);
+	return ask_record(p, request, info);
 }
 
 /* ---- changes --------------------------------------------------------------- */
@@ -98,6 +312,24 @@ void change_state(struct vol_pool *p, struct vd_pool_info *info)
 		info->mode = p->kernel_mode;
 	else if (p->flags & VOL_TEST && info->mode == VD_MODE_READONLY)
 		info->mode = VD_MODE_RW; /* as it would be: else opening it had been refused */
+}
+
+enum vd_pool_mode change_mode(struct vol_pool *p, uint64_t *epoch)
+{
+	struct vd_pool_info *info;
+	enum vd_pool_mode mode;
+
+	*epoch = p->kernel_epoch;
+	if (p->kernel)
+		return p->kernel_mode;
+	info = malloc(sizeof(*info));
+	if (!info)
+		return VD_MODE_FAILED;
+	change_state(p, info);
+	mode = info->mode;
+	*epoch = info->epoch;
+	free(info);
+	return mode;
 }
 
 int change_flush(struct vol_pool *p)

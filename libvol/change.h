@@ -2,16 +2,29 @@
 /*
  * What the requests change in a pool.  Where this process has the pool open these are the
  * engine's calls of the same name (vd.h).  Where the kernel has it open they are messages
- * to its device, which do and answer the same (dm-target/message.c); what the process sees
- * of the pool is then a reader's view, which the next request makes anew.
+ * to its device, which do and answer the same (dm-target/message.c).
+ *
+ * So are the looks at one volume: the kernel tells its record as it is now.  All else is seen by
+ * a view, which costs a checkpoint and is made for those requests that need it (ops.c).
  */
 #ifndef VOL_CHANGE_H
 #define VOL_CHANGE_H
 
 #include "handle.h"
 
-/* As vd_pool_info(); the mode is the owner's. */
+/* As vd_pool_info(); the mode is the owner's.  There is a view. */
 void change_state(struct vol_pool *p, struct vd_pool_info *info);
+/* Of that what is known without one, once a volume was looked at. */
+enum vd_pool_mode change_mode(struct vol_pool *p, uint64_t *epoch);
+
+/* info may be NULL.  -ENOENT; -ESTALE: the kernel does not have the pool any more; -EBUSY: it cannot
+ * be asked now. */
+int change_find(struct vol_pool *p, const char *name, uint32_t *id, struct vd_volume_info *info) __must_check;
+int change_info(struct vol_pool *p, uint32_t id, struct vd_volume_info *info) __must_check;
+/* The kernel's answer to "record": cut up, and taken apart.  -ENOENT: there is no such volume;
+ * -EPROTO.  *mode and *epoch, of the pool, stay as they are if they are not told. */
+int change_take_record(char *text, struct vd_volume_info *info, uint32_t *mode, uint64_t *epoch) __must_check;
+
 int change_flush(struct vol_pool *p) __must_check;
 int change_checkpoint(struct vol_pool *p) __must_check;
 int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *policy) __must_check;

@@ -15,8 +15,9 @@ struct vol_pool {
 	bool have_owner;
 
 	bool kernel;                /* the kernel owns the pool: host and engine are a reader's view of it */
-	bool viewed;                /* they are there, and as new as this handle needs */
-	enum vd_pool_mode kernel_mode;
+	bool viewed;                /* they are there, and as new as this request needs */
+	enum vd_pool_mode kernel_mode; /* and kernel_epoch: as told last */
+	uint64_t kernel_epoch;
 	uint64_t generation;        /* of the view, or of what was wanted of it */
 
 	struct vol_client *client;  /* a server owns the pool, or: */
@@ -25,5 +26,10 @@ struct vol_pool {
 
 	struct vol_errbuf err;
 };
+
+/* Sees to it that there is an engine to look at: of a pool in the kernel, a view, unless this
+ * request has made one.  -ESTALE, without a text: the kernel does not have it any more.  Text in
+ * vol_error(NULL). */
+int vol_pool_view(struct vol_pool *p) __must_check;
 
 #endif

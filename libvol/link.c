@@ -161,7 +161,7 @@ static int clear_remains(const struct link_info *l)
 	return r;
 }
 
-/* link and scan: on return the kernel has the device. */
+/* link and scan: on return the kernel has the device.  sector: of a front's. */
 static int make_device(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, unsigned sector)
 {
 	char file[512], dir[512], export[VOL_NAME_SIZE + 32], title[2 * VOL_NAME_SIZE];
@@ -472,11 +472,11 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 
 static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, bool again)
 {
-	unsigned sector;
+	unsigned sector = 0;
 	enum step s;
 	int r;
 
-	r = sector_size(p, &sector);
+	r = vol_pool_in_kernel(p) ? 0 : sector_size(p, &sector);
 	if (r)
 		return r;
 	for (s = DESCRIBE; s < DONE; s++) {

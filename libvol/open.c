@@ -8,8 +8,8 @@
  *
  * A pool that the kernel has open is changed by messages (change.h).  What this process
  * sees of it is its last checkpoint, which is asked for first: a view, read beside the
- * owner (I16).  It is made when a request comes; anew for each one where changes are
- * wanted, and then under a lock, so that what was looked at still is so when it is changed.
+ * owner (I16).  It is made when a request needs it; anew for each one where changes are
+ * wanted.  Those are under a lock, so that what was looked at still is so when it is changed.
  */
 #include "change.h"
 #include "dm.h"
@@ -496,6 +496,7 @@ static int view(struct vol_pool *p)
 		return r;
 	vd_pool_info(p->engine, &info);
 	p->generation = info.generation;
+	p->kernel_epoch = info.epoch;
 	if (info.generation < st.generation || (info.damaged && !st.damaged && overtaken(p)))
 		return vol_fail(NULL, -EAGAIN, "pool %s changes while it is being read; try again", p->name);
 	return 0;
@@ -585,19 +586,24 @@ static bool is_damage(int r)
 	return r == -EBADMSG || r == -EUCLEAN;
 }
 
-/* On a view that is as new as this call needs it. */
+int vol_pool_view(struct vol_pool *p)
+{
+	int r;
+
+	if (!p->kernel || p->viewed)
+		return 0;
+	r = view(p);
+	p->viewed = !r;
+	return r;
+}
+
+/* Where it needs a view, on one as new as this call needs it. */
 static int call_on_view(struct vol_pool *p, struct vol_request *rq, bool anew, struct json_object **answer)
 {
-	int r = 0;
+	int r;
 
-	if (anew || !p->viewed) {
-		r = view(p);
-		p->viewed = !r;
-		if (r && r != -ESTALE)
-			vol_failbuf(&rq->err, r, "%s", vol_error(NULL));
-	}
-	if (!r)
-		r = vol_execute(rq, answer);
+	p->viewed &= !anew;
+	r = vol_execute(rq, answer);
 	/* What the view stands on is reused some time after the next checkpoint. */
 	if (is_damage(r) && overtaken(p))
 		r = vol_failbuf(&rq->err, -EAGAIN, "pool %s changes while it is being read; try again", p->name);
@@ -863,8 +869,8 @@ int vol_call(struct vol_pool *p, struct json_object *request, vol_part_fn part, 
 		vol_holder_self(&self, NULL);
 		json_set(request, "holder", vol_holder_to_json(&self));
 	}
-	p->err.text[0] = 0;
 	for (unsigned tries = 0;; tries++) {
+		p->err.text[0] = 0;
 		r = call_once(p, request, part, arg, result);
 		if (r != -ESTALE || !p->kernel)
 			break;

@@ -72,13 +72,22 @@ void op_warn(struct vol_request *rq, const char *fmt, ...)
 		vol_log(VOL_LOG_WARN, "pool %s: %s", rq->pool->name, text);
 }
 
+int op_view(struct vol_request *rq)
+{
+	int r = vol_pool_view(rq->pool);
+
+	return r && r != -ESTALE ? op_fail(rq, r, "%s", vol_error(NULL)) : r;
+}
+
 static const char *read_only_why(struct vol_request *rq)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	const char *why = "it is open for reading only";
 
-	if (!info)
+	if (!info || vol_pool_view(rq->pool)) {
+		free(info);
 		return why;
+	}
 	change_state(rq->pool, info);
 	if (info->mode == VD_MODE_FAILED && rq->pool->kernel)
 		why = "a metadata write failed, and the kernel takes nothing any more\n"
@@ -106,8 +115,7 @@ static void busy_why(struct vol_request *rq, const char *volume, char *buf, size
 
 	snprintf(buf, size, rq->pool->kernel ? "a table of device-mapper names it\n`dmsetup table --target vd-volume` tells which" :
 					       "it is open in the pool's server");
-	if (info && !vd_volume_find(rq->pool->engine, volume, &id) && !vd_volume_info(rq->pool->engine, id, info) &&
-	    info->npointers) {
+	if (info && !change_find(rq->pool, volume, &id, info) && info->npointers) {
 		const struct vd_disk_pointer *p = &info->pointer[0];
 		for (unsigned i = 0; i < info->npointers; i++)
 			if (le32_to_cpu(info->pointer[i].mode))
@@ -165,11 +173,11 @@ int op_arg_volume(struct vol_request *rq, const char *key, const char **name)
 
 int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info)
 {
-	int r = vd_volume_find(rq->pool->engine, name, id);
+	int r = change_find(rq->pool, name, id, info);
 
-	if (!r && info)
-		r = vd_volume_info(rq->pool->engine, *id, info);
-	return r ? op_error(rq, r, name, "read") : 0;
+	if (r == -EBUSY)
+		return op_fail(rq, r, "pool %s: the kernel, which has it open, cannot be asked: %s", rq->pool->name, vol_strerror(r));
+	return r && r != -ESTALE ? op_error(rq, r, name, "read") : r;
 }
 
 int op_holder(struct vol_request *rq, struct vd_disk_holder *who)
@@ -1015,33 +1023,34 @@ static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 
 /* ---- dispatch ------------------------------------------------------------ */
 
-static const struct { const char *name; op_fn fn; } ops[] = {
-	{ "ping", op_ping },
-	{ "pool-info", op_pool_info },
-	{ "pool-check", op_pool_check },
-	{ "pool-dump", op_pool_dump },
-	{ "pool-add", op_pool_add },
-	{ "pool-grow", op_pool_grow },
-	{ "pool-set", op_pool_set },
-	{ "flush", op_flush },
-	{ "checkpoint", op_checkpoint },
-	{ "stop-if-unused", op_stop_if_unused },
-	{ "list", op_list },
-	{ "create", op_create },
-	{ "remove", op_remove },
-	{ "rename", op_rename },
-	{ "resize", op_resize },
-	{ "reserve", op_reserve },
-	{ "set", op_set },
-	{ "lock", op_lock },
-	{ "unlock", op_unlock },
-	{ "pointer-add", op_pointer_add },
-	{ "pointer-set", op_pointer_set },
-	{ "pointer-del", op_pointer_del },
-	{ "snapshot", op_snapshot },
-	{ "rollback", op_rollback },
-	{ "diff", op_diff },
-	{ "usage", op_usage },
+/* view: it looks at more of the pool than at single volumes */
+static const struct { const char *name; op_fn fn; bool view; } ops[] = {
+	{ "ping", op_ping, false },
+	{ "pool-info", op_pool_info, true },
+	{ "pool-check", op_pool_check, true },
+	{ "pool-dump", op_pool_dump, true },
+	{ "pool-add", op_pool_add, true },
+	{ "pool-grow", op_pool_grow, true },
+	{ "pool-set", op_pool_set, true },
+	{ "flush", op_flush, true },
+	{ "checkpoint", op_checkpoint, true },
+	{ "stop-if-unused", op_stop_if_unused, true },
+	{ "list", op_list, false },
+	{ "create", op_create, false },
+	{ "remove", op_remove, false },
+	{ "rename", op_rename, false },
+	{ "resize", op_resize, false },
+	{ "reserve", op_reserve, false },
+	{ "set", op_set, false },
+	{ "lock", op_lock, false },
+	{ "unlock", op_unlock, false },
+	{ "pointer-add", op_pointer_add, false },
+	{ "pointer-set", op_pointer_set, false },
+	{ "pointer-del", op_pointer_del, false },
+	{ "snapshot", op_snapshot, false },
+	{ "rollback", op_rollback, false },
+	{ "diff", op_diff, true },
+	{ "usage", op_usage, true },
 };
 
 int vol_execute(struct vol_request *rq, struct json_object **result)
@@ -1058,7 +1067,9 @@ int vol_execute(struct vol_request *rq, struct json_object **result)
 		rq->result = json_object_new_object();
 		if (!rq->result)
 			return op_fail(rq, -ENOMEM, "out of memory");
-		r = ops[i].fn(rq, rq->result);
+		r = ops[i].view ? op_view(rq) : 0;
+		if (!r)
+			r = ops[i].fn(rq, rq->result);
 		if (!r) {
 			*result = rq->result;
 			rq->result = NULL;

@@ -29,6 +29,8 @@ int op_usage(struct vol_request *rq, struct json_object *result);
 #define op_fail(rq, r, ...) vol_failbuf(&(rq)->err, r, __VA_ARGS__)
 /* A remark that the user should read though the operation goes on: "warnings" of the result. */
 void op_warn(struct vol_request *rq, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* vol_pool_view(), and said. */
+int op_view(struct vol_request *rq) __must_check;
 /* The text for what the engine answered: "volume p/x cannot be …: …". */
 int op_error(struct vol_request *rq, int r, const char *volume, const char *what);
 

@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #define RANGES 1024 /* of one part */
 #define SNAPS_MAX 256
@@ -49,7 +50,7 @@ static int make_name(struct vol_request *rq, struct wanted *w, const struct want
 			taken |= !strcmp(others[i].name, w->name);
 		if (taken)
 			continue;
-		r = vd_volume_find(rq->pool->engine, w->name, &id);
+		r = change_find(rq->pool, w->name, &id, NULL);
 		if (r == -ENOENT)
 			return 0;
 		if (r)
@@ -69,11 +70,14 @@ static int test_snapshot(struct vol_request *rq, const struct wanted *w, unsigne
 		for (unsigned k = 0; !r && k < i; k++)
 			r = strcmp(w[k].name, w[i].name) ? 0 : -EEXIST;
 		if (!r) {
-			r = vd_volume_find(rq->pool->engine, w[i].name, &id);
+			r = change_find(rq->pool, w[i].name, &id, NULL);
 			r = r == -ENOENT ? 0 : r ? r : -EEXIST;
 		}
 	}
 	if (r || !again)
+		return r;
+	r = op_view(rq);
+	if (r)
 		return r;
 	info = malloc(sizeof(*info));
 	if (!info)
@@ -86,14 +90,14 @@ static int test_snapshot(struct vol_request *rq, const struct wanted *w, unsigne
 
 static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *snap, unsigned n, struct vd_volume_info *info)
 {
-	uint64_t now = vol_host_vd(rq->pool->host)->now(NULL);
+	uint64_t now = (uint64_t)time(NULL) * 1000000000u;
 	bool test = json_flag(rq->args, "test"), all_named = true;
 	const char *promised = NULL;
 	uint64_t again = 0;
-	char time[32];
+	char when[32];
 	int r;
 
-	vol_time_text(now, time, sizeof(time));
+	vol_time_text(now, when, sizeof(when));
 	for (unsigned i = 0; i < n; i++) {
 		for (unsigned k = 0; k < i; k++)
 			if (!strcmp(w[k].volume, w[i].volume))
@@ -117,7 +121,7 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 			if (w[i].named)
 				continue;
 			all_named = false;
-			r = make_name(rq, &w[i], w, i, time);
+			r = make_name(rq, &w[i], w, i, when);
 			if (r)
 				return r;
 		}
@@ -130,7 +134,7 @@ static int snapshot(struct vol_request *rq, struct wanted *w, struct vd_snap *sn
 	if (r == -EEXIST) {
 		for (unsigned i = 0; i < n; i++) {
 			uint32_t id;
-			if (!vd_volume_find(rq->pool->engine, w[i].name, &id))
+			if (!change_find(rq->pool, w[i].name, &id, NULL))
 				return op_fail(rq, r, "volume %s/%s exists already; choose another name for the snapshot",
 					       rq->pool->name, w[i].name);
 		}

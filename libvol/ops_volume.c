@@ -22,15 +22,11 @@ static bool testing(struct vol_request *rq)
 /* What a dry run can know of a change: is the pool writable at all? */
 int op_check_writable(struct vol_request *rq, const char *name, const char *what)
 {
-	struct vd_pool_info *info = malloc(sizeof(*info));
-	int r;
+	uint64_t epoch;
 
-	if (!info)
-		return -ENOMEM;
-	change_state(rq->pool, info);
-	r = (rq->pool->flags & (VOL_READONLY | VOL_TEST)) == VOL_READONLY || info->mode >= VD_MODE_READONLY ? -EROFS : 0;
-	free(info);
-	return r ? op_error(rq, r, name, what) : 0;
+	if ((rq->pool->flags & (VOL_READONLY | VOL_TEST)) != VOL_READONLY && change_mode(rq->pool, &epoch) < VD_MODE_READONLY)
+		return 0;
+	return op_error(rq, -EROFS, name, what);
 }
 
 int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, struct vd_volume_info *info)
@@ -157,7 +153,7 @@ static struct json_object *volume_json(struct vol_request *rq, const struct vd_v
 	json_set_u64(o, "created", info->created);
 	if (info->origin) {
 		json_set_u64(o, "origin_id", info->origin);
-		if (!vd_volume_info(rq->pool->engine, info->origin, scratch))
+		if (!change_info(rq->pool, info->origin, scratch))
 			json_set_field(o, "origin", scratch->name, sizeof(scratch->name));
 	}
 	if (info->flags & VD_VOL_BASE)
@@ -289,8 +285,13 @@ int op_list(struct vol_request *rq, struct json_object *result)
 		r = -ENOMEM;
 		goto out;
 	}
-	r = json_get(rq->args, "names", json_type_array, &names) ? list_names(rq, names, info, &list, &count) :
-								   list_all(rq, info, &list, &count);
+	if (json_get(rq->args, "names", json_type_array, &names)) {
+		r = list_names(rq, names, info, &list, &count);
+	} else {
+		r = op_view(rq);
+		if (!r)
+			r = list_all(rq, info, &list, &count);
+	}
 	if (!r && json_object_array_length(list)) {
 		r = op_send(rq, "volumes", list);
 		list = NULL;
@@ -363,9 +364,12 @@ int op_no_promise(struct vol_request *rq, const char *volume, const char *what, 
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	char want[32], most[32];
 	uint64_t n;
+	int r = info ? op_view(rq) : -ENOMEM;
 
-	if (!info)
-		return -ENOMEM;
+	if (r) {
+		free(info);
+		return r;
+	}
 	change_state(rq->pool, info);
 	n = info->reservable_blocks;
 	free(info);
@@ -381,9 +385,12 @@ static int check_reserve(struct vol_request *rq, const struct vd_volume_info *in
 {
 	struct vd_pool_info *pi = malloc(sizeof(*pi));
 	uint64_t own = !info ? 0 : info->last_snapshot ? info->reserved - info->unused : info->mapped, most;
+	int r = pi ? op_view(rq) : -ENOMEM;
 
-	if (!pi)
-		return -ENOMEM;
+	if (r) {
+		free(pi);
+		return r;
+	}
 	change_state(rq->pool, pi);
 	most = pi->reservable_blocks + own + (info ? info->unused : 0);
 	free(pi);
@@ -435,7 +442,7 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	}
 	vol_uuid_new(spec.uuid);
 	if (testing(rq)) {
-		r = vd_volume_find(rq->pool->engine, spec.name, &id);
+		r = change_find(rq->pool, spec.name, &id, NULL);
 		r = r == -ENOENT ? op_check_writable(rq, spec.name, "created") : r ? r : -EEXIST;
 		if (!r && spec.reserved)
 			r = check_reserve(rq, NULL, spec.reserved);
@@ -500,7 +507,7 @@ int op_rename(struct vol_request *rq, struct json_object *result)
 	if (!r && info->npointers)
 		r = op_error(rq, -EBUSY, name, "renamed");
 	if (!r) {
-		r = testing(rq) ? vd_volume_find(rq->pool->engine, to, &other) : change_rename(rq->pool, id, to);
+		r = testing(rq) ? change_find(rq->pool, to, &other, NULL) : change_rename(rq->pool, id, to);
 		if (testing(rq))
 			r = r == -ENOENT ? 0 : r ? r : -EEXIST;
 		if (r == -EEXIST)
@@ -605,7 +612,7 @@ static int set_attrs(struct vol_request *rq, const char *name, uint32_t id, stru
 	if (!info)
 		return -ENOMEM;
 	pthread_mutex_lock(&attrs_lock);
-	r = vd_volume_info(rq->pool->engine, id, info);
+	r = change_info(rq->pool, id, info);
 	if (!r) {
 		attrs = attrs_json(info->attrs);
 		json_object_object_foreach(changes, key, v)
@@ -669,7 +676,7 @@ int op_lock(struct vol_request *rq, struct json_object *result)
 	if (!r && !testing(rq)) {
 		r = change_lock(rq->pool, id, &who);
 		if (r == -EACCES) { /* another came between, or it is ours already */
-			int k = vd_volume_info(rq->pool->engine, id, info);
+			int k = change_info(rq->pool, id, info);
 			r = k ? op_error(rq, k, name, "locked") : op_check_lock(rq, info);
 		} else if (r) {
 			op_error(rq, r, name, "locked");
@@ -739,16 +746,14 @@ static int pointer_fields(struct vol_request *rq, struct vd_disk_pointer *p)
 int op_pointer_add(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_volume_info *info = malloc(sizeof(*info));
-	struct vd_pool_info *pi = malloc(sizeof(*pi));
 	struct vd_disk_pointer p = { 0 };
 	const char *name, *mode = "";
 	uint32_t id, link;
+	uint64_t epoch;
 	int r;
 
-	if (!info || !pi) {
-		r = -ENOMEM;
-		goto out;
-	}
+	if (!info)
+		return -ENOMEM;
 	r = find_mine(rq, "opened", &name, &id, info);
 	if (!r)
 		r = op_holder(rq, &p.who);
@@ -761,8 +766,8 @@ int op_pointer_add(struct vol_request *rq, struct json_object *result)
 		r = pointer_fields(rq, &p);
 	if (r)
 		goto out;
-	change_state(rq->pool, pi);
-	p.epoch = cpu_to_le64(pi->epoch);
+	(void)change_mode(rq->pool, &epoch);
+	p.epoch = cpu_to_le64(epoch);
 	p.mode = cpu_to_le32(!strcmp(mode, "rw"));
 	if (testing(rq))
 		goto out;
@@ -776,7 +781,6 @@ int op_pointer_add(struct vol_request *rq, struct json_object *result)
 		json_set_u64(result, "link", link);
 out:
 	free(info);
-	free(pi);
 	return r;
 }
 

@@ -24,12 +24,20 @@ message "rename d c"
 fails message "create_thin"
 fails message "create_thin a"
 fails message "list a"
+records() { message "record $1" | grep -qE -- "$2" || { echo "no $2 in the record of $1:"; message "record $1"; return 1; }; }
+records a '^volume id=1 flags=0 uuid=[-0-9a-f]{36} size=16777216 mapped=0 reserved=0 unused=0 origin=0 .* name=a base= attrs=$'
+records '#2' ' reserved=256 unused=256 .* name=b '
+records nobody '^pool mode=0 epoch=[0-9]*$'
+[ "$(message "record nobody" | wc -l)" = 1 ]
+fails message "record"
 fails message "nonsense"
 
 echo "== attributes, modes, locks"
 message $'set a attrs=os=debian\\\nuse=a\\ server\\\n'
 shows a '^os=debian$'
 shows a '^use=a server$'
+records a ' attrs=os=debian\\$'
+records a '^use=a\\ server\\$'
 message "set a attrs="
 fails shows a '^os='
 message "set c readonly=1"
@@ -40,6 +48,10 @@ volume_up c 32768
 dmsetup remove --retry c
 message "lock c purpose=testing"
 shows c '^locked by .* for testing$'
+records c '^lock host=[-0-9a-f]{36} boot=[-0-9a-f]{36} pid=[0-9]* since=[1-9][0-9]* hostname=.* purpose=testing$'
+message 'pointer_add a ro mount=/a\ b opened_as=x server=local epoch=3'
+records a '^pointer link=[1-9][0-9]* mode=0 epoch=3 host=.* opened_as=x mount=/a\\ b server=local$'
+message "pointer_del a $(message "record a" | sed -n 's/^pointer link=\([0-9]*\).*/\1/p')"
 fails volume_up c 32768
 fails message "lock c"
 fails message "delete c"
