@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* vdcreate: makes a volume. */
-#include "common.h"
+#include "link.h"
 
-#include <signal.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 static char *size_text, *name_text, *base, *activate, *permission, *reserve;
 static int readonly;
@@ -50,9 +48,14 @@ static struct json_object *request(const char *volume, uint64_t size)
 	return q;
 }
 
+static int unlock(struct vol_pool *pool, const char *volume)
+{
+	return cmd_call(pool, cmd_request_on("unlock", volume), NULL, NULL, NULL);
+}
+
 /* Born locked, so that nobody takes it half made; if this process dies before it
  * unlocks, the lock is stale and whoever comes next breaks it. */
-static int create(const char *pool_name, const char *volume, uint64_t size)
+static int create(const char *pool_name, const char *volume, uint64_t size, bool keep_lock)
 {
 	struct json_object *made;
 	struct vol_pool *pool;
@@ -65,8 +68,8 @@ static int create(const char *pool_name, const char *volume, uint64_t size)
 	if (!r) {
 		size = json_u64(made, "size");
 		json_object_put(made);
-		if (!cmd_opt.test)
-			r = cmd_call(pool, cmd_request_on("unlock", volume), NULL, NULL, NULL);
+		if (!cmd_opt.test && !keep_lock)
+			r = unlock(pool, volume);
 	}
 	if (!r)
 		cmd_say(cmd_opt.test ? "volume %s/%s of %s would be created" : "volume %s/%s of %s created",
@@ -74,50 +77,23 @@ static int create(const char *pool_name, const char *volume, uint64_t size)
 	return cmd_close(pool, cmd_exit_code(r));
 }
 
-/* In place of this process, with all that was said of it, the pool and the output. */
-static int link_it(const char *pool, const char *volume)
+/* The link takes over the lock that the volume was born with, and lets it go. */
+static int link_it(const char *pool_name, const char *volume)
 {
-	char object[2 * VOL_NAME_SIZE], path[4096], *slash;
-	const char **arg, *said[] = { readonly ? "--readonly" : NULL, cmd_opt.takeover ? "--takeover" : NULL,
-				      cmd_opt.quiet ? "--quiet" : NULL, cmd_opt.verbose ? "--verbose" : NULL };
-	struct vol_found *found;
-	size_t members, n = 0;
-	ssize_t len;
-	int r;
+	struct link_spec spec = { .pool = pool_name, .volume = volume, .readonly = readonly };
+	struct vol_pool *pool;
+	int code, ignored;
 
-	snprintf(object, sizeof(object), "%s/%s", pool, volume);
-	r = vol_find_members(&found, &members);
-	if (r)
-		return cmd_failed(NULL, r);
-	arg = calloc(2 * members + sizeof(said) / sizeof(said[0]) + 3, sizeof(*arg));
-	if (!arg)
-		return cmd_failed(NULL, -ENOMEM);
-	arg[n++] = "vdlink";
-	for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++)
-		if (said[i])
-			arg[n++] = said[i];
-	for (size_t i = 0; i < members; i++) {
-		if (!found[i].explicit_path)
-			continue;
-		arg[n++] = "--device";
-		arg[n++] = found[i].path;
+	vol_set_purpose("vdlink"); /* as which links are known */
+	code = cmd_link(&spec);
+	if (!code)
+		return code;
+	pool = cmd_open(pool_name, 0, &ignored);
+	if (pool) {
+		(void)!unlock(pool, volume);
+		(void)cmd_close(pool, CMD_OK);
 	}
-	arg[n] = object;
-	fflush(stdout);
-	len = readlink("/proc/self/exe", path, sizeof(path) - 1);
-	if (len > 0) { /* the one that was installed with this one */
-		path[len] = 0;
-		slash = strrchr(path, '/');
-		if (slash && (size_t)(slash - path) + sizeof("/vdlink") <= sizeof(path)) {
-			strcpy(slash, "/vdlink");
-			execv(path, (char **)arg);
-		}
-	}
-	execvp("vdlink", (char **)arg);
-	cmd_usage("volume %s is created, but vdlink cannot be run: %s", object, strerror(errno));
-	free(arg);
-	vol_found_free(found, members);
-	return CMD_FAILED;
+	return code;
 }
 
 int main(int argc, char **argv)
@@ -158,8 +134,9 @@ int main(int argc, char **argv)
 	readonly |= permission && !strcmp(permission, "r");
 	if (activate && (activated = cmd_parse_yes_no("--activate", activate)) < 0)
 		return CMD_USAGE;
-	r = create(pool, volume, size);
-	if (!r && activated && !cmd_opt.test)
+	activated &= !cmd_opt.test;
+	r = create(pool, volume, size, activated);
+	if (!r && activated)
 		r = link_it(pool, volume);
 	json_object_put(attrs);
 	cmd_args_free(&a);

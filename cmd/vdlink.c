@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* vdlink: makes a volume a block device of this host; shows links; makes them again. */
-#include "common.h"
+#include "link.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-#include "../libvol/link.h"
 
 static int readonly, restore, complete, refresh;
 static char *mount_dir, *mount_options;
@@ -110,32 +108,13 @@ static int do_refresh(const char *pool, const char *volume)
 	return CMD_OK;
 }
 
-static void on_step(void *arg, const char *text)
-{
-	(void)arg;
-	if (cmd_opt.verbose)
-		fprintf(stderr, "%s\n", text);
-}
-
 static int do_link(const char *pool, const char *volume)
 {
 	struct link_spec spec = {
-		.pool = pool, .volume = volume, .readonly = readonly, .test = cmd_opt.test, .takeover = cmd_opt.takeover,
-		.mount = mount_dir, .options = mount_options, .say = on_step,
+		.pool = pool, .volume = volume, .readonly = readonly, .mount = mount_dir, .options = mount_options,
 	};
-	struct link_info l;
-	int r;
 
-	r = link_make(&spec, &l);
-	if (r)
-		return cmd_failed(NULL, r);
-	if (cmd_opt.test)
-		cmd_say("%s/%s would be linked %s as %s", l.pool, l.volume, l.readonly ? "read-only" : "read-write", l.path);
-	else
-		cmd_say("%s is %s, %s, %s%s%s%s", l.path, l.device, cmd_size(l.size),
-			l.content.type[0] ? l.content.type : "empty", l.readonly ? ", read-only" : "",
-			l.mount[0] ? ", mounted on " : "", l.mount);
-	return CMD_OK;
+	return cmd_link(&spec);
 }
 
 int main(int argc, char **argv)

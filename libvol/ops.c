@@ -189,9 +189,12 @@ int op_holder(struct vol_request *rq, struct vd_disk_holder *who)
 	return 0;
 }
 
-static bool same_holder(const struct vd_disk_holder *a, const struct vd_disk_holder *b)
+bool op_holds(const struct vd_volume_info *info, const struct vd_disk_holder *who)
 {
-	return !memcmp(a->host, b->host, 16) && !memcmp(a->boot, b->boot, 16) && a->pid == b->pid;
+	const struct vd_disk_holder *lock = &info->lock;
+
+	return info->flags & VD_VOL_LOCKED && !memcmp(lock->host, who->host, 16) && !memcmp(lock->boot, who->boot, 16) &&
+	       lock->pid == who->pid;
 }
 
 int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info)
@@ -205,7 +208,7 @@ int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info)
 	r = op_holder(rq, &who);
 	if (r)
 		return r;
-	if (same_holder(&info->lock, &who))
+	if (op_holds(info, &who))
 		return 0;
 	vol_holder_text(&info->lock, text, sizeof(text));
 	if (!vol_holder_stale(&info->lock))

@@ -47,6 +47,8 @@ int op_check_writable(struct vol_request *rq, const char *name, const char *what
 /* The volume itself, and its record when info is not NULL. */
 int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info) __must_check;
 int op_holder(struct vol_request *rq, struct vd_disk_holder *who) __must_check;
+/* The volume is locked by that process. */
+bool op_holds(const struct vd_volume_info *info, const struct vd_disk_holder *who);
 /* Nobody but who asks holds its lock; a stale lock is broken with a warning. -EACCES. */
 int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info) __must_check;
 

@@ -673,9 +673,9 @@ int op_lock(struct vol_request *rq, struct json_object *result)
 	r = op_holder(rq, &who);
 	if (!r)
 		r = find_mine(rq, "locked", &name, &id, info);
-	if (!r && !testing(rq)) {
+	if (!r && !testing(rq) && !op_holds(info, &who)) {
 		r = change_lock(rq->pool, id, &who);
-		if (r == -EACCES) { /* another came between, or it is ours already */
+		if (r == -EACCES) { /* another came between */
 			int k = change_info(rq->pool, id, info);
 			r = k ? op_error(rq, k, name, "locked") : op_check_lock(rq, info);
 		} else if (r) {

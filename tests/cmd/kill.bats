@@ -184,6 +184,22 @@ vdrm_again()
 	[ -z "$(ls run/links/p)" ]
 }
 
+@test "vdcreate -a y killed at any point leaves no volume or one that can be linked" {
+	need_links
+	make_pool 2 256m
+	local d i=0
+	for d in $DELAYS 0.06 0.08; do
+		i=$((i + 1))
+		after_kill_at KILL "$d" vdcreate -a y -L 16m p/k$i
+		for _ in 1 2 3 4 5 6 7 8 9 10; do vdlink ls p 2>/dev/null | grep -q unfinished || break; sleep 0.1; done
+		vdunlink p/k$i >out 2>&1 || grep -qE "not linked|no volume" out || { echo "after $d:"; cat out; return 1; }
+		done_now_or_before "exists already" vdcreate -L 16m p/k$i
+		ok vdlink p/k$i
+		ok vdunlink p/k$i
+	done
+	ok vdpool check p
+}
+
 @test "vdlink interrupted undoes what it had begun" {
 	linkable
 	local d

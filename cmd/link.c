@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* Linking a volume, which vdlink does, and vdcreate --activate. */
+#include "link.h"
+
+static void on_step(void *arg, const char *text)
+{
+	(void)arg;
+	if (cmd_opt.verbose)
+		fprintf(stderr, "%s\n", text);
+}
+
+int cmd_link(struct link_spec *spec)
+{
+	struct link_info l;
+	int r;
+
+	spec->test = cmd_opt.test;
+	spec->takeover = cmd_opt.takeover;
+	spec->say = on_step;
+	r = link_make(spec, &l);
+	if (r)
+		return cmd_failed(NULL, r);
+	if (cmd_opt.test)
+		cmd_say("%s/%s would be linked %s as %s", l.pool, l.volume, l.readonly ? "read-only" : "read-write", l.path);
+	else
+		cmd_say("%s is %s, %s, %s%s%s%s", l.path, l.device, cmd_size(l.size),
+			l.content.type[0] ? l.content.type : "empty", l.readonly ? ", read-only" : "",
+			l.mount[0] ? ", mounted on " : "", l.mount);
+	return CMD_OK;
+}
