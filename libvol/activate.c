@@ -61,6 +61,7 @@ static int take_record(void *arg, struct json_object *o)
 		rec->v.size = json_u64(vol, "size");
 		rec->v.snapshot = json_flag(vol, "snapshot");
 		snprintf(rec->base, sizeof(rec->base), "%s", json_str(vol, "base"));
+		rec->v.blank = !*rec->base && !json_u64(vol, "mapped");
 		if (*rec->base)
 			look_at_base(rec);
 		rec->found++;
@@ -343,6 +344,7 @@ int activate_volume(struct vol_pool *p, struct link_info *l)
 	if (r)
 		return r;
 	l->size = rec.v.size;
+	l->blank = rec.v.blank;
 	memcpy(l->volume_uuid, rec.v.uuid, 16);
 	return 0;
 }

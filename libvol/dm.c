@@ -30,6 +30,7 @@ extern char **environ;
 
 /* What libdevmapper said last: the reason, where the errno tells little. */
 static _Thread_local char said[256];
+static _Thread_local bool late; /* udev was, when it was waited for last */
 
 __attribute__((format(printf, 5, 6)))
 static void on_log(int level, const char *file, int line, int dm_errno_or_class, const char *fmt, ...)
@@ -202,15 +203,18 @@ static int run(struct dm_task *t)
 /* libdevmapper's own wait has no end. */
 static void wait_for_udev(uint32_t cookie)
 {
-	struct timespec nap = { 0, 5000000 };
+	struct timespec nap = { 0, 1000000 };
+	int64_t end = vol_now_ms() + UDEV_MS;
 	int ready = 1;
 
-	for (unsigned ms = 0; ms < UDEV_MS && !vol_interrupted(); ms += 5) {
+	late = false;
+	while (!vol_interrupted() && vol_now_ms() < end) {
 		if (!dm_udev_wait_immediate(cookie, &ready) || ready)
 			return;
 		nanosleep(&nap, NULL);
 	}
-	if (!vol_interrupted())
+	late = !vol_interrupted();
+	if (late)
 		vol_log(VOL_LOG_WARN, "udev has not finished with a device after %u s; its names in /dev may come later", UDEV_MS / 1000);
 	dm_udev_complete(cookie); /* the semaphore does not outlive us */
 	(void)dm_udev_wait_immediate(cookie, &ready);
@@ -560,6 +564,48 @@ int vol_dm_pool_add(const char *name, const uint8_t uuid[16], const char *path)
 			*why ? why : vol_strerror(r));
 }
 
+static void names_path(const char *name, char *buf, size_t size)
+{
+	snprintf(buf, size, "%s/names/%s", vol_runtime_dir(), name);
+}
+
+/* For udev's rules, which find them another way if this cannot be written. */
+static void tell_names(const struct dm_volume *v, const char *name)
+{
+	char path[4096], text[2 * VOL_NAME_SIZE + 32];
+	size_t n;
+	int fd;
+
+	names_path("", path, sizeof(path));
+	if (vol_runtime_dir_make() || (mkdir(path, 0700) && errno != EEXIST))
+		return;
+	names_path(name, path, sizeof(path));
+	n = (size_t)snprintf(text, sizeof(text), "VD_POOL=%s\nVD_VOLUME=%s\n", v->pool, v->name);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd >= 0 && write(fd, text, n) != (ssize_t)n)
+		unlink(path);
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Udev was told that there is nothing on it, which may not be so when it comes to that. */
+static void look_again(const struct dm_volume *v)
+{
+	struct dm_info di;
+	char path[64];
+	int fd;
+
+	if (info(v->pool_uuid, v->uuid, &di, NULL))
+		return;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/uevent", di.major, di.minor);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		(void)!write(fd, "change", 6);
+		close(fd);
+	}
+}
+
+/* name: of a new device. */
 static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 {
 	char params[VOL_NAME_SIZE + 96], base[64] = "";
@@ -567,6 +613,7 @@ static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 		.sectors = v->size >> 9, .readonly = v->readonly,
 		/* To our rules: no by-uuid and by-label for it. */
 		.flags = v->snapshot ? DM_SUBSYSTEM_UDEV_FLAG0 : 0 };
+	bool blank = name && v->blank && dm_udev_get_sync_support();
 	struct dm_info di;
 	int r = info(v->pool_uuid, NULL, &di, NULL);
 
@@ -576,7 +623,14 @@ static int volume_table(const struct dm_volume *v, char *name, bool *taken)
 	if (v->base)
 		snprintf(base, sizeof(base), " 2 base %u:%u", major(v->base), minor(v->base));
 	snprintf(params, sizeof(params), "%u:%u %s%s", di.major, di.minor, v->name, base);
-	return start(&d, taken);
+	if (name)
+		tell_names(v, name);
+	if (blank)
+		d.flags |= DM_SUBSYSTEM_UDEV_FLAG1;
+	r = start(&d, taken);
+	if (!r && blank && late)
+		look_again(v);
+	return r;
 }
 
 int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH])
@@ -619,7 +673,7 @@ int vol_dm_volume_resize(const struct dm_volume *v)
 
 int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 {
-	char path[DM_PATH], who[512] = "";
+	char path[DM_PATH], who[512] = "", names[4096];
 	struct timespec nap = { 0, 20000000 };
 	struct dm_info di;
 	int r = info(pool, uuid, &di, path);
@@ -634,6 +688,10 @@ int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 	if (di.open_count)
 		device_users(path, who, sizeof(who));
 	r = *who ? -EBUSY : stop(pool, uuid);
+	if (!r) {
+		names_path(path + sizeof("/dev/mapper/") - 1, names, sizeof(names));
+		unlink(names);
+	}
 	if (r == -EBUSY)
 		return vol_fail(NULL, r, "%s is in use%s%s%s", path, *who ? " by " : "", who,
 				*who ? "" : "; see 'lsblk' for what is on it");

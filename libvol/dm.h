@@ -8,6 +8,10 @@
  * these names a hyphen of the pool or volume is doubled, as LVM does it: so no two
  * volumes can have the same.
  *
+ * The two names of a volume are in names/POOL-VOLUME of the runtime directory while it has a
+ * device, as udev's rules read variables: to take them apart again they would need a process.
+ * The contents follow from the file's name, so that one which was left behind is right, too.
+ *
  * What udev does about a device is waited for, some seconds at most (a cookie), so that
  * the names in /dev are there, or gone, when a call returns.
  *
@@ -66,6 +70,7 @@ struct dm_volume {
 	uint8_t pool_uuid[16], uuid[16];
 	uint64_t size;      /* bytes */
 	bool readonly, snapshot;
+	bool blank;         /* it reads as zeros, and nobody writes to it until its device is there */
 	dev_t base;         /* device of its base image; 0: has none */
 };
 int vol_dm_volume_start(const struct dm_volume *v, char path[DM_PATH]) __must_check;

@@ -291,7 +291,7 @@ static void unpresent(const struct link_info *l)
 /* What is on the device, and whether it can be mounted. */
 static int check_content(struct link_info *l, bool want_mount)
 {
-	int r = device_probe(l->device, &l->content);
+	int r = l->blank ? 0 : device_probe(l->device, &l->content);
 
 	if (!want_mount)
 		return 0;
@@ -800,7 +800,7 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	if (r)
 		return r;
 	l->front = 0;
-	l->kernel = false;
+	l->kernel = l->blank = false;
 	r = describe_find(l->uuid, l->volume, NULL, &options);
 	spec.options = options;
 	if (!r)

@@ -51,6 +51,7 @@ struct link_info {
 	char hostname[65];
 	uint64_t since, size;
 	bool kernel;                 /* a device of the kernel's; volume_uuid is set */
+	bool blank;                  /* and when it was made nothing was on it */
 	uint8_t volume_uuid[16];
 	pid_t front;                 /* 0: it has none */
 	struct device_content content; /* filled by link_make() */

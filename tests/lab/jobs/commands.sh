@@ -35,6 +35,38 @@ udevadm info -q property /dev/mapper/vd-p--1-pool | grep -x 'DM_UDEV_DISABLE_OTH
 fails 4 "linked already" vdlink p-1/web
 (nbdkit -f -U - /vd/build/nbdkit-vd-plugin.so pool=p-1 --run true 2>&1 || true) | grep -F "open in the kernel"
 
+step a new volume is linked without a checkpoint, and udev looks at it when something is on it
+checkpoints() { dmsetup status vd-p--1-pool | sed 's/.* generation \([0-9]*\).*/\1/'; }
+known() { udevadm info -q property "/dev/mapper/p--1-$1" | grep -E "^($2)=" | sort | paste -sd ' '; }
+before=$(checkpoints)
+vdcreate -a y -L 64M p-1/new-1 | grep -F ", empty,"
+[ "$(checkpoints)" = "$before" ]
+[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "VD_BLANK=1 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+[ "$(cat /run/vd/names/p--1-new--1)" = $'VD_POOL=p-1\nVD_VOLUME=new-1' ]
+rm /run/vd/names/p--1-new--1 # dmsetup splitname tells
+mkfs.ext4 -q /dev/vdisk/p-1/new-1
+udevadm settle
+[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+vdunlink -q p-1/new-1
+vdlink p-1/new-1 | grep -F ", ext4,"
+[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+vdunlink -q p-1/new-1
+[ -z "$(ls /run/vd/names | grep new)" ]
+vdrm -q -y p-1/new-1
+
+case $(uname -r) in
+6.1.*) # half a minute
+	step what was blank is looked at again by udev that comes late
+	udevadm control --stop-exec-queue
+	vdcreate -q -a y -L 64M p-1/late 2>&1 | grep -F "udev has not finished"
+	mkfs.ext4 -q /dev/mapper/p--1-late
+	udevadm control --start-exec-queue
+	udevadm settle
+	[ "$(known late ID_FS_TYPE)" = ID_FS_TYPE=ext4 ]
+	vdunlink -q p-1/late
+	vdrm -q -y p-1/late ;;
+esac
+
 step a file system, a snapshot of it
 mkfs.ext4 -q /dev/vdisk/p-1/web
 udevadm settle
