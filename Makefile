@@ -149,7 +149,7 @@ $(B)/libvol.so: $(ENGINE_OBJ) $(LIBVOL_OBJ) $(wildcard libvol/libvol.map)
 		-o $@ $(ENGINE_OBJ) $(LIBVOL_OBJ) $(LIBS)
 
 # Commands carry the library: one file each, nothing to find at run time.
-$(B)/vdcreate $(B)/vdlink: $(B)/cmd/link.o
+$(B)/vdcreate $(B)/vdlink $(B)/vdsnap: $(B)/cmd/link.o
 $(addprefix $(B)/,$(CMDS)): $(B)/%: $(B)/cmd/%.o $(call obj,$(CMD_COMMON)) $(B)/libvol.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(CMD_LIBS)

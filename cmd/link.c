@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* Linking a volume, which vdlink does, and vdcreate --activate. */
+/* Linking a volume, which vdlink does, and --activate of vdcreate and vdsnap. */
 #include "link.h"
 
 static void on_step(void *arg, const char *text)

@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* vdsnap: snapshots of volumes at one instant, and rollback to one. */
-#include "common.h"
+#include "link.h"
 
-#include <stdlib.h>
-
-static char *name_text, *permission;
-static int readonly, rollback, group;
+static char *name_text, *permission, *activate;
+static int readonly, rollback, group, activated;
 
 static const struct poptOption options[] = {
 	{ "name", 'n', POPT_ARG_STRING, &name_text, 0, "name of the snapshot; of several: VOLUME@NAME each", "NAME" },
 	{ "readonly", 0, POPT_ARG_NONE, &readonly, 0, "the snapshot cannot be written", NULL },
 	{ "permission", 'p', POPT_ARG_STRING, &permission, 0, "rw, or r for --readonly", "r|rw" },
+	{ "activate", 'a', POPT_ARG_STRING, &activate, 0, "y links the snapshots to this host at once; the default is n", "y|n" },
 	{ "group", 0, POPT_ARG_NONE, &group, 0, "all volumes at one instant (as always within a pool)", NULL },
 	{ "rollback", 0, POPT_ARG_NONE, &rollback, 0, "the volume takes the contents of the snapshot", NULL },
 	CMD_CHANGE_OPTIONS,
@@ -31,6 +30,26 @@ static void say_made(struct vol_pool *pool, struct json_object *result)
 	}
 }
 
+/* Each that was made; the first failure is what the exit code tells. */
+static int link_made(const char *pool, struct json_object *result)
+{
+	struct json_object *list;
+	int code = CMD_OK;
+
+	vol_set_purpose("vdlink"); /* as which links are known */
+	if (!json_get(result, "snapshots", json_type_array, &list))
+		return code;
+	for (size_t i = 0; i < json_object_array_length(list); i++) {
+		struct link_spec spec = {
+			.pool = pool, .volume = json_str(json_object_array_get_idx(list, i), "name"), .readonly = readonly,
+		};
+		int r = cmd_link(&spec);
+
+		code = code ? code : r;
+	}
+	return code;
+}
+
 static int one_name(const char *volume, const char *pool, bool several, char name[VOL_NAME_SIZE])
 {
 	char text[3 * VOL_NAME_SIZE];
@@ -43,7 +62,7 @@ static int one_name(const char *volume, const char *pool, bool several, char nam
 
 static int take(const char **object, unsigned n)
 {
-	struct json_object *q = cmd_request("snapshot"), *list = json_object_new_array(), *result;
+	struct json_object *q = cmd_request("snapshot"), *list = json_object_new_array(), *result = NULL;
 	char pool_name[VOL_NAME_SIZE] = "", other[VOL_NAME_SIZE], volume[VOL_NAME_SIZE], name[VOL_NAME_SIZE];
 	struct vol_pool *pool;
 	int code = 0, r;
@@ -73,11 +92,13 @@ static int take(const char **object, unsigned n)
 		return code;
 	}
 	r = cmd_call(pool, q, NULL, NULL, &result);
-	if (!r) {
+	if (!r)
 		say_made(pool, result);
-		json_object_put(result);
-	}
-	return cmd_close(pool, cmd_exit_code(r));
+	code = cmd_close(pool, cmd_exit_code(r));
+	if (!code && activated && !cmd_opt.test)
+		code = link_made(pool_name, result);
+	json_object_put(result);
+	return code;
 }
 
 static int on_volume(void *arg, struct json_object *part)
@@ -151,8 +172,10 @@ int main(int argc, char **argv)
 	if (permission && strcmp(permission, "r") && strcmp(permission, "rw"))
 		return cmd_usage("--permission %s: wanted r or rw", permission);
 	readonly |= permission && !strcmp(permission, "r");
-	if (rollback && (name_text || readonly || group))
-		return cmd_usage("--rollback makes no snapshot: -n, --readonly and --group do not go with it");
+	if (activate && (activated = cmd_parse_yes_no("--activate", activate)) < 0)
+		return CMD_USAGE;
+	if (rollback && (name_text || readonly || group || activate))
+		return cmd_usage("--rollback makes no snapshot: -n, --readonly, --activate and --group do not go with it");
 	code = rollback ? roll_back(a.arg, a.n) : take(a.arg, a.n);
 	cmd_args_free(&a);
 	return code;

@@ -6,6 +6,7 @@
 #include <blkid/blkid.h>
 #include <dirent.h>
 #include <fcntl.h>
+#include <libudev.h>
 #include <linux/fs.h>
 #include <linux/loop.h>
 #include <linux/major.h>
@@ -376,6 +377,31 @@ int device_probe(const char *dev, struct device_content *out)
 	}
 	blkid_free_probe(pr);
 	return r < 0 ? r : 0;
+}
+
+/* Its database may be of a device that had the number before: by the name it is known. */
+bool device_known(const char *dev, struct device_content *out)
+{
+	const char *name = NULL, *type = NULL;
+	struct udev_device *d = NULL;
+	struct udev *udev;
+	struct stat st;
+
+	if (stat(dev, &st) || !S_ISBLK(st.st_mode))
+		return false;
+	udev = udev_new();
+	if (udev)
+		d = udev_device_new_from_devnum(udev, 'b', st.st_rdev);
+	if (d) {
+		name = udev_device_get_property_value(d, "DM_NAME");
+		type = udev_device_get_property_value(d, "ID_FS_TYPE");
+	}
+	type = name && type && !strcmp(name, base_name(dev)) ? type : "";
+	memset(out, 0, sizeof(*out));
+	snprintf(out->type, sizeof(out->type), "%s", type);
+	udev_device_unref(d);
+	udev_unref(udev);
+	return out->type[0];
 }
 
 /* ---- mounts -------------------------------------------------------------- */

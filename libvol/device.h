@@ -37,6 +37,8 @@ bool device_stands_on(dev_t dev, dev_t below);
 /* What blkid sees: type "" nothing at all; usage e.g. "filesystem", "raid". */
 struct device_content { char type[32], usage[32], label[64], uuid[64]; };
 int device_probe(const char *dev, struct device_content *out) __must_check;
+/* The type alone, if udev has looked already and found one on this device of device-mapper's. */
+bool device_known(const char *dev, struct device_content *out);
 
 /* Where it is mounted: calls fn for each mount point, last mounted first. */
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;

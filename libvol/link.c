@@ -291,8 +291,12 @@ static void unpresent(const struct link_info *l)
 /* What is on the device, and whether it can be mounted. */
 static int check_content(struct link_info *l, bool want_mount)
 {
-	int r = l->blank ? 0 : device_probe(l->device, &l->content);
+	int r;
 
+	/* Only to be told. */
+	if (!want_mount && (l->blank || (l->kernel && device_known(l->device, &l->content))))
+		return 0;
+	r = device_probe(l->device, &l->content);
 	if (!want_mount)
 		return 0;
 	if (r)

@@ -565,6 +565,19 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	[ ! -e "$VD_DEV_DIR/p/x" ]
 }
 
+@test "snapshots are made and linked at once, with the options given" {
+	linkable
+	make_volume w
+	ok vdsnap -a y --readonly -n s p/v p/w
+	says "p/v@s made" "/p/w@s is"
+	[ "$(blockdev --getro "$(D v@s)")" = 1 ]
+	[ "$(blockdev --getro "$(D w@s)")" = 1 ]
+	ok vdsnap -t -a y -n t p/v
+	ok vdsnap -a n -n t p/v
+	[ ! -e "$VD_DEV_DIR/p/t" ]
+	must 2 vdsnap -a y --rollback p/t
+}
+
 @test "a volume that was made and cannot be linked is there, and not locked" {
 	need_server "a plugin"
 	need_links

@@ -39,7 +39,7 @@ step a new volume is linked without a checkpoint, and udev looks at it when some
 checkpoints() { dmsetup status vd-p--1-pool | sed 's/.* generation \([0-9]*\).*/\1/'; }
 known() { udevadm info -q property "/dev/mapper/p--1-$1" | grep -E "^($2)=" | sort | paste -sd ' '; }
 before=$(checkpoints)
-vdcreate -a y -L 64M p-1/new-1 | grep -F ", empty,"
+vdcreate -a y -L 64M p-1/new-1 | grep ", empty$"
 [ "$(checkpoints)" = "$before" ]
 [ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "VD_BLANK=1 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
 [ "$(cat /run/vd/names/p--1-new--1)" = $'VD_POOL=p-1\nVD_VOLUME=new-1' ]
@@ -48,7 +48,7 @@ mkfs.ext4 -q /dev/vdisk/p-1/new-1
 udevadm settle
 [ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
 vdunlink -q p-1/new-1
-vdlink p-1/new-1 | grep -F ", ext4,"
+vdlink p-1/new-1 | grep ", ext4$"
 [ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
 vdunlink -q p-1/new-1
 [ -z "$(ls /run/vd/names | grep new)" ]
@@ -58,7 +58,7 @@ case $(uname -r) in
 6.1.*) # half a minute
 	step what was blank is looked at again by udev that comes late
 	udevadm control --stop-exec-queue
-	vdcreate -q -a y -L 64M p-1/late 2>&1 | grep -F "udev has not finished"
+	vdcreate -a y -L 64M p-1/late 2>&1 | grep -F "udev has not finished"
 	mkfs.ext4 -q /dev/mapper/p--1-late
 	udevadm control --start-exec-queue
 	udevadm settle
@@ -86,6 +86,10 @@ sum_tree /tmp/b | cmp - /tmp/before
 udevadm settle
 [ "$(readlink -f "/dev/disk/by-uuid/$fs")" = "$(readlink -f /dev/vdisk/p-1/web)" ]
 udevadm info -q property /dev/vdisk/p-1/monday | grep -x 'ID_FS_TYPE=ext4'
+vdsnap -a y -n tuesday p-1/monday | grep '/dev/mapper/p--1-tuesday, .*, ext4$'
+[ -b /dev/vdisk/p-1/tuesday ]
+vdunlink -q p-1/tuesday
+vdrm -q -y p-1/tuesday
 
 step records change by messages, while it is in use
 vdcreate -q -L 64M --attr 'owner=the office à côté' --attr 'back=a\b' p-1/spare
