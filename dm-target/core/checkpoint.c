@@ -561,8 +561,7 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	if (!super)
 		return -ENOMEM;
 	memcpy(super, pool->super, sizeof(*super));
-	/* As each one may take the reserve, which is there for it, one more must be left for the next. */
-	if (vd_space_free(pool) < 2 * pool->reserve_blocks)
+	if (vd_atomic_read(&pool->pinned) && vd_space_short(pool))
 		end_pin(pool);
 	vd_list_init(&c.cut);
 	r = cut(&c);

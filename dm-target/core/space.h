@@ -48,6 +48,10 @@ int vd_space_run(struct vd_pool *pool, vd_pblk_t p, uint64_t len, uint32_t *coun
  * all others are full). From runs kept apart from data, so that a checkpoint writes
  * sequentially; may use the reserve. -ENOSPC. */
 int vd_space_alloc_node(struct vd_pool *pool, vd_pblk_t *a, vd_pblk_t *b) __must_check;
+/* What is freed must come back soon: before this checkpoint and the next are done both copies of
+ * their metadata might find no room (A6 of space_alloc.c), or what awaits it keeps twice the groups
+ * in memory that there should be. */
+bool vd_space_short(struct vd_pool *pool);
 /* One reference on the node less; at 0 both copies are freed and it is forgotten. *left = references left. */
 int vd_space_drop_node(struct vd_pool *pool, const struct vd_ptr *ptr, uint32_t *left) __must_check;
 

@@ -16,6 +16,9 @@
  *     the pool as a whole is full for data exactly at the reserve.
  * A5. Data takes no block that would leave less than the reserve and what is promised
  *     to others (R3): looked at in the same step as it is taken.
+ * A6. A checkpoint takes the reserve at most, in pairs, each from two members.  So two of
+ *     them have both copies when the members but the roomiest have the reserve free together,
+ *     where there are two, or twice that, where both blocks of a pair may be of these.
  */
 #include "space_priv.h"
 
@@ -521,7 +524,15 @@ static int lap_step(struct vd_pool *pool, struct space_member *m, bool ckpt, boo
 	return r;
 }
 
-enum need { NEED_DATA, NEED_META };
+enum need { NEED_DATA, NEED_META, NEED_PAIRS };
+
+/* A6; floors end somewhere, and so does this. */
+static uint64_t pairs_need(const struct vd_pool *pool)
+{
+	uint64_t need = vd_min(pool->reserve_blocks, 2ull * SPACE_FLOOR_MAX);
+
+	return pool->space->nmembers > 2 ? 2 * need : need;
+}
 
 static bool member_wants(const struct vd_pool *pool, const struct space_member *m, enum need need)
 {
@@ -533,6 +544,8 @@ static bool member_wants(const struct vd_pool *pool, const struct space_member *
 		wants = false;
 	else if (need == NEED_DATA)
 		wants = !member_good(m) || m->free < member_floor(pool) + SPACE_LOW;
+	else if (need == NEED_PAIRS) /* gaps between full groups are not worth looking at each */
+		wants = !m->slow && m->free < pairs_need(pool);
 	vd_spin_unlock(&s->lock);
 	return wants;
 }
@@ -741,6 +754,45 @@ void space_windows_release(struct vd_pool *pool)
 		m->window_left = 0;
 	}
 	vd_spin_unlock(&s->lock);
+}
+
+/* In memory, and so at least. */
+static bool have_pairs(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	uint64_t sum = 0, most = 0;
+
+	vd_spin_lock(&s->lock);
+	for (unsigned i = 0; i < s->nmembers; i++) {
+		uint64_t n = pool->member[i].missing ? 0 : s->member[i]->free;
+
+		sum += n;
+		most = vd_max(most, n);
+	}
+	vd_spin_unlock(&s->lock);
+	return s->nmembers < 2 || sum - most >= pairs_need(pool);
+}
+
+bool vd_space_short(struct vd_pool *pool)
+{
+	struct vd_space *s = pool->space;
+	bool groups, pairs;
+	int bad = 0;
+
+	vd_spin_lock(&s->lock);
+	groups = s->ngroups > 2 * s->max_groups;
+	vd_spin_unlock(&s->lock);
+	/* As each checkpoint may take the reserve, which is there for it, one more must be left for the next. */
+	if (groups || vd_space_free(pool) < 2 * pool->reserve_blocks)
+		return true;
+	pairs = have_pairs(pool);
+	for (unsigned i = 0; i < s->nmembers && !pairs; i++)
+		if (!pool->member[i].missing) {
+			if (member_fill(pool, s->member[i], NEED_PAIRS, SPACE_PAIRS_GROUPS, true, &bad))
+				break;
+			pairs = have_pairs(pool);
+		}
+	return !pairs;
 }
 
 /* Takes a block of a member other than `not`, from *at on. */

@@ -31,6 +31,7 @@
 #define SPACE_POOR_CREDIT_MAX 4096u /* answers, when reading has found nothing good for long */
 #define SPACE_FAILURES 8u          /* groups that could not be read, in one refill */
 #define SPACE_LOW 4096u            /* free blocks a member should have in memory */
+#define SPACE_PAIRS_GROUPS 64u     /* of a member that are brought in to see whether there is room for pairs */
 #define SPACE_FLOOR_MAX 16384u     /* free blocks a member keeps from data, at most */
 
 /* On their way from "count fell to 0" to free (D6). */

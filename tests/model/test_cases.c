@@ -768,6 +768,47 @@ static void a_pin_ends_when_the_space_is_needed(void **state)
 	story_end(w);
 }
 
+static int in_two_copies(void *arg, const struct vd_dump_item *item)
+{
+	unsigned *single = arg;
+
+	*single += le64_to_cpu(item->node->b) == VD_PBLK_NONE;
+	return 0;
+}
+
+/* Data stays off it, but the second copies of what each checkpoint writes anew are there. */
+static void a_pin_ends_before_a_small_member_has_no_room_for_copies(void **state)
+{
+	struct shape shape = {
+		.nmembers = 2, .blocks = { 24000, 2100 }, .sector_size = 512, .journal_blocks = 64, .max_volumes = 20,
+	};
+	struct world *w = world_new(&cli, cli.seed, &shape);
+	uint32_t id = story_create(w, "v", 16384);
+	unsigned single = 0, n, i;
+	struct vd_pool_info info;
+
+	(void)state;
+	for (i = 0; i < 4096; i++)
+		story_put(w, id, i * 4 * B, B);
+	story_checkpoint(w);
+	story_work(w);
+	story_ok(w, "pin", vd_pool_pin(w->pool));
+	for (n = 0; n < 100; n++) {
+		for (i = 0; i < 4096; i += 64) {
+			story_put(w, id, (i * 4 + 1 + n % 2) * B, B);
+			story_unmap(w, id, (i * 4 + 2 - n % 2) * B, B);
+		}
+		story_checkpoint(w);
+		story_work(w);
+		story_ok(w, "dump", vd_dump(w->pool, in_two_copies, &single));
+		if (single)
+			world_fail(w, "round %u: %u nodes have one copy", n, single);
+	}
+	vd_pool_info(w->pool, &info);
+	assert_int_equal(info.pinned, 0);
+	story_end(w);
+}
+
 #define T(f) cmocka_unit_test(f)
 int main(int argc, char **argv)
 {
@@ -791,6 +832,7 @@ int main(int argc, char **argv)
 		T(a_spoiled_journal_copy_is_made_up_for_by_the_other),
 		T(what_a_reader_has_pinned_is_not_reused),
 		T(a_pin_ends_when_the_space_is_needed),
+		T(a_pin_ends_before_a_small_member_has_no_room_for_copies),
 	};
 
 	cli_start(&cli, argc, argv);

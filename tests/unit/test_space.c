@@ -435,6 +435,36 @@ static void clean_groups_leave_memory(void **state)
 	verify_totals();
 }
 
+static void space_is_short_when_what_is_kept_fills_the_memory(void **state)
+{
+	(void)state;
+	pool_one(100 * 8192);
+	P->space->max_groups = 20;
+	for (unsigned k = 1; k < 60; k++)
+		OK(vd_space_inc(P, k * 8192 + k, 2));
+	checkpoint();
+	drain();
+	checkpoint();
+	assert_false(vd_space_short(P));
+	vd_atomic_set(&P->pinned, 1); /* B3 */
+	for (unsigned k = 1; k < 60; k++) {
+		OK(vd_space_dec(P, k * 8192 + k, 1));
+		if (k % 30 == 0) {
+			checkpoint();
+			drain();
+			assert_false(vd_space_short(P));
+		}
+	}
+	checkpoint();
+	drain();
+	assert_true(vd_space_short(P));
+	vd_atomic_set(&P->pinned, 0);
+	drain();
+	checkpoint();
+	assert_false(vd_space_short(P));
+	verify_totals();
+}
+
 static void changed_groups_stay_in_memory(void **state)
 {
 	(void)state;
@@ -641,6 +671,7 @@ int main(void)
 		T(freed_runs_are_passed_down_before_reuse),
 		T(memory_that_is_out_leaks_but_frees_nothing_early),
 		T(clean_groups_leave_memory),
+		T(space_is_short_when_what_is_kept_fills_the_memory),
 		T(changed_groups_stay_in_memory),
 		T(the_largest_pool_costs_nothing_by_its_size),
 		T(a_member_joins_live),

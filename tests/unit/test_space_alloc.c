@@ -522,6 +522,46 @@ static void one_copy_when_the_other_member_is_full(void **state)
 	assert_int_equal(warnings, 1);
 }
 
+static void space_is_short_when_two_checkpoints_have_no_room_for_both_copies(void **state)
+{
+	uint64_t two[2] = { 5 * 8192, 2100 }, three[3] = { 5 * 8192, 2100, 2100 };
+	vd_pblk_t used = (1ull << VD_MEMBER_SHIFT) + 300;
+
+	(void)state;
+	pool_members(2, two); /* A6 */
+	P->reserve_blocks = 1000;
+	checkpoint();
+	reopen(); /* what is not in memory is looked at */
+	assert_false(vd_space_short(P));
+	OK(vd_space_claim(P, used, 700));
+	assert_false(vd_space_short(P));
+	OK(vd_space_claim(P, used + 700, 700));
+	assert_true(vd_space_short(P));
+	vd_space_unreserve(P, used, 700);
+	assert_false(vd_space_short(P));
+	P->reserve_blocks = 21000; /* in all */
+	assert_true(vd_space_short(P));
+	pool_end();
+	pool_members(3, three);
+	P->reserve_blocks = 1000;
+	assert_false(vd_space_short(P));
+	OK(vd_space_claim(P, used, 1700));
+	assert_false(vd_space_short(P));
+	OK(vd_space_claim(P, (2ull << VD_MEMBER_SHIFT) + 300, 600));
+	assert_true(vd_space_short(P));
+	verify_totals();
+}
+
+static void one_member_is_not_short_of_room_for_copies(void **state)
+{
+	(void)state;
+	pool_one(2100);
+	P->reserve_blocks = 1000;
+	assert_false(vd_space_short(P));
+	OK(vd_space_claim(P, 80, 100));
+	assert_true(vd_space_short(P)); /* but for one */
+}
+
 static void a_node_goes_with_its_last_reference(void **state)
 {
 	uint64_t blocks[2] = { 8192, 8192 };
@@ -576,6 +616,8 @@ int main(void)
 		T(nodes_have_copies_on_two_members),
 		T(nodes_of_a_checkpoint_are_contiguous),
 		T(one_copy_when_the_other_member_is_full),
+		T(space_is_short_when_two_checkpoints_have_no_room_for_both_copies),
+		T(one_member_is_not_short_of_room_for_copies),
 		T(a_node_goes_with_its_last_reference),
 	};
 
