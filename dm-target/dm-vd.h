@@ -68,6 +68,10 @@ struct vdk_pool {
 	spinlock_t lock;
 	struct bio_list committing;  /* waiting for the next group commit; lock */
 
+	/* message.c */
+	struct mutex message_lock;   /* messages that look first, and then change */
+	struct pid *reader;          /* who has VD_PIN_CHECK; message_lock */
+
 	/* A full pool: io.c */
 	struct bio_list starved;     /* writes that found no space; lock */
 	unsigned int nstarved;       /* lock */
@@ -187,5 +191,7 @@ int vdk_parse_id(const char *text, uint8_t id[16]) __must_check;
 /* ---- message.c ---- */
 /* As dm_message_fn: 1 when there is an answer in `result`. */
 int vdk_message(struct vdk_pool *p, unsigned int argc, char **argv, char *result, unsigned int maxlen);
+/* Ends the pin of a process that has ended. */
+void vdk_reader_look(struct vdk_pool *p);
 
 #endif

@@ -303,6 +303,7 @@ static bool look_at_pool(struct vdk_pool *p)
 
 	if (!info)
 		return false;
+	vdk_reader_look(p);
 	if (READ_ONCE(p->nstarved))
 		(void)vdk_grow_members(p, NULL); /* has been told; the next second may be better */
 	vd_pool_info(p->engine, info);
@@ -370,6 +371,7 @@ int vdk_host_setup(struct vdk_pool *p)
 
 	INIT_DELAYED_WORK(&p->work, background_work);
 	INIT_WORK(&p->commit, vdk_commit_work);
+	mutex_init(&p->message_lock);
 	spin_lock_init(&p->lock);
 	bio_list_init(&p->committing);
 	bio_list_init(&p->starved);
@@ -401,6 +403,8 @@ void vdk_host_teardown(struct vdk_pool *p)
 {
 	destroy_workqueue(p->io_wq); /* first: it has work for the other */
 	destroy_workqueue(p->commit_wq);
+	put_pid(p->reader);
+	mutex_destroy(&p->message_lock);
 	mempool_exit(&p->pages);
 	bioset_exit(&p->bios);
 }

@@ -9,6 +9,7 @@
  */
 #include <linux/kernel.h>
 #include <linux/ktime.h>
+#include <linux/pid.h>
 #include <linux/sched/signal.h>
 #include <linux/slab.h>
 
@@ -611,10 +612,60 @@ static int grow(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 	return r ? r : vdk_grow_member(p, m, NULL);
 }
 
+static void set_reader(struct vdk_pool *p, struct pid *pid)
+{
+	put_pid(p->reader);
+	p->reader = get_pid(pid);
+}
+
+void vdk_reader_look(struct vdk_pool *p)
+{
+	struct task_struct *task;
+
+	mutex_lock(&p->message_lock);
+	rcu_read_lock();
+	task = p->reader ? pid_task(p->reader, PIDTYPE_TGID) : NULL;
+	if (task && READ_ONCE(task->exit_state)) /* nobody has waited for it */
+		task = NULL;
+	rcu_read_unlock();
+	if (p->reader && !task) {
+		(void)!vd_pool_unpin(p->engine, VD_PIN_CHECK);
+		set_reader(p, NULL);
+	}
+	mutex_unlock(&p->message_lock);
+}
+
+/* The process that sends it has the metadata kept for it, until it ends at the latest.  There is one
+ * such: a later one takes its place, and unpin tells it so. */
+static int pin(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r;
+
+	mutex_lock(&p->message_lock);
+	(void)!vd_pool_unpin(p->engine, VD_PIN_CHECK);
+	r = vd_pool_pin(p->engine, VD_PIN_CHECK);
+	set_reader(p, r ? NULL : task_tgid(current));
+	mutex_unlock(&p->message_lock);
+	return r;
+}
+
+static int unpin(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r = -ENOENT;
+
+	mutex_lock(&p->message_lock);
+	if (p->reader == task_tgid(current)) {
+		r = vd_pool_unpin(p->engine, VD_PIN_CHECK);
+		set_reader(p, NULL);
+	}
+	mutex_unlock(&p->message_lock);
+	return r;
+}
+
 /* As dm-thin holds a root of its metadata for a tool that reads beside it. */
 static int reserve_metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	int r = vd_pool_pin(p->engine);
+	int r = vd_pool_pin(p->engine, VD_PIN_USER);
 
 	if (r == -EBUSY)
 		DMWARN("pool %s: a state of its metadata is reserved already; message release_metadata_snap lets it go", p->name);
@@ -623,7 +674,7 @@ static int reserve_metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int 
 
 static int release_metadata_snap(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	return vd_pool_unpin(p->engine);
+	return vd_pool_unpin(p->engine, VD_PIN_USER);
 }
 
 /* From least to most words after the message's own; keys: each of these may follow, as KEY=VALUE;
@@ -640,6 +691,8 @@ static const struct {
 	{ "set_transaction_id", 2, 2, 0, false, set_transaction_id },
 	{ "reserve_metadata_snap", 0, 0, 0, false, reserve_metadata_snap },
 	{ "release_metadata_snap", 0, 0, 0, false, release_metadata_snap },
+	{ "pin", 0, 0, 0, false, pin },
+	{ "unpin", 0, 0, 0, false, unpin },
 	{ "create", 2, 2, CREATE, false, create },
 	{ "snapshot", 4, 1 + 3 * VDK_SNAP_MAX, 0, false, snapshot },
 	{ "rename", 2, 2, 0, true, rename },

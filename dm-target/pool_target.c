@@ -628,16 +628,17 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 			data = info->used_blocks > info->metadata_blocks ? info->used_blocks - info->metadata_blocks : 0;
 			DMEMIT("%llu %llu/%llu %llu/%llu ", info->transaction, info->metadata_blocks,
 			       info->metadata_blocks + info->reserve_blocks, data, info->total_blocks - info->metadata_blocks);
-			if (info->pinned)
-				DMEMIT("%llu", info->pinned);
+			if (info->pinned[VD_PIN_USER])
+				DMEMIT("%llu", info->pinned[VD_PIN_USER]);
 			else
 				DMEMIT("-");
 			DMEMIT(" %s discard_passdown %s %s %llu", mode_text(info),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
-			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u", info->name,
+			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u pinned %llu", info->name,
 			       info->journal_used, info->journal_blocks, info->overlay_extents,
-			       info->durable_seq, info->seq, info->generation, READ_ONCE(t->pool->nstarved));
+			       info->durable_seq, info->seq, info->generation, READ_ONCE(t->pool->nstarved),
+			       info->pinned[VD_PIN_CHECK]);
 		}
 		kfree(info);
 		break;

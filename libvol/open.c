@@ -524,10 +524,7 @@ int vol_pool_pin(struct vol_pool *p, int *fd)
 	r = vol_runtime_lock(uuid, "reader", fd);
 	if (r)
 		return r;
-	r = vol_dm_message(p->uuid, "reserve_metadata_snap", NULL, 0);
-	/* Of one who was killed: else he had the lock. */
-	if (r == -EBUSY && !vol_dm_message(p->uuid, "release_metadata_snap", NULL, 0))
-		r = vol_dm_message(p->uuid, "reserve_metadata_snap", NULL, 0);
+	r = vol_dm_message(p->uuid, "pin", NULL, 0); /* ends with this process */
 	if (r && r != -EROFS && r != -ENOENT && r != -ENXIO)
 		vol_fail(NULL, r, "pool %s: the kernel, which has it open, does not keep its metadata for a reader: %s", p->name, vol_strerror(r));
 	else
@@ -547,7 +544,7 @@ int vol_pool_unpin(struct vol_pool *p, int fd)
 
 	if (fd < 0)
 		return 0;
-	if (vol_dm_message(p->uuid, "release_metadata_snap", NULL, 0) && p->kernel_mode < VD_MODE_READONLY)
+	if (vol_dm_message(p->uuid, "unpin", NULL, 0) && p->kernel_mode < VD_MODE_READONLY)
 		r = vol_fail(NULL, -EAGAIN, "pool %s needed the space of what was being read, and has changed it; try again", p->name);
 	close(fd);
 	return r;

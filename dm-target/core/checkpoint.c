@@ -514,7 +514,7 @@ static bool nothing_to_do(struct vd_pool *pool)
 	return clean && vd_journal_last(pool) == le64_to_cpu(pool->super->seq) && !unmarked(pool);
 }
 
-int vd_pool_pin(struct vd_pool *pool)
+int vd_pool_pin(struct vd_pool *pool, enum vd_pin who)
 {
 	int r = 0;
 
@@ -522,29 +522,33 @@ int vd_pool_pin(struct vd_pool *pool)
 	vd_mutex_lock(&pool->ckpt_lock);
 	if (!vd_pool_writable(pool))
 		r = -EROFS;
-	else if (vd_atomic_read(&pool->pinned))
+	else if (vd_atomic_read(&pool->pinned[who]))
 		r = -EBUSY;
 	else
-		vd_atomic_set(&pool->pinned, (int64_t)le64_to_cpu(pool->super->generation));
+		vd_atomic_set(&pool->pinned[who], (int64_t)le64_to_cpu(pool->super->generation));
 	vd_mutex_unlock(&pool->ckpt_lock);
 	vd_mutex_unlock(&pool->volumes->work_lock);
 	return r;
 }
 
-int vd_pool_unpin(struct vd_pool *pool)
+int vd_pool_unpin(struct vd_pool *pool, enum vd_pin who)
 {
-	int64_t was = vd_atomic_read(&pool->pinned);
+	int64_t was = vd_atomic_read(&pool->pinned[who]);
 
-	if (!was || !vd_atomic_swap_if(&pool->pinned, was, 0))
+	if (!was || !vd_atomic_swap_if(&pool->pinned[who], was, 0))
 		return -ENOENT;
 	vd_pool_kick(pool); /* there is something to release */
 	return 0;
 }
 
 /* The space is needed: who reads finds out when it lets go. */
-static void end_pin(struct vd_pool *pool)
+static void end_pins(struct vd_pool *pool)
 {
-	if (!vd_pool_unpin(pool))
+	bool any = false;
+
+	for (unsigned i = 0; i < VD_PINS; i++)
+		any |= !vd_pool_unpin(pool, (enum vd_pin)i);
+	if (any)
 		vd_log(pool, VD_LOG_INFO, "space is short: who reads its metadata beside it has to begin again", 0, 0);
 }
 
@@ -561,8 +565,8 @@ int vd_checkpoint_locked(struct vd_pool *pool, vd_super_fn edit, void *arg)
 	if (!super)
 		return -ENOMEM;
 	memcpy(super, pool->super, sizeof(*super));
-	if (vd_atomic_read(&pool->pinned) && vd_space_short(pool))
-		end_pin(pool);
+	if (vd_pool_pinned(pool) && vd_space_short(pool))
+		end_pins(pool);
 	vd_list_init(&c.cut);
 	r = cut(&c);
 	if (r) {
@@ -699,7 +703,7 @@ static int settle(struct vd_pool *pool)
 {
 	int r;
 
-	end_pin(pool);
+	end_pins(pool);
 	drop_windows(pool);
 	r = vd_checkpoint(pool);
 	while (!r && release_step(pool, true))

@@ -773,7 +773,8 @@ void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 	info->sector_size = le32_to_cpu(s->sector_size);
 	info->created = le64_to_cpu(s->created);
 	info->transaction = le64_to_cpu(s->transaction);
-	info->pinned = (uint64_t)vd_atomic_read(&pool->pinned);
+	for (unsigned i = 0; i < VD_PINS; i++)
+		info->pinned[i] = (uint64_t)vd_atomic_read(&pool->pinned[i]);
 	vd_mutex_unlock(&pool->ckpt_lock);
 }
 

@@ -55,7 +55,7 @@ struct vd_pool {
 	struct vd_root space_root;    /* as of the running checkpoint; ckpt_lock for changes */
 	struct vd_root volumes_root;
 	vd_atomic_t groups;           /* block groups of all members */
-	vd_atomic_t pinned;           /* generation of the oldest checkpoint that a reader may need; 0: none.  Set under work_lock */
+	vd_atomic_t pinned[VD_PINS];  /* generation of the oldest checkpoint that this reader may need; 0: none.  Set under work_lock */
 	uint64_t reserve_blocks;      /* fixed after open, raised by vd_pool_add and vd_pool_grow */
 
 	struct vd_memory *memory;
@@ -128,6 +128,14 @@ static inline enum vd_pool_mode vd_pool_mode(const struct vd_pool *pool)
 static inline bool vd_pool_writable(const struct vd_pool *pool)
 {
 	return vd_pool_mode(pool) < VD_MODE_READONLY;
+}
+/* Class N. */
+static inline bool vd_pool_pinned(const struct vd_pool *pool)
+{
+	for (unsigned i = 0; i < VD_PINS; i++)
+		if (vd_atomic_read(&pool->pinned[i]))
+			return true;
+	return false;
 }
 static inline uint64_t vd_member_blocks(const struct vd_pool *pool, unsigned m)
 {

@@ -212,7 +212,7 @@ void vd_space_seal(struct vd_pool *pool)
 	uint64_t durable = vd_journal_durable(pool);
 	struct space_chunk *c, *next, *keep = NULL;
 
-	if (!vd_atomic_read(&pool->pinned))
+	if (!vd_pool_pinned(pool))
 		stage_advance(pool, STAGE_RIPE);
 	vd_spin_lock(&s->lock);
 	c = s->released;
@@ -289,7 +289,7 @@ bool vd_space_pending(struct vd_pool *pool)
 	bool any;
 
 	vd_spin_lock(&s->lock);
-	any = s->staged[STAGE_FREED] || (s->staged[STAGE_RIPE] && !vd_atomic_read(&pool->pinned)) || s->staged[STAGE_SEALED] || s->released;
+	any = s->staged[STAGE_FREED] || (s->staged[STAGE_RIPE] && !vd_pool_pinned(pool)) || s->staged[STAGE_SEALED] || s->released;
 	vd_spin_unlock(&s->lock);
 	return any;
 }

@@ -81,6 +81,9 @@ struct vd_pool_policy {
 	uint32_t flags;            /* VD_POLICY_* */
 	uint64_t grow_by, grow_to; /* blocks; the host's to follow, see format.h */
 };
+/* Who reads beside the owner: one for as long as he likes, and a check. */
+enum vd_pin { VD_PIN_USER, VD_PIN_CHECK, VD_PINS };
+
 struct vd_pool_info {
 	uint8_t uuid[16];
 	char name[128];
@@ -104,7 +107,7 @@ struct vd_pool_info {
 	unsigned sector_size;
 	uint64_t created;
 	uint64_t transaction;                /* as vd_pool_set_transaction() left it; 0 at first */
-	uint64_t pinned;                     /* generation that vd_pool_pin() keeps; 0: none */
+	uint64_t pinned[VD_PINS];            /* generation that vd_pool_pin() keeps; 0: none */
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
 /* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
@@ -130,10 +133,11 @@ int vd_flush(struct vd_pool *pool) __must_check;
 int vd_checkpoint(struct vd_pool *pool) __must_check;
 /* For who reads beside the owner (I16): the trees of the last checkpoint, and of those that follow, stay as
  * they are, though later ones have others: what they alone reach is not used again.  It ends
- * with vd_pool_unpin(), or by itself when the pool has no other space.  Class B.
- * -EBUSY: one is pinned; -EROFS: nothing is written, and all stays anyway. */
-int vd_pool_pin(struct vd_pool *pool) __must_check;
-int vd_pool_unpin(struct vd_pool *pool) __must_check; /* -ENOENT: none is, or not any more. Class N. */
+ * with vd_pool_unpin(), or by itself, with others', when the pool is short of space, or of memory for what it
+ * keeps.  Each `who` has one.  Class B.
+ * -EBUSY: his is there; -EROFS: nothing is written, and all stays anyway. */
+int vd_pool_pin(struct vd_pool *pool, enum vd_pin who) __must_check;
+int vd_pool_unpin(struct vd_pool *pool, enum vd_pin who) __must_check; /* -ENOENT: none is, or not any more. Class N. */
 /* Does what is due in the background: checkpoints, deletions, releasing space.
  * One caller at a time. 0: nothing left; 1: call again. Class B. */
 int vd_pool_work(struct vd_pool *pool) __must_check;

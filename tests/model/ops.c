@@ -893,10 +893,11 @@ static int do_checkpoint(struct world *w)
 /* A reader comes and goes, which nobody else is to notice. */
 static void pin_or_unpin(struct world *w)
 {
-	int r = vd_pool_unpin(w->pool);
+	enum vd_pin who = rng_one_in(&w->rng, 2) ? VD_PIN_USER : VD_PIN_CHECK;
+	int r = vd_pool_unpin(w->pool, who);
 
 	if (r == -ENOENT)
-		r = vd_pool_pin(w->pool);
+		r = vd_pool_pin(w->pool, who);
 	if (r && r != -EROFS)
 		world_fail(w, "pin: error %d", r);
 	world_log(w, "pin, or unpin: %d", r);

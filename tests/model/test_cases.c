@@ -731,15 +731,22 @@ static void what_a_reader_has_pinned_is_not_reused(void **state)
 		reader = reader_of(w);
 		churn(w, id, rounds);
 	} while (!faults_seen(w, reader));
-	story_ok(w, "pin", vd_pool_pin(w->pool));
-	assert_int_equal(vd_pool_pin(w->pool), -EBUSY);
+	story_ok(w, "pin", vd_pool_pin(w->pool, VD_PIN_CHECK));
+	assert_int_equal(vd_pool_pin(w->pool, VD_PIN_CHECK), -EBUSY);
 	vd_pool_info(w->pool, &info);
-	assert_int_equal(info.pinned, info.generation);
+	assert_int_equal(info.pinned[VD_PIN_CHECK], info.generation);
 	reader = reader_of(w);
 	churn(w, id, rounds);
 	assert_int_equal(faults_seen(w, reader), 0);
-	story_ok(w, "unpin", vd_pool_unpin(w->pool));
-	assert_int_equal(vd_pool_unpin(w->pool), -ENOENT);
+	/* Another's is his own, and as good. */
+	story_ok(w, "pin another", vd_pool_pin(w->pool, VD_PIN_USER));
+	reader = reader_of(w);
+	story_ok(w, "unpin", vd_pool_unpin(w->pool, VD_PIN_CHECK));
+	assert_int_equal(vd_pool_unpin(w->pool, VD_PIN_CHECK), -ENOENT);
+	churn(w, id, rounds);
+	assert_int_equal(faults_seen(w, reader), 0);
+	story_ok(w, "unpin another", vd_pool_unpin(w->pool, VD_PIN_USER));
+	assert_int_equal(vd_pool_unpin(w->pool, VD_PIN_USER), -ENOENT);
 	story_end(w);
 }
 
@@ -753,7 +760,7 @@ static void a_pin_ends_when_the_space_is_needed(void **state)
 	(void)state;
 	story_put(w, id, 0, blocks / 2 * B);
 	story_checkpoint(w);
-	story_ok(w, "pin", vd_pool_pin(w->pool));
+	story_ok(w, "pin", vd_pool_pin(w->pool, VD_PIN_CHECK));
 	story_unmap(w, id, 0, blocks / 2 * B);
 	story_checkpoint(w);
 	while (vd_pool_work(w->pool) == 1)
@@ -763,8 +770,8 @@ static void a_pin_ends_when_the_space_is_needed(void **state)
 	story_put(w, id, 0, blocks / 2 * B);
 	story_flush(w);
 	vd_pool_info(w->pool, &info);
-	assert_int_equal(info.pinned, 0);
-	assert_int_equal(vd_pool_unpin(w->pool), -ENOENT);
+	assert_int_equal(info.pinned[VD_PIN_CHECK], 0);
+	assert_int_equal(vd_pool_unpin(w->pool, VD_PIN_CHECK), -ENOENT);
 	story_end(w);
 }
 
@@ -792,7 +799,7 @@ static void a_pin_ends_before_a_small_member_has_no_room_for_copies(void **state
 		story_put(w, id, i * 4 * B, B);
 	story_checkpoint(w);
 	story_work(w);
-	story_ok(w, "pin", vd_pool_pin(w->pool));
+	story_ok(w, "pin", vd_pool_pin(w->pool, VD_PIN_CHECK));
 	for (n = 0; n < 100; n++) {
 		for (i = 0; i < 4096; i += 64) {
 			story_put(w, id, (i * 4 + 1 + n % 2) * B, B);
@@ -805,7 +812,7 @@ static void a_pin_ends_before_a_small_member_has_no_room_for_copies(void **state
 			world_fail(w, "round %u: %u nodes have one copy", n, single);
 	}
 	vd_pool_info(w->pool, &info);
-	assert_int_equal(info.pinned, 0);
+	assert_int_equal(info.pinned[VD_PIN_CHECK], 0);
 	story_end(w);
 }
 

@@ -321,7 +321,8 @@ uint64_t world_empty(struct world *w)
 	int r;
 
 	world_close_volumes(w);
-	(void)!vd_pool_unpin(w->pool);
+	(void)!vd_pool_unpin(w->pool, VD_PIN_USER);
+	(void)!vd_pool_unpin(w->pool, VD_PIN_CHECK);
 	while (w->ref->n) {
 		struct ref_vol *v = w->ref->vol[rng_below(&w->rng, w->ref->n)];
 

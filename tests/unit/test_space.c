@@ -446,7 +446,7 @@ static void space_is_short_when_what_is_kept_fills_the_memory(void **state)
 	drain();
 	checkpoint();
 	assert_false(vd_space_short(P));
-	vd_atomic_set(&P->pinned, 1); /* B3 */
+	vd_atomic_set(&P->pinned[VD_PIN_CHECK], 1); /* B3 */
 	for (unsigned k = 1; k < 60; k++) {
 		OK(vd_space_dec(P, k * 8192 + k, 1));
 		if (k % 30 == 0) {
@@ -458,7 +458,7 @@ static void space_is_short_when_what_is_kept_fills_the_memory(void **state)
 	checkpoint();
 	drain();
 	assert_true(vd_space_short(P));
-	vd_atomic_set(&P->pinned, 0);
+	vd_atomic_set(&P->pinned[VD_PIN_CHECK], 0);
 	drain();
 	checkpoint();
 	assert_false(vd_space_short(P));

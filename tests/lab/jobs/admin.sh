@@ -10,6 +10,7 @@ dev=vd-p--1-pool
 status() { dmsetup status $dev; }
 tell() { dmsetup message $dev 0 "$1"; }
 held() { status | cut -d' ' -f7; }
+no_pin() { status | grep -q 'pinned 0$'; }
 some_wait() { ! status | grep -q 'waiting 0'; }
 refuses() { status | grep -q error_if_no_space; }
 m0() { dmsetup reload m0 --table "0 $1 linear $d0 0" && dmsetup suspend m0 && dmsetup resume m0; }
@@ -51,7 +52,7 @@ for n in 1 2 3; do
 done
 touch /tmp/enough
 wait
-[ "$(held)" = - ]
+no_pin
 vdpool check --reportformat json p-1 | jq -e '.report[0].fault == []'
 
 step what is bad is found, and stays as it is
@@ -66,14 +67,47 @@ fails 4 "where a repair" vdpool check --repair p-1
 dd if=/tmp/node of="$d1" bs=4k seek=$((at & ((1 << 40) - 1))) count=1 oflag=direct conv=notrunc status=none
 vdpool check p-1
 
-step its metadata is kept for one reader, and given up by a later one, who may have been killed
+step its metadata is kept for who asked, and, beside that, for a check
 tell reserve_metadata_snap
 [ "$(held)" -gt 0 ]
 if tell reserve_metadata_snap 2>/dev/null; then exit 1; fi
 dmesg --clear
 vdpool check -q p-1
+[ "$(held)" -gt 0 ]
+if tell unpin 2>/dev/null; then exit 1; fi
+tell release_metadata_snap
 [ "$(held)" = - ]
 if tell release_metadata_snap 2>/dev/null; then exit 1; fi
+
+step for a check until its process has ended, and that is all
+tell pin # of dmsetup's, which has
+until_ok 5 no_pin
+catch_a_check()
+{
+	local i
+	for i in 0.5 0.3 0.2 0.1 0.05 0.03; do
+		vdpool check -q p-1 &
+		check=$!
+		while sleep "$i" && kill -STOP $check 2>/dev/null; do
+			no_pin || return 0
+			kill -CONT $check
+		done
+		wait $check
+	done
+	echo "no check was seen with a pin"
+	return 1
+}
+catch_a_check
+sleep 3
+no_pin && exit 1
+if tell unpin 2>/dev/null; then exit 1; fi # it is not ours
+no_pin && exit 1
+kill -KILL $check
+until_ok 5 no_pin # and we have not waited for it
+wait $check || true
+dmesg --clear
+vdpool check -q p-1
+no_pin
 
 step thresholds, growth of files: kept, and shown
 vdpool set -q -t --thresholds 50,90.5 --policy error p-1
