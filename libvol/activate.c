@@ -167,7 +167,7 @@ static int hand_over(const char *pool, const uint8_t uuid[16], char *const *memb
 static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
 			   const char **why)
 {
-	char *member[VD_MEMBERS_MAX];
+	char *member[VD_MEMBERS_MAX], text[VOL_UUID_TEXT];
 	struct record rec = { 0 };
 	struct vol_pool *p;
 	unsigned m, k = 0;
@@ -175,7 +175,11 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	int r, e;
 
 	vol_dm_pool_clear(uuid);
-	r = vol_pool_open(pool, VOL_OFFLINE | flags, &p);
+	r = vol_serve_alone(pool, uuid);
+	if (r)
+		return r;
+	vol_uuid_text(uuid, text);
+	r = vol_pool_open(text, VOL_OFFLINE | flags, &p);
 	if (r)
 		return r;
 	r = link_fronts(p, &fronts);
@@ -219,6 +223,9 @@ int activate_kernel(const char *pool, const uint8_t uuid[16], const char *const 
 
 	*started = false;
 	for (unsigned i = 0;; i++) {
+		r = vol_serve_alone(pool, uuid);
+		if (r)
+			return r;
 		*why = vol_serve_running(pool) ? served : NULL;
 		if (*why || in_kernel(uuid))
 			return 0;
@@ -263,7 +270,7 @@ int activate_pool(const char *pool, const uint8_t uuid[16], const char *const *v
 		return r;
 	if (why && reason != served)
 		*why = reason;
-	r = vol_serve_start(pool, takeover, &here);
+	r = vol_serve_start(pool, uuid, takeover, &here);
 	if (!r && here && started)
 		*started = "server";
 	return r;

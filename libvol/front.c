@@ -240,7 +240,7 @@ static int connect_again(struct front_worker *w, bool patient)
 			return -EIO;
 		if (r == -ECONNREFUSED) {
 			set_state(f, DOWN, "the server is gone; starting it again");
-			if (vol_serve_start(f->spec.pool, false, &started)) {
+			if (vol_serve_start(f->spec.pool, f->spec.uuid, false, &started)) {
 				say(f, "%s", vol_error(NULL));
 				delay = vd_max(delay, 1000u);
 			} else if (started) {

@@ -73,7 +73,7 @@ extern const struct front_port front_nbd;  /* place: a free /dev/nbdN */
 struct front_spec {
 	const char *pool;     /* its name */
 	uint8_t uuid[16];     /* of the pool */
-	const char *export;   /* "VOLUME/link=N" */
+	const char *export;   /* "VOLUME/link=N/pool=UUID" */
 	const char *title;    /* for ps, top and the log: "POOL/VOLUME" */
 	const struct front_port *port;
 	const char *place;

@@ -228,11 +228,14 @@ static int stop_pool(const char *uuid_text, const uint8_t uuid[16], const struct
 			r == -EAGAIN ? "something has its device open" : vol_strerror(r));
 }
 
-static int not_a_servers(const char *pool)
+static int not_a_servers(const char *pool, const uint8_t uuid[16])
 {
+	char text[VOL_UUID_TEXT];
 	struct vol_pool *p;
-	int r = vol_pool_open(pool, VOL_READONLY, &p), e;
+	int r, e;
 
+	vol_uuid_text(uuid, text);
+	r = vol_pool_open(text, VOL_READONLY, &p);
 	if (r)
 		return r;
 	if (vol_pool_is_remote(p))
@@ -252,7 +255,7 @@ int link_deactivate(const char *pool, struct link_pool *lp)
 	/* One that has failed, or lost all members, is known to the kernel alone. */
 	if (vol_uuid_parse(pool, uuid) ? vol_dm_find_pool(pool, uuid) : vol_dm_find(uuid, NULL, device)) {
 		r = link_pool_name(pool, lp->name, uuid);
-		return r ? r : not_a_servers(lp->name);
+		return r ? r : not_a_servers(lp->name, uuid);
 	}
 	lp->was = true;
 	r = vol_dm_find(uuid, NULL, device);

@@ -164,7 +164,7 @@ static int clear_remains(const struct link_info *l)
 /* link and scan: on return the kernel has the device.  sector: of a front's. */
 static int make_device(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, unsigned sector)
 {
-	char file[512], dir[512], export[VOL_NAME_SIZE + 32], title[2 * VOL_NAME_SIZE];
+	char file[512], dir[512], uuid[VOL_UUID_TEXT], export[VOL_NAME_SIZE + VOL_UUID_TEXT + 32], title[2 * VOL_NAME_SIZE];
 	struct front_spec fs = { .pool = l->pool, .export = export, .title = title, .sector = sector, .readonly = l->readonly };
 	bool nbd = device_have_nbd();
 	int fd, r;
@@ -175,7 +175,8 @@ static int make_device(const struct link_spec *spec, struct vol_pool *p, struct 
 		return r;
 	}
 	memcpy(fs.uuid, l->uuid, 16);
-	snprintf(export, sizeof(export), "%s/link=%u", l->volume, l->link);
+	vol_uuid_text(l->uuid, uuid);
+	snprintf(export, sizeof(export), "%s/link=%u/pool=%s", l->volume, l->link, uuid);
 	snprintf(title, sizeof(title), "%s/%s", l->pool, l->volume);
 	if (nbd) {
 		char dev[DEVICE_PATH];
@@ -340,22 +341,23 @@ int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16])
 	struct vol_found *found;
 	struct vol_pool *p;
 	uint8_t want[16];
-	bool by_uuid = !vol_uuid_parse(pool, want), ok = false;
+	bool by_uuid = !vol_uuid_parse(pool, want), ok = false, two = false;
 	size_t n;
 	int r;
 
 	r = vol_find_members(&found, &n);
 	if (r)
 		return r;
-	for (size_t i = 0; i < n && !ok; i++) {
+	for (size_t i = 0; i < n; i++) {
 		if (found[i].error || (by_uuid ? memcmp(found[i].pool, want, 16) : strcmp(found[i].pool_name, pool)))
 			continue;
+		two |= ok && memcmp(found[i].pool, uuid, 16);
 		snprintf(name, VOL_NAME_SIZE, "%s", found[i].pool_name);
 		memcpy(uuid, found[i].pool, 16);
 		ok = true;
 	}
 	vol_found_free(found, n);
-	if (ok)
+	if (ok && !two)
 		return 0;
 	/* A server that this process knows only by name; or else the right words. */
 	r = vol_pool_open(pool, VOL_READONLY, &p);
@@ -546,6 +548,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 {
 	struct vol_pool *p;
 	const char *started, *why, *name = spec->volume;
+	char uuid[VOL_UUID_TEXT];
 	int lock, r, k;
 
 	memset(l, 0, sizeof(*l));
@@ -569,7 +572,8 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	}
 	if (r)
 		goto no_pool;
-	r = vol_pool_open(l->pool, spec->test ? VOL_TEST | (spec->takeover ? VOL_TAKEOVER : 0) : 0, &p);
+	vol_uuid_text(l->uuid, uuid);
+	r = vol_pool_open(uuid, spec->test ? VOL_TEST | (spec->takeover ? VOL_TAKEOVER : 0) : 0, &p);
 	if (r) {
 		if (!spec->test)
 			(void)!vol_dm_pool_stop(l->uuid); /* where it was opened for nothing */
@@ -661,7 +665,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 {
 	struct looked k = { 0 };
 	struct vol_pool *p;
-	char pool[VOL_NAME_SIZE];
+	char pool[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
 	uint8_t uuid[16];
 	int lock, r, e;
 
@@ -675,7 +679,8 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (!spec->test)
 		vol_dm_pool_clear(uuid);
 	/* With no server running, the pool is opened here: nothing of the link is up then. */
-	r = vol_pool_open(pool, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
+	vol_uuid_text(uuid, text);
+	r = vol_pool_open(text, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		goto no_pool;
 	r = link_list_open(p, spec->volume, look, &k);
@@ -816,7 +821,7 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 static int restore_pool(void *arg, const char *name)
 {
 	struct restorer *rs = arg;
-	char pool[VOL_NAME_SIZE];
+	char pool[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
 	struct vol_pool *p;
 	struct link_info *l;
 	uint8_t uuid[16];
@@ -832,7 +837,8 @@ static int restore_pool(void *arg, const char *name)
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
 	rs->some_up = false;
-	r = l ? vol_pool_open(pool, VOL_READONLY, &p) : -ENOMEM;
+	vol_uuid_text(uuid, text);
+	r = l ? vol_pool_open(text, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
 	r = link_members(p, &missing, &members);
@@ -851,7 +857,7 @@ static int restore_pool(void *arg, const char *name)
 		r = names ? activate_pool(pool, uuid, names, (unsigned)rs->down.n, false, NULL, NULL) : -ENOMEM;
 		free(names);
 		if (!r)
-			r = vol_pool_open(pool, 0, &p);
+			r = vol_pool_open(text, 0, &p);
 		if (r)
 			goto out;
 	}
@@ -932,7 +938,7 @@ static int refresh_kernel(const struct link_info *l)
 
 int link_refresh(const char *pool, const char *volume, bool test)
 {
-	char name[VOL_NAME_SIZE];
+	char name[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
 	struct looked k = { 0 };
 	struct vol_pool *p;
 	uint8_t uuid[16];
@@ -943,7 +949,8 @@ int link_refresh(const char *pool, const char *volume, bool test)
 		r = link_lock(name, &lock);
 	if (r)
 		return r;
-	r = vol_pool_open(pool, VOL_READONLY, &p);
+	vol_uuid_text(uuid, text);
+	r = vol_pool_open(text, VOL_READONLY, &p);
 	if (r)
 		goto out;
 	r = link_list_open(p, volume, look, &k);

@@ -382,6 +382,7 @@ static int on_after_fork(void)
 		nbdkit_error("%s", vol_error(NULL));
 		goto no_pool;
 	}
+	pool_name = vol_pool_name(pool); /* not the UUID, if that was given */
 	say_lost();
 	r = vol_server_start(pool, &hooks, &server);
 	if (r) {
@@ -601,9 +602,10 @@ static const char *on_default_export(int readonly, int is_tls)
 	return "";
 }
 
-/* "VOLUME" or "VOLUME/link=N". */
+/* "VOLUME", "VOLUME/link=N", or "VOLUME/link=N/pool=UUID". */
 static int parse_export(const char *text, char name[VOL_NAME_SIZE], uint32_t *link, bool *is_link)
 {
+	uint8_t want[16], have[16];
 	const char *slash = strchr(text, '/');
 	size_t n = slash ? (size_t)(slash - text) : strlen(text);
 	char *end;
@@ -620,8 +622,13 @@ static int parse_export(const char *text, char name[VOL_NAME_SIZE], uint32_t *li
 		return -EINVAL;
 	errno = 0;
 	id = strtoul(slash + 6, &end, 10);
-	if (errno || *end || id > UINT32_MAX)
+	if (errno || id > UINT32_MAX)
 		return -EINVAL;
+	if (*end) { /* who had a link before this server ran: it may be of another pool called so */
+		vol_pool_uuid(pool, have);
+		if (strncmp(end, "/pool=", 6) || vol_uuid_parse(end + 6, want) || memcmp(want, have, 16))
+			return -EINVAL;
+	}
 	*link = (uint32_t)id;
 	return 0;
 }

@@ -85,10 +85,13 @@ static int choose(const char *name, const struct vol_found *found, size_t n, str
 			continue;
 		if (c->n && memcmp(c->uuid, f->pool, 16)) {
 			char a[VOL_UUID_TEXT], b[VOL_UUID_TEXT];
+			unsigned m = 0;
+			while (!c->member[m])
+				m++;
 			vol_uuid_text(c->uuid, a);
 			vol_uuid_text(f->pool, b);
-			return vol_fail(NULL, -ENOTUNIQ, "there are two pools called %s: %s and %s\nsay which by its UUID in place of the name",
-					name, a, b);
+			return vol_fail(NULL, -ENOTUNIQ, "there are two pools called %s: %s, with %s, and %s, with %s\n"
+					"say which by its UUID in place of the name", name, a, c->member[m]->path, b, f->path);
 		}
 		if (f->index >= VD_MEMBERS_MAX)
 			continue;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Finding and starting the server process of a pool. */
 #include "serve.h"
+#include "dm.h"
+#include "find.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -172,7 +174,7 @@ static void nap(unsigned ms)
 #define DEVICES_MAX 256
 
 /* Members that only this process was told of: "device=PATH", malloc'd. */
-static unsigned named_devices(const char *pool, char *arg[DEVICES_MAX])
+static unsigned named_devices(const uint8_t uuid[16], char *arg[DEVICES_MAX])
 {
 	struct vol_found *found;
 	unsigned k = 0;
@@ -181,7 +183,7 @@ static unsigned named_devices(const char *pool, char *arg[DEVICES_MAX])
 	if (vol_find_members(&found, &n))
 		return 0;
 	for (size_t i = 0; i < n && k < DEVICES_MAX; i++)
-		if (found[i].explicit_path && !found[i].error && !strcmp(found[i].pool_name, pool) &&
+		if (found[i].explicit_path && !found[i].error && !memcmp(found[i].pool, uuid, 16) &&
 		    asprintf(&arg[k], "device=%s", found[i].path) > 0)
 			k++;
 	vol_found_free(found, n);
@@ -196,9 +198,9 @@ static unsigned named_devices(const char *pool, char *arg[DEVICES_MAX])
  * several of its requests are being done on one connection, and all other clients
  * with it.  A front has a connection for each of its threads and loses nothing.
  */
-static int spawn_server(const char *pool, const char *socket, const char *plugin, bool takeover, pid_t *pid)
+static int spawn_server(const char *pool, const uint8_t uuid[16], const char *socket, const char *plugin, bool takeover, pid_t *pid)
 {
-	char log[512], arg_pool[VOL_NAME_SIZE + 8], arg_socket[192];
+	char log[512], text[VOL_UUID_TEXT], arg_pool[VOL_UUID_TEXT + 8], arg_socket[192];
 	char *argv[DEVICES_MAX + 16] = { "nbdkit", "--foreground", "--threads", "1", "--unix", (char *)socket, (char *)plugin,
 					 arg_pool, arg_socket };
 	posix_spawn_file_actions_t fa;
@@ -207,9 +209,10 @@ static int spawn_server(const char *pool, const char *socket, const char *plugin
 	unsigned argc = 9, named;
 	int r;
 
-	snprintf(arg_pool, sizeof(arg_pool), "pool=%s", pool);
+	vol_uuid_text(uuid, text);
+	snprintf(arg_pool, sizeof(arg_pool), "pool=%s", text);
 	snprintf(arg_socket, sizeof(arg_socket), "socket=%s", socket);
-	named = named_devices(pool, argv + argc);
+	named = named_devices(uuid, argv + argc);
 	if (takeover)
 		argv[argc + named] = "takeover=true";
 	vol_serve_log_path(pool, log, sizeof(log));
@@ -235,12 +238,13 @@ static int spawn_server(const char *pool, const char *socket, const char *plugin
 }
 
 /* The control socket answers: the pool is open. */
-static bool answers(const char *pool)
+static bool answers(const uint8_t uuid[16])
 {
-	char file[VOL_NAME_SIZE + 8];
+	char text[VOL_UUID_TEXT], file[VOL_UUID_TEXT + 8];
 	struct vol_client *c;
 
-	snprintf(file, sizeof(file), "%s.ctl", pool);
+	vol_uuid_text(uuid, text);
+	snprintf(file, sizeof(file), "%s.ctl", text);
 	if (vol_client_connect(file, &c))
 		return false;
 	vol_client_close(c);
@@ -252,7 +256,38 @@ int vol_serve_lock(const char *pool, int *fd)
 	return vol_runtime_lock(pool, "start", fd);
 }
 
-int vol_serve_start(const char *pool, bool takeover, bool *started)
+/* The pool whose server has the name. */
+static int served_by_name(const char *pool, uint8_t uuid[16])
+{
+	char path[512], target[VOL_UUID_TEXT + 8];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "%s/%s.ctl", vol_runtime_dir(), pool);
+	n = readlink(path, target, sizeof(target) - 1); /* UUID.ctl */
+	if (n < VOL_UUID_TEXT)
+		return -ENOENT;
+	target[VOL_UUID_TEXT - 1] = 0;
+	return !vol_uuid_parse(target, uuid) && answers(uuid) ? 0 : -ENOENT;
+}
+
+int vol_serve_alone(const char *pool, const uint8_t uuid[16])
+{
+	char text[VOL_UUID_TEXT];
+	uint8_t other[16];
+	const char *who;
+
+	if (!served_by_name(pool, other) && memcmp(other, uuid, 16))
+		who = "a server";
+	else if (!vol_dm_find_pool(pool, other) && memcmp(other, uuid, 16))
+		who = "the kernel";
+	else
+		return 0;
+	vol_uuid_text(other, text);
+	return vol_fail(NULL, -EBUSY, "another pool called %s is served on this host: %s has %s open\n"
+			"their volumes would have the same names; one at a time can be linked", pool, who, text);
+}
+
+int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, bool *started)
 {
 	char socket[160], plugin[4096], path[512], words[1024];
 	struct stat st;
@@ -268,13 +303,16 @@ int vol_serve_start(const char *pool, bool takeover, bool *started)
 		r = vol_serve_lock(pool, &lock);
 	if (r)
 		return r;
-	if (vol_serve_running(pool) && answers(pool))
+	if (vol_serve_running(pool) && answers(uuid))
+		goto out;
+	r = vol_serve_alone(pool, uuid);
+	if (r)
 		goto out;
 	r = find_plugin(plugin, sizeof(plugin));
 	if (r)
 		goto out;
 	/* One that is ending still has its socket; it closes the pool in order. */
-	for (unsigned ms = 0; vol_serve_running(pool) && !answers(pool); ms += 50) {
+	for (unsigned ms = 0; vol_serve_running(pool) && !answers(uuid); ms += 50) {
 		if (ms >= START_TIMEOUT_MS || vol_interrupted()) {
 			r = vol_fail(NULL, -ETIMEDOUT, "the server of pool %s does not answer; see %s/%s.log", pool,
 				     vol_runtime_dir(), pool);
@@ -289,11 +327,11 @@ int vol_serve_start(const char *pool, bool takeover, bool *started)
 	if (!stat(path, &st))
 		log_end = st.st_size;
 	mask = umask(077);
-	r = spawn_server(pool, socket, plugin, takeover, &pid);
+	r = spawn_server(pool, uuid, socket, plugin, takeover, &pid);
 	umask(mask);
 	if (r)
 		goto out;
-	for (unsigned ms = 0; !answers(pool); ms += 10) {
+	for (unsigned ms = 0; !answers(uuid); ms += 10) {
 		if (waitpid(pid, &status, WNOHANG) == pid) {
 			last_words(pool, log_end, words, sizeof(words));
 			r = vol_fail(NULL, -EIO, "the server of pool %s did not start: %s", pool, words);

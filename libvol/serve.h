@@ -4,7 +4,8 @@
  *
  * In the runtime directory: POOL.nbd its NBD socket, POOL.log what it and the
  * links of the pool say, POOL.start a lock file held while somebody starts it.
- * POOL is the pool's name, never its UUID.
+ * POOL is the pool's name, never its UUID: of two pools of one name a host serves one
+ * at a time, here or in the kernel, as their volumes would have the same names, too.
  */
 #ifndef VOL_SERVE_H
 #define VOL_SERVE_H
@@ -24,9 +25,12 @@ bool vol_serve_running(const char *pool);
  * control socket answers.  One starter at a time on this host; the others wait.
  * Safe in a process with threads.  *started (may be NULL): it was not running.
  * Text in vol_error(NULL): what the server said.  -ENOENT no nbdkit or no plugin;
- * -ETIMEDOUT; -EIO it ended; -EINTR.
+ * -ETIMEDOUT; -EIO it ended; -EBUSY as below; -EINTR.
  */
-int vol_serve_start(const char *pool, bool takeover, bool *started) __must_check;
+int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, bool *started) __must_check;
+
+/* -EBUSY: another pool of that name is served on this host.  Under vol_serve_lock() it stays so. */
+int vol_serve_alone(const char *pool, const uint8_t uuid[16]) __must_check;
 
 /* The lock of one who starts the server, or has the kernel take its place; close() lets it
  * go.  -EINTR. */

@@ -27,6 +27,39 @@ REST=1
 	cmp -n 1048576 img out
 }
 
+@test "of two pools of one name each is linked by its UUID, and one at a time is served" {
+	linkable 1 64m 8m
+	no_check
+	local one two other=$T/other
+	one=$(vdpool show p | awk '$1 == "UUID" {print $2}')
+	ok vdlink p/v
+	mkdir "$other"
+	VD_CONFIG_DIR=$other vdpool create -q p -L 64m "$other/m0"
+	two=$(VD_CONFIG_DIR=$other vdpool show p | awk '$1 == "UUID" {print $2}')
+	VD_CONFIG_DIR=$other vdcreate -q -L 8m p/v
+	echo "$other/m0" >>etc/devices
+	must 3 vdlink p/v
+	says "two pools called p" "$one" "$two" "$other/m0"
+	must 3 vdunlink p/v
+	must 4 vdlink "$two/v"
+	says "another pool called p is served on this host"
+	# The link goes on, also when its server is started again, by the front or for --restore
+	random 1048576 >img
+	dd if=img of="$(D v)" bs=64k oflag=direct conv=fsync status=none
+	if [ -n "$(server_pids)" ]; then kill -9 "$(server_pid)"; fi
+	dd if="$(D v)" bs=64k count=16 iflag=direct status=none | cmp - img
+	break_link
+	wait_for eval "vdlink ls --noheadings -o state $one | grep -w down"
+	ok vdlink --restore
+	dd if="$(D v)" bs=64k count=16 iflag=direct status=none | cmp - img
+	ok vdunlink "$one/v"
+	ok vdlink "$two/v"
+	cmp -n 1048576 "$(D v)" /dev/zero
+	ok vdunlink "$two/v"
+	ok vdpool check "$one"
+	ok vdpool check "$two"
+}
+
 @test "unlinking takes device, name, front and server away" {
 	linkable
 	ok vdlink p/v

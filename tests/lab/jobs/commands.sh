@@ -290,6 +290,28 @@ if modprobe -q loop && modprobe -q fuse; then
 	vdunlink -q p-1/web
 fi
 
+step another pool of that name, which udev knows, is in no way
+if modprobe -q brd rd_nr=1 rd_size=65536; then
+	dmsetup create namesake --table "0 131072 linear /dev/ram0 0"
+	unshare -m sh -c 'mount -t tmpfs none /run/udev && VD_CONFIG_DIR=/nowhere vdpool create -q p-1 /dev/mapper/namesake'
+	until_ok 30 eval 'udevadm info -q property /dev/mapper/namesake | grep ID_FS_TYPE=vd_member'
+	other=$(vdpool probe /dev/mapper/namesake | sed -n 's/^VD_POOL_UUID=//p')
+	[ "$other" != "$pool" ]
+	fails 3 "$other, with" vdls p-1
+	fails 3 "two pools called p-1" vdlink p-1/web
+	vdlink -q "$pool/web"
+	fails 4 "another pool called p-1 is served on this host: the kernel has $pool open" vdpool activate "$other"
+	dmsetup remove --retry p--1-web
+	vdlink -q --restore
+	[ -b /dev/vdisk/p-1/web ]
+	vdunlink -q "$pool/web"
+	vdpool activate "$other"
+	fails 4 "another pool called p-1" vdlink "$pool/web"
+	vdpool deactivate "$other"
+	dmsetup remove --retry namesake
+	udevadm settle
+fi
+
 vdlink -q p-1/web
 fsck.ext4 -fn /dev/vdisk/p-1/web
 sha256sum </dev/vdisk/p-1/web >/job/sum.web
