@@ -549,10 +549,10 @@ int vol_dm_pool_add(const char *name, const uint8_t uuid[16], const char *path)
 		return vol_fail(NULL, r, "%s cannot become a member of pool %s: %s", path, name, vol_strerror(r));
 	r = start(&d, &taken);
 	memcpy(why, said, sizeof(why));
-	/* Nor is it one when the pool has failed meanwhile, which is resumed to be read. */
+	/* Of a pool that has failed meanwhile, which is resumed to be read, it may be none. */
 	if (!r)
 		return vol_dm_pool_status(uuid, &status) || status.mode < VD_MODE_READONLY ? 0 :
-		       vol_fail(NULL, -EROFS, "%s is no member of pool %s, which is not written any more; the kernel's log (dmesg) tells why", path, name);
+		       vol_fail(NULL, -EROFS, "%s cannot become a member of pool %s, which is not written any more; the kernel's log (dmesg) tells why", path, name);
 	/* Its volumes wait. */
 	if (!info(uuid, NULL, &di, device) && di.suspended) {
 		d.params = was;

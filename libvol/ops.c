@@ -40,6 +40,7 @@
 #include "ops.h"
 #include "change.h"
 #include "dm.h"
+#include "find.h"
 
 #include <fcntl.h>
 #include <linux/fs.h>
@@ -717,6 +718,29 @@ static int join(struct vol_pool *p, struct vol_new_member *m)
 	return r ? vol_fail(NULL, r, "%s cannot become a member of pool %s: %s", m->path, p->name, vol_strerror(r)) : 0;
 }
 
+/* That it did not join it is certain while the pool is written: no superblock tells of it then, on any member.
+ * And without a label, which comes before these. */
+static bool surely_none(struct vol_pool *p, const char *path)
+{
+	struct dm_pool_status st;
+	struct vd_pool_info *info;
+	struct vol_found f;
+	bool writes;
+	int r;
+
+	if (p->kernel) {
+		writes = !vol_dm_pool_status(p->uuid, &st) && st.mode < VD_MODE_READONLY;
+	} else {
+		info = malloc(sizeof(*info));
+		if (info)
+			vd_pool_info(p->engine, info);
+		writes = info && info->mode < VD_MODE_READONLY;
+		free(info);
+	}
+	r = writes ? 0 : vol_find_label(path, &f);
+	return writes || r == -ENOENT || (!r && memcmp(f.pool, p->uuid, 16));
+}
+
 static int add_member(struct vol_request *rq, struct vol_new_member *m, struct json_object *result)
 {
 	struct vol_pool *p = rq->pool;
@@ -764,8 +788,16 @@ static int add_member(struct vol_request *rq, struct vol_new_member *m, struct j
 	}
 	r = join(p, m);
 	if (r) {
+		char why[1024];
+
+		snprintf(why, sizeof(why), "%s", vol_error(NULL));
+		if (!surely_none(p, path)) {
+			vol_new_member_keep(m);
+			return op_fail(rq, r, "%s\n%s may be a member all the same, and is left as it is: 'vdpool show %s' tells when the pool is opened again",
+				       why, path, p->name);
+		}
 		vol_host_drop_member(p->host, index);
-		op_fail(rq, r, "%s", vol_error(NULL));
+		op_fail(rq, r, "%s", why);
 		if (vol_devices_forget(&path, 1))
 			op_warn(rq, "%s stays in the devices file: %s", m->path, vol_error(NULL));
 		return r;

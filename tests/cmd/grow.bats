@@ -66,6 +66,17 @@ holds() { nbdcopy "$(uri v)" out && cmp -n "$(stat -c %s "$T/big")" "$T/big" out
 	ok vdpool check p
 }
 
+@test "a member that failed to be added at the end may be one, and stays known" {
+	ok vdpool create --journal 1m p -L 64m m0
+	truncate -s 64m late
+	# Labels and the journal can be written, what comes behind it on m0 not any more.
+	run bash -c "trap '' XFSZ; ulimit -f 1088; exec vdpool add p '$T/late'"
+	[ "$status" != 0 ]
+	says "may be a member all the same"
+	grep -qx "$T/late" etc/devices
+	ok vdpool check p
+}
+
 @test "a writer that waits for space goes on when a member's file becomes larger" {
 	need nbdcopy
 	ok vdpool create p -L 64m m0
