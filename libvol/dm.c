@@ -437,6 +437,16 @@ void vol_dm_pool_clear(const uint8_t uuid[16])
 		vol_log(VOL_LOG_WARN, "the device of a pool that somebody began to open cannot be removed: %s", said);
 }
 
+void vol_dm_pool_drop_table(const uint8_t uuid[16])
+{
+	struct dm_task *t = task(DM_DEVICE_CLEAR, uuid, NULL);
+
+	if (!t || run(t))
+		vol_log(VOL_LOG_WARN, "a table that somebody began to give a pool cannot be taken from it: %s", said);
+	if (t)
+		dm_task_destroy(t);
+}
+
 int vol_dm_pool_stop(const uint8_t uuid[16])
 {
 	struct timespec nap = { 0, 20000000 };
@@ -457,7 +467,7 @@ int vol_dm_pool_stop(const uint8_t uuid[16])
 }
 
 /* type: DM_DEVICE_STATUS or DM_DEVICE_TABLE, of the live table */
-static int pool_text(int type, const uint8_t uuid[16], char *buf, size_t size)
+static int pool_text(int type, const uint8_t uuid[16], char *buf, size_t size, struct dm_info *di)
 {
 	struct dm_task *t = task(type, uuid, NULL);
 	char *target = NULL, *params = NULL;
@@ -474,6 +484,8 @@ static int pool_text(int type, const uint8_t uuid[16], char *buf, size_t size)
 		else
 			r = -ENOENT;
 	}
+	if (!r && di && !dm_task_get_info(t, di))
+		r = -EIO;
 	dm_task_destroy(t);
 	return r == -ENXIO ? -ENOENT : r;
 }
@@ -482,11 +494,13 @@ int vol_dm_pool_status(const uint8_t uuid[16], struct dm_pool_status *st)
 {
 	char text[1024], mode[32], check[32], *at;
 	unsigned long long generation;
-	int r = pool_text(DM_DEVICE_STATUS, uuid, text, sizeof(text));
+	struct dm_info di;
+	int r = pool_text(DM_DEVICE_STATUS, uuid, text, sizeof(text), &di);
 
 	if (r)
 		return r;
 	memset(st, 0, sizeof(*st));
+	st->other_table = di.inactive_table;
 	if (!strncmp(text, "Fail", 4)) {
 		st->mode = VD_MODE_FAILED;
 		return 0;
@@ -541,7 +555,7 @@ int vol_dm_pool_add(const char *name, const uint8_t uuid[16], const char *path)
 	struct dm_info di;
 	struct stat st;
 	bool taken;
-	int r = stat(path, &st) ? vol_errno() : pool_text(DM_DEVICE_TABLE, uuid, was, sizeof(was));
+	int r = stat(path, &st) ? vol_errno() : pool_text(DM_DEVICE_TABLE, uuid, was, sizeof(was), NULL);
 
 	if (!r)
 		r = longer(was, st.st_rdev, now, sizeof(now));

@@ -48,6 +48,9 @@ int vol_dm_pool_start(const char *name, const uint8_t uuid[16], const char *cons
 /* Removes what somebody left who was killed while opening it: a device without a table, which
  * may keep the members.  Under the lock on the links, so that nobody is at it now. */
 void vol_dm_pool_clear(const uint8_t uuid[16]);
+/* Takes away the table that somebody left who was killed while adding a member: it holds the member, and who
+ * resumes the device would add it.  Under vol_pool_hold(), so that nobody is at it now. */
+void vol_dm_pool_drop_table(const uint8_t uuid[16]);
 /* -EBUSY: it has volumes; -EAGAIN: somebody has its device open, and does not let it go. */
 int vol_dm_pool_stop(const uint8_t uuid[16]) __must_check;
 
@@ -59,6 +62,7 @@ struct dm_pool_status {
 	char name[VOL_NAME_SIZE]; /* this and the rest only if it has not failed */
 	bool damaged;
 	uint64_t generation;      /* of the last checkpoint */
+	bool other_table;         /* one is loaded that is not live; also if it has failed */
 };
 /* -ENOENT: it is not open. */
 int vol_dm_pool_status(const uint8_t uuid[16], struct dm_pool_status *st) __must_check;

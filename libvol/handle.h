@@ -16,6 +16,7 @@ struct vol_pool {
 
 	bool kernel;                /* the kernel owns the pool: host and engine are a reader's view of it */
 	bool viewed;                /* they are there, and as new as this request needs */
+	bool held;                  /* of commands that change it this one is at it: vol_pool_hold() */
 	enum vd_pool_mode kernel_mode; /* and kernel_epoch: as told last */
 	uint64_t kernel_epoch;
 	uint64_t generation;        /* of the view, or of what was wanted of it */

@@ -472,6 +472,8 @@ static int view(struct vol_pool *p)
 
 	view_close(p);
 	r = vol_dm_pool_status(p->uuid, &st);
+	if (!r && st.other_table && p->held)
+		vol_dm_pool_drop_table(p->uuid);
 	if (!r && st.mode < VD_MODE_READONLY) {
 		r = change_checkpoint(p);
 		if (!r)
@@ -622,6 +624,7 @@ static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct jso
 		rq->arg = &ps;
 	}
 	r = changes ? vol_pool_hold(p, &fd) : 0;
+	p->held = !r && changes;
 	for (unsigned tries = 0; !r; tries++) {
 		r = call_on_view(p, rq, changes || tries, answer);
 		if (r != -EAGAIN || ps.sent || tries == 3 || vol_interrupted())
@@ -639,6 +642,7 @@ static int call_in_kernel(struct vol_pool *p, struct vol_request *rq, struct jso
 		r = r ? r : e;
 	}
 	json_object_put(ps.held);
+	p->held = false;
 	if (fd >= 0)
 		close(fd);
 	return r;

@@ -135,6 +135,15 @@ put seek=200 skip=200 & writer=$!
 until_ok 60 some_wait
 refuses && exit 1
 
+step a table that was loaded by who was killed then is taken away by who comes next
+dmsetup load $dev --table "$(dmsetup table $dev | sed -E "s/vd-pool 2 ([0-9:]+ [0-9:]+)/vd-pool 3 \\1 $(lsblk -dno MAJ:MIN "$d2" | xargs)/")"
+dmsetup info $dev | grep -F 'LIVE & INACTIVE'
+fails 4 "$d2" vdpool add -t p-1 "$d2"
+vdls p-1 >/dev/null
+dmsetup info $dev | grep -F 'LIVE & INACTIVE'
+vdpool set -q --policy queue p-1
+if dmsetup info $dev | grep -F INACTIVE; then exit 1; fi
+
 step a member is added: what is on it is not lost unasked
 mkfs.ext4 -q "$d2"
 fails 6 "which would be lost" vdpool add p-1 "$d2"
