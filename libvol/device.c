@@ -242,7 +242,7 @@ int device_loop_detach(const char *dev)
 	return r ? r : vol_fail(NULL, -EBUSY, "%s is still in use", dev);
 }
 
-int device_loop_find(const char *file, char dev[DEVICE_PATH])
+int device_loop_nth(const char *file, unsigned n, char dev[DEVICE_PATH])
 {
 	DIR *d = opendir("/sys/block");
 	char backing[4096];
@@ -255,7 +255,7 @@ int device_loop_find(const char *file, char dev[DEVICE_PATH])
 		if (strncmp(e->d_name, "loop", 4))
 			continue;
 		sys_read(e->d_name, "loop/backing_file", backing, sizeof(backing));
-		if (!strcmp(backing, file)) {
+		if (!strcmp(backing, file) && !n--) {
 			snprintf(dev, DEVICE_PATH, "/dev/%.20s", e->d_name);
 			r = 0;
 		}

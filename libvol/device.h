@@ -23,8 +23,12 @@ int device_loop_attach(const char *file, unsigned sector, bool readonly, char de
 int device_loop_image(const char *file, int backing, uint64_t size, int *fd) __must_check;
 /* -EBUSY: in use (text: by whom or what), after a moment in which udev could be done with it. */
 int device_loop_detach(const char *dev) __must_check;
-/* The loop device whose backing file is `file`. -ENODEV: none. */
-int device_loop_find(const char *file, char dev[DEVICE_PATH]) __must_check;
+/* The nth loop device whose backing file is `file`, from 0, in no order. -ENODEV: there are not so many. */
+int device_loop_nth(const char *file, unsigned n, char dev[DEVICE_PATH]) __must_check;
+static inline int __must_check device_loop_find(const char *file, char dev[DEVICE_PATH])
+{
+	return device_loop_nth(file, 0, dev);
+}
 /* Takes in that the file has another size. */
 int device_loop_resize(const char *dev) __must_check;
 

@@ -647,17 +647,17 @@ static int lock_member(int fd, const struct stat *st, enum vol_lock lock)
 static bool loop_in_use(const char *path, struct stat *loop)
 {
 	char *full = realpath(path, NULL), dev[DEVICE_PATH];
-	bool found = full && !device_loop_find(full, dev);
+	bool busy = false;
 	int fd;
 
+	for (unsigned n = 0; full && !busy && !device_loop_nth(full, n, dev); n++) {
+		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
+		busy = fd < 0 && errno == EBUSY && !stat(dev, loop);
+		if (fd >= 0)
+			close(fd);
+	}
 	free(full);
-	if (!found)
-		return false;
-	fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
-	found = fd < 0 && errno == EBUSY && !stat(dev, loop);
-	if (fd >= 0)
-		close(fd);
-	return found;
+	return busy;
 }
 
 int vol_member_open(const char *path, enum vol_lock lock, int *out, struct vol_geometry *geo, char why[256])
