@@ -47,6 +47,7 @@ struct chosen {
 	 * their labels behind.  settle() finds out which of them the pool means. */
 	const struct vol_found **rival;
 	size_t rivals;
+	const struct vol_found *twice; /* a copy, perhaps; it is one thing too many to who opens the members here */
 };
 
 static int not_found(const char *name, const struct vol_found *found, size_t n)
@@ -107,7 +108,8 @@ static int choose(const char *name, const struct vol_found *found, size_t n, str
 				c->rival[c->rivals++] = f;
 				continue;
 			}
-			return found_twice(c, f);
+			c->twice = f;
+			continue;
 		}
 		c->member[f->index] = f;
 		c->n++;
@@ -360,7 +362,7 @@ static int open_local(struct vol_pool *p, struct chosen *c, bool beside)
 	bool readonly = beside || p->flags & VOL_READONLY, writer = !readonly || p->flags & VOL_TEST;
 	int r;
 
-	r = settle(p, c);
+	r = c->twice ? found_twice(c, c->twice) : settle(p, c);
 	if (r)
 		return r;
 	r = open_members(p, c, beside ? VOL_LOCK_NONE : writer ? VOL_LOCK_EXCLUSIVE : VOL_LOCK_SHARED);

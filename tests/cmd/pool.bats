@@ -174,6 +174,42 @@ load helper
 	ok vdcreate -L 1m p/v
 }
 
+@test "nor is it where there are several, whichever is in use" {
+	need_root
+	need losetup
+	ok vdpool create p -L 64m m0
+	local loops=() loop
+	for loop in 1 2 3; do loops+=("$(losetup -f --show m0)") || skip "no loop device"; done
+	for loop in "${loops[@]}"; do
+		echo "$loop" >etc/devices
+		serve
+		echo "$T/m0" >etc/devices
+		VD_RUNTIME_DIR=$T/etc must 4 vdcreate -L 1m p/v
+		says "m0 is "
+		echo "$loop" >etc/devices
+		end_servers TERM
+	done
+}
+
+@test "a copy of a member is none, and in no way while somebody has the pool" {
+	make_pool 2
+	make_volume v
+	serve
+	cp m1 copy
+	echo "$T/copy" >>etc/devices
+	ok vdls p
+	ok vdcreate -L 1m p/w
+	ok vdpool show p
+	says "$T/m1"
+	says_not "$T/copy"
+	end_servers TERM
+	must 3 vdls p
+	says "found twice" "$T/copy"
+	must 3 vdcreate -L 1m p/x
+	sed -i /copy/d etc/devices
+	ok vdls p
+}
+
 @test "a mounted device is refused" {
 	need_root
 	need losetup mkfs.ext4

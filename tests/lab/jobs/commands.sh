@@ -136,6 +136,13 @@ disk=$(readlink -f "${DISKS%% *}")
 dmsetup create copy --table "0 $(blockdev --getsz "$disk") linear $disk 0"
 vdpool show --device /dev/mapper/copy --reportformat json p-1 >/tmp/shown
 ! grep -F /dev/mapper/copy /tmp/shown
+# Nor is the copy in the way, though udev knows it as a member, too
+udevadm settle
+udevadm info -q property /dev/mapper/copy | grep -x 'ID_FS_TYPE=vd_member'
+vdpool show --reportformat json p-1 | cmp - /tmp/shown
+vdcreate -q -L 4M p-1/beside
+vdpool activate --complete /dev/mapper/copy | grep -x "pool p-1 is active"
+vdrm -q -y p-1/beside
 dmsetup remove --retry copy
 unshare -m sh -c 'mount -t tmpfs none /run/udev && VD_CONFIG_DIR=/nowhere vdls --noheadings -o name p-1' | grep -w web
 
