@@ -361,7 +361,7 @@ install: all
 	@install -d $(addprefix $(DESTDIR)$(UNITDIR)/,$(dir $(WANTS)))
 	@install -m 644 $(UNITS) $(DESTDIR)$(UNITDIR)
 	@for w in $(WANTS); do ln -sf ../$${w##*/} $(DESTDIR)$(UNITDIR)/$$w; done
-	@sed -i 's,/usr/sbin/vd,$(PREFIX)/sbin/vd,' $(DESTDIR)$(UDEVDIR)/rules.d/61-vd.rules $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
+	@sed -i 's,/usr/sbin/vd,$(PREFIX)/sbin/vd,' $(addprefix $(DESTDIR)$(UDEVDIR)/rules.d/,59-vd.rules 61-vd.rules) $(addprefix $(DESTDIR)$(UNITDIR)/,$(notdir $(UNITS)))
 uninstall:
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/sbin/,$(CMDS)) $(DESTDIR)$(LIBDIR)/libvol.so.1 $(DESTDIR)$(LIBDIR)/libvol.so \
 		$(DESTDIR)$(LIBDIR)/libvol.a $(DESTDIR)$(PREFIX)/include/vd/vol.h \

@@ -847,7 +847,7 @@ static int probe(const struct cmd_args *a)
 {
 	char pool[VOL_UUID_TEXT], member[VOL_UUID_TEXT];
 	struct vol_found f;
-	int r = vol_find_label(a->arg[0], &f);
+	int r = vol_find_sole_label(a->arg[0], &f);
 
 	if (r)
 		return cmd_failed(NULL, r);

@@ -191,7 +191,8 @@ int vol_devices_forget(const char *const *path, unsigned n)
 
 /* ---- labels ------------------------------------------------------------ */
 
-int vol_label_fd(int fd, struct vd_disk_label *label)
+/* blocks, if given: as vd_member_read(), 0 where that has no answer. */
+static int label_and_blocks(int fd, struct vd_disk_label *label, uint64_t *blocks)
 {
 	char name[sizeof(label->pool_name) + 1];
 	struct vol_host *h;
@@ -211,12 +212,19 @@ int vol_label_fd(int fd, struct vd_disk_label *label)
 		close(copy);
 	else
 		r = vd_label_read(vol_host_vd(h), 0, label);
+	if (!r && blocks && vd_member_read(vol_host_vd(h), 0, label, blocks))
+		*blocks = 0;
 	vol_host_free(h);
 	if (r)
 		return r;
 	/* It becomes part of paths and of what is printed. */
 	snprintf(name, sizeof(name), "%.*s", (int)sizeof(label->pool_name), label->pool_name);
 	return vol_check_pool_name(name) ? -EBADMSG : 0;
+}
+
+int vol_label_fd(int fd, struct vd_disk_label *label)
+{
+	return label_and_blocks(fd, label, NULL);
 }
 
 static void take_label(struct vol_found *f, const struct vd_disk_label *label)
@@ -228,20 +236,44 @@ static void take_label(struct vol_found *f, const struct vd_disk_label *label)
 	f->size = le64_to_cpu(label->blocks) << VD_BLOCK_SHIFT;
 }
 
-int vol_find_label(const char *path, struct vol_found *f)
+static int find_label(const char *path, bool sole, struct vol_found *f)
 {
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), r;
 	struct vd_disk_label label;
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), r = fd < 0 ? vol_errno() : vol_label_fd(fd, &label);
+	char *what = NULL;
+	uint64_t blocks;
 
+	r = fd < 0 ? vol_errno() : label_and_blocks(fd, &label, sole ? &blocks : NULL);
+	if (r == -ENODATA)
+		vol_fail(NULL, r = -ENOENT, "%s carries no label of a pool", path);
+	else if (r)
+		vol_fail(NULL, r, "the label of %s cannot be read: %s", path, vol_strerror(r));
+	if (!r && sole) {
+		r = vol_probe_beside(fd, VD_SYSTEM_BLOCKS << VD_BLOCK_SHIFT, blocks << VD_BLOCK_SHIFT, &what);
+		if (r)
+			vol_fail(NULL, r, "%s: cannot look for signatures on it: %s", path, vol_strerror(r));
+		else if (what)
+			r = vol_fail(NULL, -ENOTEMPTY, "%s carries a label of pool %.127s, and %s, where no volume could have put it", path,
+				     label.pool_name, what);
+		free(what);
+	}
 	if (fd >= 0)
 		close(fd);
-	if (r == -ENODATA)
-		return vol_fail(NULL, -ENOENT, "%s carries no label of a pool", path);
 	if (r)
-		return vol_fail(NULL, r, "the label of %s cannot be read: %s", path, vol_strerror(r));
+		return r;
 	*f = (struct vol_found){ 0 };
 	take_label(f, &label);
 	return 0;
+}
+
+int vol_find_label(const char *path, struct vol_found *f)
+{
+	return find_label(path, false, f);
+}
+
+int vol_find_sole_label(const char *path, struct vol_found *f)
+{
+	return find_label(path, true, f);
 }
 
 struct seen {

@@ -133,6 +133,34 @@ out:
 	return 0;
 }
 
+int vol_probe_beside(int fd, uint64_t from, uint64_t to, char **what)
+{
+	blkid_probe pr = blkid_new_probe();
+	int one, r = 0;
+
+	*what = NULL;
+	if (!pr || blkid_probe_set_device(pr, fd, 0, 0)) {
+		r = errno ? -errno : -EIO;
+		goto out;
+	}
+	blkid_probe_enable_superblocks(pr, 1);
+	blkid_probe_set_superblocks_flags(pr, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE | BLKID_SUBLKS_LABEL | BLKID_SUBLKS_UUID |
+						      BLKID_SUBLKS_MAGIC);
+	while (!(one = blkid_do_probe(pr)) && !*what) {
+		const char *at = value(pr, "SBMAGIC_OFFSET");
+		uint64_t off = at ? strtoull(at, NULL, 10) : 0;
+
+		if (off < from || off >= to)
+			*what = describe(pr);
+	}
+	if (one < 0)
+		r = errno ? -errno : -EIO;
+out:
+	if (pr)
+		blkid_free_probe(pr);
+	return r;
+}
+
 int vol_probe(const char *path, char **what)
 {
 	struct vol_geometry geo;

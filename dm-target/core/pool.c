@@ -450,6 +450,25 @@ static int read_supers(struct vd_pool *pool, unsigned m, const uint8_t uuid[16],
 	return f->generation ? 0 : worst;
 }
 
+int vd_member_read(const struct vd_host *host, unsigned member, const struct vd_disk_label *label, uint64_t *blocks)
+{
+	struct vd_disk_super *s = host->alloc(host->ctx, sizeof(*s), VD_ALLOC_WAIT);
+	unsigned m = le32_to_cpu(label->index);
+	uint64_t generation = 0;
+
+	if (!s)
+		return -ENOMEM;
+	for (unsigned slot = 0; slot < 2; slot++) {
+		if (host->read(host->ctx, member, VD_SUPER_BLOCK0 + slot * VD_SUPER_BLOCKS, s, VD_SUPER_BLOCKS) || super_verify(s, label->pool) ||
+		    le64_to_cpu(s->generation) <= generation || m >= le32_to_cpu(s->nmembers) || memcmp(s->member[m].uuid, label->member, 16))
+			continue;
+		generation = le64_to_cpu(s->generation);
+		*blocks = le64_to_cpu(s->member[m].blocks);
+	}
+	host->free(host->ctx, s);
+	return generation ? 0 : -ENODATA;
+}
+
 static int find_super(struct vd_pool *pool, struct found *found)
 {
 	struct vd_disk_super *buf = vd_alloc(pool, sizeof(*buf));

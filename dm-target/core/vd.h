@@ -46,6 +46,9 @@ int vd_pool_format(const struct vd_host *host, const struct vd_format_spec *spec
 /* Reads one member's label and checks it. -ENODATA: no label here;
  * -EBADMSG: a damaged one; -EPROTONOSUPPORT: of a later version. Class B. */
 int vd_label_read(const struct vd_host *host, unsigned member, struct vd_disk_label *label) __must_check;
+/* How many blocks the member has, by its newest superblock of those that know it with this label. -ENODATA:
+ * there is none.  Class B. */
+int vd_member_read(const struct vd_host *host, unsigned member, const struct vd_disk_label *label, uint64_t *blocks) __must_check;
 /* Reads the owner record: who has the pool open now, or had it when it crashed. Class B. */
 int vd_owner_read(const struct vd_host *host, unsigned member, struct vd_disk_owner *owner) __must_check;
 

@@ -55,6 +55,46 @@ VD_POOL=p" ]
 	no_check
 }
 
+# raid_at FILE BYTES: what libblkid takes for the end of an array's member, at the end of so many bytes
+raid_at()
+{
+	printf 'Intel Raid ISM Cfg Sig. 1.3.00' | dd of="$1" bs=1 seek=$(($2 - 1024)) conv=notrunc status=none
+	[ "$(blkid -p -o value -s TYPE "$1")" = isw_raid_member ]
+}
+
+@test "what a volume has at the end of a member does not make it something else" {
+	need blkid
+	ok vdpool create -q -L 64M p "$T/a"
+	raid_at a $((64 << 20))
+	ok vdpool probe a
+	says ID_FS_TYPE=vd_member
+	truncate -s 80M a
+	ok vdpool grow p
+	raid_at a $((80 << 20))
+	ok vdpool probe a # behind what the label says
+}
+
+@test "a RAID that has its metadata behind the member, or before, is one" {
+	need blkid
+	no_check
+	ok vdpool create -q -L 64M p "$T/a"
+	cp a b
+	truncate -s 65M b
+	raid_at b $((65 << 20))
+	must 6 vdpool probe b
+	says "where no volume could have put it"
+	says_not ID_FS_TYPE
+	python3 - a <<-'EOF'
+		import struct, sys
+		with open(sys.argv[1], "r+b") as f: # of version 1.2, where the owner's record is
+		    f.seek(4096)
+		    f.write(struct.pack("<II136xQ", 0xa92b4efc, 1, 8))
+	EOF
+	[ "$(blkid -p -o value -s TYPE a)" = linux_raid_member ]
+	must 6 vdpool probe a
+	says_not ID_FS_TYPE
+}
+
 @test "a pool on files is not for the kernel: activate says so, and is content if it may be" {
 	make_pool
 	must 5 vdpool activate p
@@ -101,7 +141,7 @@ VD_POOL=p" ]
 @test "make install puts rules and units where they are looked for, and make uninstall takes them away" {
 	make -C "$VD" -s install DESTDIR="$T/d" PREFIX=/opt/vd UNITDIR=/lib/systemd/system UDEVDIR=/lib/udev >/dev/null
 	ls d/lib/udev/rules.d/*dm-vd.rules
-	grep -F 'IMPORT{program}="/opt/vd/sbin/vdpool probe $devnode"' d/lib/udev/rules.d/61-vd.rules
+	for r in 59 61; do grep -F 'IMPORT{program}="/opt/vd/sbin/vdpool probe $devnode"' d/lib/udev/rules.d/$r-vd.rules; done
 	for unit in d/lib/systemd/system/vd-*.service; do grep -E '^Exec[A-Za-z]*=/opt/vd/sbin/vd' "$unit"; done
 	[ -e d/lib/systemd/system/sysinit.target.wants/vd-shutdown.service ]
 	[ -e d/lib/systemd/system/multi-user.target.wants/vd-links.service ]

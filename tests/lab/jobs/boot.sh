@@ -34,6 +34,19 @@ first()
 	idle
 	active p-1 no
 
+	step and stays so when what a volume has looks like something else
+	disk=${DISKS%% *}
+	printf 'Intel Raid ISM Cfg Sig. 1.3.00' | dd of="$disk" bs=512 seek=$(($(blockdev --getsz "$disk") - 2)) conv=notrunc,fsync status=none
+	udevadm settle
+	[ "$(blkid -p -o value -s TYPE "$disk")" = isw_raid_member ]
+	has "$disk" ID_FS_TYPE=vd_member
+	has "$disk" VD_POOL=p-1
+	dmsetup create l9 --table "0 $(blockdev --getsz "$disk") linear $disk 0"
+	udevadm settle
+	has /dev/mapper/l9 ID_FS_TYPE=vd_member
+	dmsetup remove --retry l9
+	udevadm settle
+
 	step volumes that the next boot is to have
 	for v in web plain; do
 		vdcreate -q -L 64M p-1/$v

@@ -8,7 +8,7 @@ set -eu -o pipefail
 # its own, and a module that modprobe finds.
 as_installed()
 {
-	cp /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
+	cp /vd/udev-rules/59-vd.rules /vd/udev-rules/61-vd.rules /etc/udev/rules.d/
 	cp /vd/udev-rules/11-dm-vd.rules /etc/udev/rules.d/56-dm-vd.rules
 	udevadm control --reload
 	echo "install dm-vd insmod $VD_MODULE" >/etc/modprobe.d/vd.conf
