@@ -525,12 +525,14 @@ static int thresholds(struct vdk_pool *p, uint32_t vol, unsigned int argc, char 
 
 	if (!info)
 		return -ENOMEM;
+	mutex_lock(&p->message_lock);
 	vd_pool_info(p->engine, info);
 	memset(info->policy.threshold, 0, sizeof(info->policy.threshold));
 	for (i = 0; i < argc && !r; i++)
 		r = kstrtou32(argv[i], 10, &info->policy.threshold[i]);
 	if (!r)
 		r = vd_pool_set(p->engine, &info->policy);
+	mutex_unlock(&p->message_lock);
 	kfree(info);
 	return r;
 }
@@ -580,6 +582,7 @@ static int pool_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **
 	info = kmalloc(sizeof(*info), GFP_KERNEL);
 	if (!info)
 		return -ENOMEM;
+	mutex_lock(&p->message_lock);
 	vd_pool_info(p->engine, info);
 	if (policy)
 		info->policy.flags = (info->policy.flags & ~VD_POLICY_ERROR_IF_FULL) | (queue ? 0 : VD_POLICY_ERROR_IF_FULL);
@@ -590,6 +593,7 @@ static int pool_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **
 		r = number(argc, argv, "grow_to", &info->policy.grow_to);
 	if (!r)
 		r = vd_pool_set(p->engine, &info->policy);
+	mutex_unlock(&p->message_lock);
 	kfree(info);
 	if (!r && queue)
 		wait_again(p);

@@ -119,6 +119,19 @@ for bad in "" policy=x thresholds=1001 thresholds=1,2,3,4,5 thresholds=1,,2 thre
 done
 [ "$(shows 'thresholds | tostring')" = '[500,905,0,0]' ] && [ "$(shows policy)" = queue ]
 
+step several set it at a time: what each has set stays
+for n in 1 2 3 4 5 6; do
+	sets=
+	for set in grow_by=$n grow_to=$((n + 100)) thresholds=$n,900 policy=queue; do
+		tell "pool_set $set" &
+		sets="$sets $!"
+	done
+	# shellcheck disable=SC2086 # one word a process
+	wait $sets
+	[ "$(shows 'thresholds[0]') $(shows grow_by) $(shows grow_to)" = "$n $((n << 12)) $(((n + 100) << 12))" ] || { echo "round $n"; exit 1; }
+done
+vdpool set -q --thresholds 50,90.5 p-1
+
 step a full pool: whether writes wait is changed while they do
 head -c 300M /dev/urandom >/tmp/source
 echo 0 >/sys/module/dm_vd/parameters/no_space_timeout # a busy machine is slow
