@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Who or what keeps a block device busy: device.c's, and device_users() of device.h.
+ * Who or what keeps a block device busy: device.c's and dm.c's, and device_users() of device.h.
  * All of it is read from /proc and /sys, is true of a moment, and what cannot be read
  * is passed over.
  */

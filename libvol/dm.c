@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "busy.h"
 #include "device.h"
 
 #define UDEV_MS 30000u     /* for udev to do its part */
@@ -706,9 +707,11 @@ int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 		names_path(path + sizeof("/dev/mapper/") - 1, names, sizeof(names));
 		unlink(names);
 	}
-	if (r == -EBUSY)
+	if (r == -EBUSY) {
+		busy_otherwise(path, who, sizeof(who));
 		return vol_fail(NULL, r, "%s is in use%s%s%s", path, *who ? " by " : "", who,
 				*who ? "" : "; see 'lsblk' for what is on it");
+	}
 	return r ? vol_fail(NULL, r, "%s cannot be removed: %s", path, *said ? said : vol_strerror(r)) : 0;
 }
 
