@@ -207,7 +207,7 @@ int vdk_grow_member(struct vdk_pool *p, unsigned int m, bool *grown)
 		DMERR_LIMIT("pool %s: member %u cannot grow from %llu to %llu blocks, error %d", p->name, m, blocks, size, r);
 		return r;
 	}
-	DMINFO("pool %s: member %u has grown from %llu to %llu blocks", p->name, m, blocks, size);
+	DMINFO("pool %s: member %u has become larger: %llu blocks, and now %llu", p->name, m, blocks, size);
 	if (grown)
 		*grown = true;
 	return 0;
