@@ -3,6 +3,7 @@
 # What the rules and units of vd-boot(7) call, without a kernel target; and that make install
 # puts them there.
 load helper
+REST=1
 
 @test "vdpool probe tells what the label says, one property a line" {
 	ok vdpool create -q -L 64M p "$T/a" "$T/b"
@@ -32,6 +33,7 @@ VD_POOL=p" ]
 }
 
 @test "vdpool probe passes on no name that would set other properties" {
+	need python3
 	no_check
 	ok vdpool create -q -L 64M p "$T/a"
 	python3 - "$VD/tests/format" "$T/a" <<-'EOF'
@@ -128,6 +130,7 @@ raid_at()
 }
 
 @test "a server's pool is the server's" {
+	need_server "what it is about"
 	make_pool
 	make_volume
 	serve
@@ -139,6 +142,7 @@ raid_at()
 }
 
 @test "make install puts rules and units where they are looked for, and make uninstall takes them away" {
+	need make gcc
 	make -C "$VD" -s install DESTDIR="$T/d" PREFIX=/opt/vd UNITDIR=/lib/systemd/system UDEVDIR=/lib/udev >/dev/null
 	ls d/lib/udev/rules.d/*dm-vd.rules
 	for r in 59 61; do grep -F 'IMPORT{program}="/opt/vd/sbin/vdpool probe $devnode"' d/lib/udev/rules.d/$r-vd.rules; done

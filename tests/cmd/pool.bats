@@ -86,6 +86,7 @@ load helper
 
 @test "a member of another pool is named and refused" {
 	make_pool 1
+	at_rest
 	must 6 vdpool create q m0
 	says "vd pool p"
 	ok vdpool show p
@@ -292,6 +293,7 @@ load helper
 
 @test "what is not in the devices file cannot be forgotten" {
 	make_pool
+	at_rest
 	must 3 vdpool forget /never/there
 	says "/never/there is not in $T/etc/devices"
 	must 3 vdpool forget -t /never/there
