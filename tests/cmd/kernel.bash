@@ -61,7 +61,11 @@ pools()
 	for f in /sys/block/dm-*/dm/name; do { read -r name <"$f"; } 2>/dev/null && [[ $name == vd-*-pool ]] && echo "$name"; done
 	return 0
 }
+# shellcheck disable=SC2119
+at_work() { [ "${REST:-0}" = 1 ] || serve; }
 server_pids() { servers; pools; }
+# shellcheck disable=SC2034 # kill.bats does
+DELAYS="0.03 0.06 0.1 0.15 0.2 0.25 0.3 0.4 0.5 0.7 1 1.4 2" # of after_kill_at: in emulation a command takes that long
 break_link() { dmsetup remove --retry "p-$1"; }
 
 make_pool()
@@ -69,8 +73,7 @@ make_pool()
 	local n=${1:-2} size=${2:-128m} i files=()
 	for ((i = 0; i < n; i++)); do files+=("$T/m$i"); done
 	ok vdpool create p -L "$size" "${files[@]}"
-	# shellcheck disable=SC2119
-	[ "${REST:-0}" = 1 ] || serve
+	at_work
 }
 
 # serve [readonly=true]: the kernel opens pool p, as vdlink has it do
@@ -80,6 +83,7 @@ serve()
 	local key value uuid members=() ro=
 	[ "${1:-}" != readonly=true ] || ro=-r
 	[ -z "$(pools)" ] || return 0
+	echo "serve $T" >/dev/kmsg
 	attach
 	vdpool show p >"$T/shown" || return
 	while read -r key value; do
@@ -97,6 +101,8 @@ serve()
 uri()
 {
 	local shown base='' ro=
+	# One that was open then has the size from before.
+	[ ! -e "$T/resized" ] || dmsetup remove "vdt-$1" 2>/dev/null || true
 	if [ ! -b "/dev/mapper/vdt-$1" ]; then
 		shown=$(dmsetup message vd-p-pool 0 "show $1") || return
 		[[ ! $shown =~ base\ ([^$'\n']*) ]] || base=${BASH_REMATCH[1]}
@@ -116,21 +122,78 @@ uri()
 
 # ---- other programs ----------------------------------------------------------
 
-for command in vdcreate vddiff vdls vdrename vdresize vdrm vdsnap; do
-	eval "$command() { let_go; command $command \"\$@\"; }"
+# Ours are what they are here when others start them, too.
+for command in strace timeout; do
+	eval "$command() { start_by $command \"\$@\"; }"
 done
-# To a pool that the kernel has open a file is given, or made larger, as a loop device.
+start_by()
+{
+	local i
+	for ((i = 2; i <= $#; i++)); do [[ ${!i} != vd* ]] || break; done
+	if ((i > $#)); then command "$@"; return; fi
+	local UNDER=("${@:1:i-1}")
+	"${@:i}"
+}
+UNDER=()
+for command in vdcreate vddiff vdls vdrename vdresize vdrm vdsnap; do eval "$command() { ours $command \"\$@\"; }"; done
+ours()
+{
+	case "$*" in
+	vdresize*) let_go; : >"$T/resized" ;;
+	vdrename*|vdrm*|*--rollback*) let_go ;; # others go on beside who uses a volume
+	esac
+	command "${UNDER[@]}" "$@"
+}
+# While the kernel has the pool, a file that is given to it is one more loop device; and what is said of a
+# loop device is said of the file.
 vdpool()
 {
 	let_go
-	case "$(pools):$1 $2 $3" in
-	?*:"add p -L") truncate -s "$4" "$5" && set -- add p "$(losetup -f --show "$5")" ;;
-	?*:"grow p -L") truncate -s "$4" m0 && set -- grow p ;;
-	esac
-	command vdpool "$@"
+	[ -n "$(pools)" ] || { command "${UNDER[@]}" vdpool "$@"; return; }
+	local word words=() pool='' size='' loop='' loops=() fresh=() empty=() r=0
+	for word; do
+		case $size,$1,$word in
+		-L,grow,*) truncate -s "$word" m0 && size= && continue ;;
+		-L,add,*) size=$word && continue ;;
+		,add,-L|,grow,-L) size=-L && continue ;;
+		*,add,-*) ;;
+		*,add,*)
+			if [ ${#words[@]} -gt 0 ] && [ -z "$pool" ]; then
+				pool=$word
+			elif [ -n "$pool" ] && { [ -f "$word" ] || [[ -n $size && ! -e $word ]]; }; then
+				if [ ! -e "$word" ]; then fresh+=("$word"); elif [ ! -s "$word" ]; then empty+=("$word"); fi
+				[ -z "$size" ] || [ -s "$word" ] || command truncate -s "$size" "$word"
+				loop_on "$word" || { loops+=("$(losetup -f --show "$word")") && loop=${loops[-1]}; }
+				word=$loop
+			fi ;;
+		esac
+		words+=("$word")
+	done
+	command "${UNDER[@]}" vdpool "${words[@]}" >"$T/said" 2>"$T/warned" || r=$?
+	named <"$T/said"
+	named <"$T/warned" >&2
+	if [ $r != 137 ] && [[ $r != 0 || " ${words[*]} " == *" -t "* ]]; then
+		[ ${#loops[@]} = 0 ] || losetup -d "${loops[@]}"
+		rm -f "${fresh[@]}"
+		[ ${#empty[@]} = 0 ] || command truncate -s 0 "${empty[@]}"
+	fi
+	return $r
 }
-vdlink() { let_go; attach; command vdlink "$@"; }
-vdunlink() { let_go; attach; command vdunlink "$@"; }
+# loop_on FILE: $loop is a loop device on it
+loop_on() { loop=$(losetup -nO NAME -j "$1" 2>/dev/null) && [ -n "$loop" ]; }
+named()
+{
+	local text loop file
+	text=$(cat)
+	for loop in /sys/block/loop*/loop; do
+		loop=${loop%/loop}
+		read -r file <"$loop/loop/backing_file"
+		[[ $file != "$T"/* ]] || while [[ $text =~ (.*)/dev/${loop##*/}($|[^0-9].*) ]]; do text=${BASH_REMATCH[1]}$file${BASH_REMATCH[2]}; done
+	done
+	[ -z "$text" ] || printf '%s\n' "$text"
+}
+vdlink() { let_go; attach; command "${UNDER[@]}" vdlink "$@"; }
+vdunlink() { let_go; attach; command "${UNDER[@]}" vdunlink "$@"; }
 
 # A file that becomes larger, and its loop device with it
 truncate()
@@ -138,6 +201,13 @@ truncate()
 	local loop
 	command truncate "$@" || return
 	for loop in $(losetup -j "${!#}" -nO NAME); do losetup -c "$loop"; done
+}
+
+# In the server's log is what the kernel has said since.
+grep()
+{
+	[[ ${!#} != */serve.log ]] || dmesg | sed -n -e "/serve ${T//\//.}\$/{h;d}" -e H -e "\${x;p}" >"${!#}"
+	command grep "$@"
 }
 
 # Those who speak NBD have a device instead.

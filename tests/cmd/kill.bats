@@ -7,37 +7,34 @@ linkable() { need_links; make_pool 2 "${1:-256m}"; make_volume v "${2:-128m}"; }
 D() { readlink "$VD_DEV_DIR/p/$1"; }
 
 # after_kill_at SIGNAL DELAY COMMAND...: starts it and kills it that much later
-after_kill_at()
-{
-	local sig=$1 delay=$2
-	shift 2
-	env "$@" </dev/null >/dev/null 2>&1 3>&- &
-	sleep "$delay"
-	kill "-$sig" $! 2>/dev/null || true
-	wait $! 2>/dev/null || true
-	return 0
-}
-DELAYS="0.001 0.002 0.003 0.004 0.005 0.006 0.008 0.010 0.013 0.017 0.022 0.030 0.045"
+after_kill_at() { timeout --foreground -s "$1" "$2" "${@:3}" </dev/null >/dev/null 2>&1 3>&- || true; }
+DELAYS=${DELAYS:-"0.001 0.002 0.003 0.004 0.005 0.006 0.008 0.010 0.013 0.017 0.022 0.030 0.045"}
 
 # What a command does that another can see.  To be killed between two of these calls
-# is to be killed at the second.
-CALLS="mkdir ftruncate fallocate pwrite64 fdatasync fsync write rename unlink sendto"
+# is to be killed at the second.  Of ioctl, those by which the kernel is asked for it.
+CALLS="mkdir ftruncate fallocate pwrite64 fdatasync fsync write rename unlink sendto ioctl"
 
 # at_each_call CHECK COMMAND...: kills it at its 1st, 2nd, 3rd … call of each kind, until
 # it gets through without coming to the one; CHECK after each (one chain of &&, for
 # "set -e" does not reach it), and everything as it was before the next.
 at_each_call()
 {
-	local check=$1 call n kills=0
+	local check=$1 call n kills=0 what
 	shift
-	need_server "a pool at rest, which is not the kernel's"
 	need strace
 	strace -f -o trace true 2>/dev/null || skip "strace cannot be used here"
+	at_rest
 	mkdir before
 	cp -a --sparse=always etc run m? before
+	at_work
+	ok strace -f -qq -o calls -e trace="${CALLS// /,}" "$@" # the kinds that it comes to
+	as_before
 	for call in $CALLS; do
+		grep -q "\<$call(" calls || continue
+		what=(-e trace="$call")
+		[ "$call" != ioctl ] || what+=(-P /dev/mapper/control)
 		for ((n = 1;; n++)); do
-			run strace -f -qq -o trace -e trace="$call" -e inject="$call:signal=KILL:when=$n" "$@" </dev/null
+			run strace -f -qq -o trace "${what[@]}" -e inject="$call:signal=KILL:when=$n" "$@" </dev/null
 			[ "$status" != 0 ] || break
 			[ "$status" = 137 ] || { echo "status $status with $call number $n:"; echo "$output"; return 1; }
 			kills=$((kills + 1))
@@ -49,7 +46,7 @@ at_each_call()
 	echo "$kills kills"
 	[ $kills -ge 5 ]
 }
-as_before() { rm -rf etc run m? n?; cp -a --sparse=always before/* .; }
+as_before() { at_rest; rm -rf etc run m? n?; cp -a --sparse=always before/* .; at_work; }
 # Done now, or done already and then this says so.
 done_now_or_before() { local why=$1; shift; run "$@"; [ "$status" = 0 ] || says "$why"; }
 
@@ -141,6 +138,7 @@ vdrm_again()
 	serve
 	io v 'write -P 1 0 8m'
 	end_servers TERM
+	at_work
 	local d i=0 sig
 	for sig in INT KILL; do
 		for d in $DELAYS; do
