@@ -119,7 +119,7 @@ PY
 	at_rest
 	mv m1 away
 	must 5 vdlink p/v
-	says "members are missing"
+	says "read-only" members missing "vdpool show"
 	[ ! -e "$VD_DEV_DIR/p/v" ]
 	end_servers TERM # the one that was started to read it
 	mv away m1

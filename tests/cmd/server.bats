@@ -283,6 +283,7 @@ PY
 	need nbdinfo
 	make_pool
 	make_volume
+	at_rest
 	serve readonly=true
 	nbdinfo --is read-only "$(uri v)"
 }
