@@ -81,6 +81,7 @@ static int create(const char *pool_name, const char *volume, uint64_t size, bool
 static int link_it(const char *pool_name, const char *volume)
 {
 	struct link_spec spec = { .pool = pool_name, .volume = volume, .readonly = readonly };
+	struct json_object *q;
 	struct vol_pool *pool;
 	int code, ignored;
 
@@ -89,8 +90,10 @@ static int link_it(const char *pool_name, const char *volume)
 	if (!code)
 		return code;
 	pool = cmd_open(pool_name, 0, &ignored);
-	if (pool) {
-		(void)!unlock(pool, volume);
+	if (pool) { /* without a word: a link that was undone has done it */
+		q = cmd_request_on("unlock", volume);
+		(void)!vol_call(pool, q, NULL, NULL, NULL);
+		json_object_put(q);
 		(void)cmd_close(pool, CMD_OK);
 	}
 	return code;

@@ -39,7 +39,7 @@ static int link_made(const char *pool, struct json_object *result)
 	vol_set_purpose("vdlink"); /* as which links are known */
 	if (!json_get(result, "snapshots", json_type_array, &list))
 		return code;
-	for (size_t i = 0; i < json_object_array_length(list); i++) {
+	for (size_t i = 0; i < json_object_array_length(list) && !vol_interrupted(); i++) {
 		struct link_spec spec = {
 			.pool = pool, .volume = json_str(json_object_array_get_idx(list, i), "name"), .readonly = readonly,
 		};

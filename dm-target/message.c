@@ -420,9 +420,9 @@ static unsigned int emit_record(char *result, unsigned int maxlen, unsigned int 
 {
 	unsigned int i;
 
-	DMEMIT("\nvolume id=%u flags=%u uuid=%pUb size=%llu mapped=%llu reserved=%llu unused=%llu origin=%u family=%llu last_snapshot=%llu created=%llu",
+	DMEMIT("\nvolume id=%u flags=%u uuid=%pUb size=%llu mapped=%llu reserved=%llu unused=%llu origin=%u family=%llu last_snapshot=%llu created=%llu blank=%u",
 	       info->id, info->flags, info->uuid, info->size, info->mapped, info->reserved, info->unused, info->origin, info->family,
-	       info->last_snapshot, info->created);
+	       info->last_snapshot, info->created, info->blank);
 	sz = emit_text(result, maxlen, sz, "name", info->name, sizeof(info->name));
 	sz = emit_text(result, maxlen, sz, "base", info->base, sizeof(info->base));
 	sz = emit_text(result, maxlen, sz, "attrs", info->attrs, sizeof(info->attrs));
@@ -446,25 +446,25 @@ static unsigned int emit_record(char *result, unsigned int maxlen, unsigned int 
 static int record(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
-	struct vd_pool_info *pool = kmalloc(sizeof(*pool), GFP_KERNEL);
+	enum vd_pool_mode mode;
 	unsigned int sz = 0;
-	int r = -ENOMEM;
+	uint64_t epoch;
+	int r;
 
-	if (!info || !pool)
-		goto out;
-	vd_pool_info(p->engine, pool);
+	if (!info)
+		return -ENOMEM;
+	vd_pool_now(p->engine, &mode, &epoch);
 	r = look_up(p, argv[0], &vol);
 	if (!r)
 		r = vd_volume_info(p->engine, vol, info);
 	if (r && r != -ENOENT)
 		goto out;
-	DMEMIT("pool mode=%u epoch=%llu", pool->mode, pool->epoch);
+	DMEMIT("pool mode=%u epoch=%llu", mode, epoch);
 	if (!r)
 		sz = emit_record(result, maxlen, sz, info);
 	r = 1;
 out:
 	kfree(info);
-	kfree(pool);
 	return r;
 }
 

@@ -61,7 +61,7 @@ static int take_record(void *arg, struct json_object *o)
 		rec->v.size = json_u64(vol, "size");
 		rec->v.snapshot = json_flag(vol, "snapshot");
 		snprintf(rec->base, sizeof(rec->base), "%s", json_str(vol, "base"));
-		rec->v.blank = !*rec->base && !json_u64(vol, "mapped");
+		rec->v.blank = json_flag(vol, "blank");
 		if (*rec->base)
 			look_at_base(rec);
 		rec->found++;

@@ -199,7 +199,7 @@ static int take_volume(struct answer *a, struct vd_volume_info *i)
 		{ "id", U32, &i->id, 0 }, { "flags", U32, &i->flags, 0 }, { "uuid", ID, i->uuid, 0 }, { "size", U64, &i->size, 0 },
 		{ "mapped", U64, &i->mapped, 0 }, { "reserved", U64, &i->reserved, 0 }, { "unused", U64, &i->unused, 0 },
 		{ "origin", U32, &i->origin, 0 }, { "family", U64, &i->family, 0 }, { "last_snapshot", U64, &i->last_snapshot, 0 },
-		{ "created", U64, &i->created, 0 }, { "name", TEXT, i->name, sizeof(i->name) - 1 },
+		{ "created", U64, &i->created, 0 }, { "blank", U32, &i->blank, 0 }, { "name", TEXT, i->name, sizeof(i->name) - 1 },
 		{ "base", TEXT, i->base, sizeof(i->base) }, { "attrs", TEXT, i->attrs, sizeof(i->attrs) - 1 }, { NULL, 0, NULL, 0 },
 	};
 
@@ -271,6 +271,12 @@ static int ask_record(struct vol_pool *p, const char *request, struct vd_volume_
 	return r;
 }
 
+/* The module that is loaded is from before that message: what it has is in a view, which is there now. */
+static bool older(struct vol_pool *p, int r)
+{
+	return r == -EINVAL && !vol_pool_view(p);
+}
+
 int change_find(struct vol_pool *p, const char *name, uint32_t *id, struct vd_volume_info *info)
 {
 	struct vd_volume_info *own = NULL;
@@ -290,17 +296,19 @@ int change_find(struct vol_pool *p, const char *name, uint32_t *id, struct vd_vo
 	if (!r)
 		*id = info->id;
 	free(own);
-	return r;
+	return older(p, r) ? change_find(p, name, id, own ? NULL : info) : r;
 }
 
 int change_info(struct vol_pool *p, uint32_t id, struct vd_volume_info *info)
 {
 	char request[32];
+	int r;
 
 	if (!p->kernel || p->viewed)
 		return vd_volume_info(p->engine, id, info);
 	snprintf(request, sizeof(request), "record #%u", id);
-	return ask_record(p, request, info);
+	r = ask_record(p, request, info);
+	return older(p, r) ? vd_volume_info(p->engine, id, info) : r;
 }
 
 /* ---- changes --------------------------------------------------------------- */

@@ -210,7 +210,8 @@ static void wait_for_udev(uint32_t cookie)
 
 	late = false;
 	while (!vol_interrupted() && vol_now_ms() < end) {
-		if (!dm_udev_wait_immediate(cookie, &ready) || ready)
+		late = !dm_udev_wait_immediate(cookie, &ready); /* somebody has taken the semaphore away */
+		if (late || ready)
 			return;
 		nanosleep(&nap, NULL);
 	}
@@ -592,7 +593,7 @@ static void tell_names(const struct dm_volume *v, const char *name)
 	int fd;
 
 	names_path("", path, sizeof(path));
-	if (vol_runtime_dir_make() || (mkdir(path, 0700) && errno != EEXIST))
+	if (strchr(name, '/') || vol_runtime_dir_make() || (mkdir(path, 0700) && errno != EEXIST))
 		return;
 	names_path(name, path, sizeof(path));
 	n = (size_t)snprintf(text, sizeof(text), "VD_POOL=%s\nVD_VOLUME=%s\n", v->pool, v->name);

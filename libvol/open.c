@@ -609,7 +609,7 @@ static int call_on_view(struct vol_pool *p, struct vol_request *rq, bool anew, s
 	p->viewed &= !anew;
 	r = vol_execute(rq, answer);
 	/* What the view stands on is reused some time after the next checkpoint. */
-	if (is_damage(r) && overtaken(p))
+	if (is_damage(r) && p->viewed && overtaken(p))
 		r = vol_failbuf(&rq->err, -EAGAIN, "pool %s changes while it is being read; try again", p->name);
 	return r;
 }
@@ -681,7 +681,7 @@ static int kernel_by_name(struct vol_pool *p, const char *name)
 	r = vol_uuid_parse(name, p->uuid) ? vol_dm_find_pool(name, p->uuid) : 0;
 	if (!r)
 		r = vol_dm_pool_status(p->uuid, &st);
-	if (r)
+	if (r || (*st.name && vol_check_pool_name(st.name)))
 		return -ENOENT;
 	snprintf(p->name, sizeof(p->name), "%s", *st.name ? st.name : name);
 	p->kernel = true;

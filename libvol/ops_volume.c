@@ -143,6 +143,7 @@ static struct json_object *volume_json(struct vol_request *rq, const struct vd_v
 	json_set_str(o, "uuid", uuid);
 	json_set_u64(o, "size", info->size);
 	json_set_u64(o, "mapped", info->mapped << VD_BLOCK_SHIFT);
+	json_set_bool(o, "blank", info->blank);
 	json_set_u64(o, "reserved", info->reserved << VD_BLOCK_SHIFT);
 	json_set_u64(o, "reserved_unused", info->unused << VD_BLOCK_SHIFT);
 	json_set_bool(o, "readonly", info->flags & VD_VOL_READONLY);

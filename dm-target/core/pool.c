@@ -748,6 +748,12 @@ int vd_flush(struct vd_pool *pool)
 	}
 }
 
+void vd_pool_now(struct vd_pool *pool, enum vd_pool_mode *mode, uint64_t *epoch)
+{
+	*mode = vd_pool_mode(pool);
+	*epoch = (uint64_t)vd_atomic_read(&pool->volumes->epoch);
+}
+
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info)
 {
 	const struct vd_disk_super *s = pool->super;

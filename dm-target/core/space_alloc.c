@@ -292,7 +292,7 @@ int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd
 			run = search(pool, first, want);
 	}
 	if (run.n) {
-		if (run.n == want && run.g->longest >= SPACE_POOR) { /* beside the goal, too */
+		if (run.n == want && run.g->longest >= SPACE_POOR && !run.g->meta) { /* beside the goal, too */
 			s->found = true;
 			s->poor = 0;
 		}

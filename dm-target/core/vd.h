@@ -113,6 +113,8 @@ struct vd_pool_info {
 	uint64_t pinned[VD_PINS];            /* generation that vd_pool_pin() keeps; 0: none */
 };
 void vd_pool_info(struct vd_pool *pool, struct vd_pool_info *info);
+/* Of these what changes with every request, without waiting for a checkpoint. */
+void vd_pool_now(struct vd_pool *pool, enum vd_pool_mode *mode, uint64_t *epoch);
 /* Member m's label data as the superblock has it. -ENOENT: no such member.  The caller
  * does no data I/O on one that is missing and not too short, though it may have it: it is old (I9). */
 int vd_pool_member(struct vd_pool *pool, unsigned m, uint8_t uuid[16], uint64_t *blocks, bool *missing) __must_check;
@@ -159,6 +161,7 @@ struct vd_volume_spec {
 };
 struct vd_volume_info {
 	uint32_t id, flags;
+	uint32_t blank;         /* 1: it has no base, and no tree or change says that anything is mapped */
 	uint8_t uuid[16];
 	char name[128];
 	uint64_t size, mapped;  /* bytes; blocks */

@@ -653,6 +653,7 @@ int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *inf
 		info->reserved = vol->reserved;
 		info->unused = vd_reserve_left(vol);
 		info->last_snapshot = vol->last_snapshot;
+		info->blank = !vol->has_base && !vol->mapped && vol->base->bottom && !vol->base->root.height && vd_ov_empty(&vol->active);
 		vd_read_unlock(&vol->map);
 	}
 	vd_mutex_unlock(&vs->lock);

@@ -243,6 +243,7 @@ void vd_windows_drop(struct vd_volume *vol)
 			set_drop(vol, &w->set[i / VD_PAGE_SETS][i % VD_PAGE_SETS], k);
 	vd_space_unreserve(vol->pool, w->strip, w->strip_left);
 	w->strip_left = 0;
+	w->strip_next = REGION_BLOCKS;
 	vd_spin_unlock(&w->lock);
 }
 
@@ -278,9 +279,13 @@ static int reserve(struct vd_volume *vol, uint32_t len, bool strip, vd_pblk_t *p
 {
 	struct vd_windows *w = &vol->win;
 	vd_pblk_t goal = w->run < MEMBER_RUN_BLOCKS ? w->goal : VD_PBLK_NONE;
-	uint32_t ask = strip ? w->strip_next : len, rest;
-	int r = vd_space_reserve_for(vol->pool, &vol->promise, goal, ask, p, got);
+	uint32_t ask = len, rest;
+	int r;
 
+	/* Where little is left it is for all who write. */
+	if (strip && vd_space_room(vol->pool, &vol->promise, 0) >= 8 * STRIP_BLOCKS)
+		ask = w->strip_next;
+	r = vd_space_reserve_for(vol->pool, &vol->promise, goal, ask, p, got);
 	if (r)
 		return r;
 	if (goal == VD_PBLK_NONE)
@@ -294,7 +299,9 @@ static int reserve(struct vd_volume *vol, uint32_t len, bool strip, vd_pblk_t *p
 	*got -= rest;
 	w->strip = *p + *got;
 	w->strip_left = rest - rest % REGION_BLOCKS;
-	vd_space_unreserve(vol->pool, w->strip + w->strip_left, rest % REGION_BLOCKS);
+	w->goal = w->strip + w->strip_left;
+	if (rest % REGION_BLOCKS)
+		vd_space_unreserve(vol->pool, w->goal, rest % REGION_BLOCKS);
 	return 0;
 }
 
