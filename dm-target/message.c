@@ -18,13 +18,13 @@
 #define VDK_SNAP_MAX 256u /* at one instant; vd.h */
 
 /* Whose keys they are */
-enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, POOL = 16, HOLDER = CREATE | LOCK | POINTER };
+enum { CREATE = 1, SET = 2, LOCK = 4, POINTER = 8, POOL = 16, SERVER = 32, HOLDER = CREATE | LOCK | POINTER };
 
 static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 {
 	static const struct { const char *name; unsigned int messages; } keys[] = {
-		{ "uuid", CREATE }, { "locked", CREATE }, { "reserve", CREATE }, { "base", CREATE },
-		{ "readonly", CREATE | SET }, { "attrs", CREATE | SET },
+		{ "uuid", CREATE | SERVER }, { "locked", CREATE }, { "reserve", CREATE }, { "base", CREATE },
+		{ "readonly", CREATE | SET }, { "attrs", CREATE | SET | SERVER },
 		{ "epoch", POINTER }, { "opened_as", POINTER }, { "mount", POINTER }, { "server", POINTER },
 		{ "host", HOLDER }, { "boot", HOLDER }, { "hostname", HOLDER },
 		{ "purpose", HOLDER }, { "pid", HOLDER }, { "since", HOLDER },
@@ -492,6 +492,56 @@ static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 	return r ? r : 1;
 }
 
+/* ---- messages about servers ------------------------------------------------ */
+
+/* server_add NAME [KEY=VALUE]... */
+static int server_add(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	const char *attrs = value(argc, argv, "attrs");
+	uint8_t uuid[16];
+	uint32_t made;
+	int r;
+
+	generate_random_uuid(uuid);
+	r = id(argc, argv, "uuid", uuid);
+	if (!r)
+		r = vd_server_add(p->engine, argv[0], uuid, attrs ? attrs : "", &made);
+	return r ? r : answer(result, maxlen, made);
+}
+
+/* server_del NAME: that no open pointer names it is for the sender to see to */
+static int server_del(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	int r = vd_server_find(p->engine, argv[0], &vol);
+
+	return r ? r : vd_server_delete(p->engine, vol);
+}
+
+/* A line each: ID NAME, and its attributes */
+static int server_list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
+{
+	struct vd_server_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	unsigned int sz = 0;
+	int r = 0;
+
+	if (!info)
+		return -ENOMEM;
+	if (maxlen)
+		*result = 0;
+	for (vol = 0; !r && !vd_server_next(p->engine, &vol); vol++) {
+		if (vd_server_info(p->engine, vol, info))
+			continue; /* deleted just now */
+		strreplace(info->attrs, '\n', ' ');
+		DMEMIT("%s%u %s %s", sz ? "\n" : "", vol, info->name, info->attrs);
+		if (sz + 1 >= maxlen) /* the caller comes again with more room */
+			break;
+		if (fatal_signal_pending(current))
+			r = -EINTR;
+	}
+	kfree(info);
+	return r ? r : 1;
+}
+
 /* ---- messages about the pool ---------------------------------------------- */
 
 static int checkpoint(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
@@ -712,6 +762,9 @@ static const struct {
 	{ "show", 1, 1, 0, true, show },
 	{ "record", 1, 1, 0, false, record },
 	{ "list", 0, 0, 0, false, list },
+	{ "server_add", 1, 1, SERVER, false, server_add },
+	{ "server_del", 1, 1, 0, false, server_del },
+	{ "server_list", 0, 0, 0, false, server_list },
 	{ "thresholds", 0, 4, 0, false, thresholds },
 	{ "pool_set", 0, 0, POOL, false, pool_set },
 	{ "grow", 0, 1, 0, false, grow },

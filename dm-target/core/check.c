@@ -306,7 +306,7 @@ static int check_record(struct check *c, const struct vd_disk_volume *d, const s
 	c->promised += vd_reserve_promise(le64_to_cpu(d->reserved_blocks), own, le64_to_cpu(d->mapped));
 	if (flags & (VD_VOL_DELETING | VD_VOL_PENDING))
 		return 0;
-	r = vd_volume_find(c->pool, d->name, &id);
+	r = vd_record_find(c->pool, d->name, flags & VD_VOL_SERVER, &id);
 	if ((r && r != -ENOENT) || (!r && id == c->volume))
 		return vd_is_unreadable(r) ? 0 : r; /* of the index, which was told */
 	/* The record in memory may be newer: renamed or deleted since.  Looked at afterwards, or

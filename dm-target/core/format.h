@@ -66,7 +66,8 @@ typedef uint64_t vd_sector_t; /* 512 bytes */
 #define VD_FEATURE_COMPAT_KNOWN 0ull
 #define VD_FEATURE_DAMAGED 1ull /* ro_compat: metadata was found lost in every copy; cleared by a repair that finds no more */
 #define VD_FEATURE_RO_COMPAT_KNOWN VD_FEATURE_DAMAGED
-#define VD_FEATURE_INCOMPAT_KNOWN 0ull
+#define VD_FEATURE_SERVERS 1ull /* incompat: records may be those of servers (VD_VOL_SERVER); set with the first, and stays */
+#define VD_FEATURE_INCOMPAT_KNOWN VD_FEATURE_SERVERS
 
 struct vd_disk_ptr { /* a tree entry: key, then where the child is */
 	__le64 key;
@@ -160,13 +161,14 @@ struct vd_disk_pointer { /* open pointer: one opening of a volume */
 	__le64 epoch;        /* the pool's epoch when it was opened */
 	__le32 mode;         /* 0 read-only, 1 read-write */
 	__le32 link;         /* id of the link it belongs to, unique in the pool */
-	char opened_as[128]; /* "/dev/loop3", "qmp:/run/vm7.sock scsi 0:0:2" */
+	char opened_as[128]; /* "/dev/loop3", "/dev/loop3 scsi0.0:0:2:0 4711" */
 	char mount[128];     /* where it was mounted, or empty */
 	char server[64];     /* server description; "local" */
 } __attribute__((packed));
 _Static_assert(sizeof(struct vd_disk_pointer) == 480, "vd_disk_pointer");
 
 #define VD_NAME_MAX 127u
+#define VD_SERVER_NAME_MAX 63u /* an open pointer has room for it */
 #define VD_POINTERS_MAX 4u
 #define VD_BASE_MAX 512u
 #define VD_ATTRS_MAX 768u
@@ -178,6 +180,7 @@ enum vd_volume_flags {
 	VD_VOL_PENDING = 1u << 3,   /* snapshot not yet valid (I1); dropped at open */
 	VD_VOL_SNAPSHOT = 1u << 4,  /* made by a snapshot */
 	VD_VOL_BASE = 1u << 5,      /* has a base image */
+	VD_VOL_SERVER = 1u << 6,    /* no volume: describes a server, in attrs; its name is kept behind a dot, its size is 0 */
 };
 
 struct vd_disk_volume { /* page of the volume tree; key = id */

@@ -66,6 +66,7 @@ static bool name_chars(const char *s, const char *extra, size_t max)
 
 bool vd_name_valid(const char *name) { return name_chars(name, "@:", VD_NAME_MAX); }
 bool vd_pool_name_valid(const char *name) { return name_chars(name, "+", VD_NAME_MAX); }
+bool vd_server_name_valid(const char *name) { return name_chars(name, "", VD_SERVER_NAME_MAX); }
 
 static bool terminated(const char *s, size_t size)
 {
@@ -83,9 +84,13 @@ int vd_record_verify(const struct vd_disk_volume *d, uint32_t id)
 	    !terminated(d->name, sizeof(d->name)) || !terminated(d->base, sizeof(d->base)) ||
 	    d->root.height >= VD_TREE_LEVELS_MAX)
 		return -EUCLEAN;
-	if (flags & VD_VOL_DELETING ? (flags & VD_VOL_PENDING) != 0 : !vd_name_valid(d->name))
+	if (flags & VD_VOL_SERVER && (size || d->npointers || flags & (VD_VOL_PENDING | VD_VOL_BASE)))
 		return -EUCLEAN;
-	return 0;
+	if (flags & VD_VOL_DELETING)
+		return flags & VD_VOL_PENDING ? -EUCLEAN : 0;
+	if (flags & VD_VOL_SERVER)
+		return d->name[0] == '.' && vd_server_name_valid(d->name + 1) ? 0 : -EUCLEAN;
+	return vd_name_valid(d->name) ? 0 : -EUCLEAN;
 }
 
 /* Bytes of a record in the journal: trailing zeros are cut. */
@@ -240,17 +245,22 @@ void vd_volumes_evict(struct vd_pool *pool)
 }
 
 /* One that a user can name. */
-int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
+int vd_record_user(struct vd_pool *pool, uint32_t id, bool server, struct vd_volume **out)
 {
 	struct vd_volume *vol;
 	int r = vd_volumes_load(pool, id, &vol);
 
 	if (r)
 		return r;
-	if (vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING))
+	if (vd_record_flags(vol) & (VD_VOL_DELETING | VD_VOL_PENDING) || !(vd_record_flags(vol) & VD_VOL_SERVER) == server)
 		return -ENOENT;
 	*out = vol;
 	return 0;
+}
+
+int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
+{
+	return vd_record_user(pool, id, false, out);
 }
 
 int vd_volumes_init(struct vd_pool *pool)

@@ -20,6 +20,7 @@ int vd_record_verify(const struct vd_disk_volume *d, uint32_t id) __must_check;
 
 bool vd_name_valid(const char *name);
 bool vd_pool_name_valid(const char *name);
+bool vd_server_name_valid(const char *name);
 
 struct vd_volume *vd_volume_in_memory(struct vd_volumes *vs, uint32_t id);
 int vd_volume_new(struct vd_pool *pool, uint32_t id, const struct vd_root *root, struct vd_record *rec, struct vd_volume **out) __must_check;
@@ -27,6 +28,15 @@ void vd_volume_insert(struct vd_volumes *vs, struct vd_volume *vol);
 /* Deletes one that is pending, which no user can name. Class B, no lock held. */
 int vd_volume_drop(struct vd_pool *pool, uint32_t id) __must_check;
 int vd_volume_user(struct vd_pool *pool, uint32_t id, struct vd_volume **out) __must_check;
+/* The same of a record that is a server's, or a volume's. */
+int vd_record_user(struct vd_pool *pool, uint32_t id, bool server, struct vd_volume **out) __must_check;
+
+/* What volumes and servers share; name: as the record has it; flags: READONLY and LOCKED as spec's, SERVER. */
+int vd_record_create(struct vd_pool *pool, const struct vd_volume_spec *spec, const char *name, uint32_t flags, uint32_t *id) __must_check;
+enum vd_whose { VD_VOLUME, VD_SERVER, VD_PENDING };
+int vd_record_delete(struct vd_pool *pool, uint32_t id, enum vd_whose whose) __must_check;
+int vd_record_find(struct vd_pool *pool, const char *name, bool server, uint32_t *id) __must_check;
+int vd_record_next(struct vd_pool *pool, bool server, uint32_t *id, bool *lost) __must_check;
 
 /* 0: *id and *key are the name's; -ENOENT: *key is a free place for it; -EEXIST: there is none. */
 int vd_index_find(struct vd_pool *pool, const char *name, uint32_t *id, vd_vblk_t *key) __must_check;

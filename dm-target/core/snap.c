@@ -613,7 +613,8 @@ static int replay_pairs(struct vd_pool *pool, const struct vd_disk_rec_snap *rec
 			r = 0;
 		if (!r)
 			r = vd_volumes_load(pool, le32_to_cpu(rec->pair[i].clone), &pair[i].clone);
-		if (!r && (pair[i].clone == pair[i].origin || !(vd_record_flags(pair[i].clone) & VD_VOL_PENDING)))
+		if (!r && (pair[i].clone == pair[i].origin || !(vd_record_flags(pair[i].clone) & VD_VOL_PENDING) ||
+			   (pair[i].origin && vd_record_flags(pair[i].origin) & VD_VOL_SERVER)))
 			r = -EUCLEAN;
 		if (!r && snap)
 			r = pair[i].clone->mapped ? -EUCLEAN : vd_layer_spare(pair[i].origin);
@@ -645,7 +646,8 @@ static int replay_rollback(struct vd_pool *pool, const struct vd_disk_rec_snap *
 		r = vd_volumes_load(pool, le32_to_cpu(rec->pair[0].clone), &b.snap);
 	if (!r)
 		r = vd_volumes_load(pool, le32_to_cpu(rec->r.volume), &b.hidden);
-	if (!r && (b.vol == b.snap || b.vol == b.hidden || b.snap == b.hidden || b.hidden->mapped))
+	if (!r && (b.vol == b.snap || b.vol == b.hidden || b.snap == b.hidden || b.hidden->mapped ||
+		   (vd_record_flags(b.vol) | vd_record_flags(b.snap)) & VD_VOL_SERVER))
 		r = -EUCLEAN;
 	if (!r)
 		r = rollback_plan(pool, &b);

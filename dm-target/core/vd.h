@@ -204,6 +204,24 @@ int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *inf
  * volumes may have been passed over, as a part of their list is lost; else it stays as it is. */
 int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost) __must_check;
 
+/* Descriptions of servers that take links: names and attributes, of no meaning here.  A server
+ * may have a volume's name.  Durable on return, atomic, as above; class B.  That no open pointer names one
+ * that is deleted is for who deletes it to see to. */
+struct vd_server_info {
+	uint32_t id;            /* no volume has it */
+	uint8_t uuid[16];
+	char name[VD_SERVER_NAME_MAX + 1];
+	uint64_t created;
+	char attrs[VD_ATTRS_MAX + 1];
+};
+/* name: 1..63 bytes of [A-Za-z0-9+_.-], not starting with - or . */
+int vd_server_add(struct vd_pool *pool, const char *name, const uint8_t uuid[16], const char *attrs, uint32_t *id) __must_check;
+int vd_server_delete(struct vd_pool *pool, uint32_t id) __must_check;
+int vd_server_find(struct vd_pool *pool, const char *name, uint32_t *id) __must_check;
+int vd_server_info(struct vd_pool *pool, uint32_t id, struct vd_server_info *info) __must_check;
+/* As vd_volume_next(); one whose record is lost is not given. */
+int vd_server_next(struct vd_pool *pool, uint32_t *id) __must_check;
+
 struct vd_snap {
 	uint32_t origin;
 	const char *name;   /* of the snapshot */

@@ -139,7 +139,7 @@ static int writable(struct vd_pool *pool)
 	return vd_pool_writable(pool) ? 0 : -EROFS;
 }
 
-int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id)
+int vd_record_create(struct vd_pool *pool, const struct vd_volume_spec *spec, const char *name, uint32_t flags, uint32_t *id)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_root empty = { .height = 0 };
@@ -153,9 +153,6 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 
 	if (r)
 		return r;
-	if (!vd_name_valid(spec->name) || !spec->size || spec->size % VD_BLOCK || spec->size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
-	    (spec->base && strlen(spec->base) >= VD_BASE_MAX) || spec->reserved > spec->size >> VD_BLOCK_SHIFT)
-		return -EINVAL;
 	if (spec->attrs && strlen(spec->attrs) > VD_ATTRS_MAX)
 		return -E2BIG;
 	r = vd_reserve_admit(pool, NULL);
@@ -173,9 +170,9 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 			return -ENOSPC;
 		}
 		d->id = cpu_to_le32((uint32_t)vs->next_id);
-		d->flags = cpu_to_le32((spec->flags & (VD_VOL_READONLY | VD_VOL_LOCKED)) | (spec->base ? VD_VOL_BASE : 0));
+		d->flags = cpu_to_le32(flags | (spec->base ? VD_VOL_BASE : 0));
 		memcpy(d->uuid, spec->uuid, 16);
-		memcpy(d->name, spec->name, strlen(spec->name));
+		memcpy(d->name, name, strlen(name));
 		d->size = cpu_to_le64(spec->size);
 		d->reserved_blocks = cpu_to_le64(spec->reserved);
 		d->family = cpu_to_le64(vs->next_id);
@@ -216,6 +213,14 @@ int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, ui
 		if (r)
 			return r;
 	}
+}
+
+int vd_volume_create(struct vd_pool *pool, const struct vd_volume_spec *spec, uint32_t *id)
+{
+	if (!vd_name_valid(spec->name) || !spec->size || spec->size % VD_BLOCK || spec->size >> VD_BLOCK_SHIFT > VD_VBLK_END ||
+	    (spec->base && strlen(spec->base) >= VD_BASE_MAX) || spec->reserved > spec->size >> VD_BLOCK_SHIFT)
+		return -EINVAL;
+	return vd_record_create(pool, spec, spec->name, spec->flags & (VD_VOL_READONLY | VD_VOL_LOCKED), id);
 }
 
 /* Changes the record of a volume that users see: fn edits a copy of it, looking at
@@ -559,7 +564,7 @@ static int delete_do(struct vd_volume *vol, uint64_t *seq)
 	return r;
 }
 
-static int delete(struct vd_pool *pool, uint32_t id, bool pending)
+int vd_record_delete(struct vd_pool *pool, uint32_t id, enum vd_whose whose)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_volume *vol;
@@ -568,8 +573,8 @@ static int delete(struct vd_pool *pool, uint32_t id, bool pending)
 
 	while (!r) {
 		vd_mutex_lock(&vs->lock);
-		r = pending ? vd_volumes_load(pool, id, &vol) : vd_volume_user(pool, id, &vol);
-		if (!r && !pending) {
+		r = whose == VD_PENDING ? vd_volumes_load(pool, id, &vol) : vd_record_user(pool, id, whose == VD_SERVER, &vol);
+		if (!r && whose != VD_PENDING) {
 			if (vol->opens || vol->rec->d.npointers)
 				r = -EBUSY;
 			else if (vd_record_flags(vol) & VD_VOL_LOCKED)
@@ -591,17 +596,17 @@ static int delete(struct vd_pool *pool, uint32_t id, bool pending)
 
 int vd_volume_delete(struct vd_pool *pool, uint32_t id)
 {
-	return delete(pool, id, false);
+	return vd_record_delete(pool, id, VD_VOLUME);
 }
 
 int vd_volume_drop(struct vd_pool *pool, uint32_t id)
 {
-	return delete(pool, id, true);
+	return vd_record_delete(pool, id, VD_PENDING);
 }
 
 /* ---- asking -------------------------------------------------------------- */
 
-int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
+int vd_record_find(struct vd_pool *pool, const char *name, bool server, uint32_t *id)
 {
 	struct vd_volumes *vs = pool->volumes;
 	struct vd_volume *vol;
@@ -609,18 +614,21 @@ int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
 	uint32_t found;
 	int r;
 
-	if (!vd_name_valid(name))
-		return -EINVAL;
 	vd_mutex_lock(&vs->lock);
 	r = vd_index_find(pool, name, &found, &key);
 	if (r == -EEXIST)
 		r = -ENOENT;
 	if (!r)
-		r = vd_volume_user(pool, found, &vol);
+		r = vd_record_user(pool, found, server, &vol);
 	vd_mutex_unlock(&vs->lock);
 	if (!r)
 		*id = found;
 	return r;
+}
+
+int vd_volume_find(struct vd_pool *pool, const char *name, uint32_t *id)
+{
+	return vd_name_valid(name) ? vd_record_find(pool, name, false, id) : -EINVAL;
 }
 
 int vd_volume_info(struct vd_pool *pool, uint32_t id, struct vd_volume_info *info)
@@ -677,7 +685,7 @@ static uint64_t next_in_memory(struct vd_volumes *vs, uint64_t at)
 	return best;
 }
 
-int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
+int vd_record_next(struct vd_pool *pool, bool server, uint32_t *id, bool *lost)
 {
 	struct vd_volumes *vs = pool->volumes;
 	uint64_t at = *id ? *id : 1;
@@ -705,9 +713,9 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
 		}
 		if ((r && r != -ENODATA) || at >= vs->next_id)
 			break;
-		r = vd_volume_user(pool, (uint32_t)at, &vol);
-		if (vd_is_damage(r) || r == -ENODEV)
-			r = 0;
+		r = vd_record_user(pool, (uint32_t)at, server, &vol);
+		if (vd_is_damage(r) || r == -ENODEV) /* is taken for a volume's */
+			r = server ? -ENOENT : 0;
 		if (r != -ENOENT)
 			break;
 	}
@@ -717,6 +725,11 @@ int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
 	if (!r)
 		*id = (uint32_t)at;
 	return r;
+}
+
+int vd_volume_next(struct vd_pool *pool, uint32_t *id, bool *lost)
+{
+	return vd_record_next(pool, false, id, lost);
 }
 
 int vd_volume_open(struct vd_pool *pool, uint32_t id, struct vd_volume **out)
@@ -780,6 +793,8 @@ static int replay_volume(struct vd_pool *pool, const struct vd_disk_rec *r0, uin
 		} else if (!r) { /* these are not the record's to say */
 			uint32_t keep = VD_VOL_PENDING | VD_VOL_DELETING;
 
+			if ((le32_to_cpu(rec->d.flags) ^ vd_record_flags(vol)) & VD_VOL_SERVER)
+				r = -EUCLEAN;
 			rec->d.flags = cpu_to_le32((le32_to_cpu(rec->d.flags) & ~keep) | (vd_record_flags(vol) & keep));
 		}
 	}
@@ -952,7 +967,7 @@ int vd_volumes_recover(struct vd_pool *pool)
 		if (r && r != -ENOENT)
 			return r;
 		if (!r && vd_record_flags(vol) & VD_VOL_PENDING && vd_pool_writable(pool)) {
-			r = delete(pool, vol->id, true);
+			r = vd_record_delete(pool, vol->id, VD_PENDING);
 			if (r)
 				return r;
 		}

@@ -3,8 +3,8 @@
 import bisect
 import collections
 
-from disk import (ATTENTION, BLOCK, DATA, DELETING, EXTENTS, INDEX, NONE, PENDING, SPACE, SYSTEM_BLOCKS, VOLUME, Bad,
-                  Record, State, counts_of, crc32c, entries, extents_of, p_text, tree_extents, u32, u64, walk)
+from disk import (ATTENTION, BLOCK, DATA, DELETING, EXTENTS, INDEX, NONE, PENDING, SERVER, SERVERS, SPACE, SYSTEM_BLOCKS,
+                  VOLUME, Bad, Record, State, counts_of, crc32c, entries, extents_of, p_text, tree_extents, u32, u64, walk)
 
 
 def name_key(name):
@@ -151,6 +151,8 @@ class Check:
                     self.fault("volume %d: %d blocks mapped beyond its end" % (rec.id, beyond))
             if rec.last_snapshot > self.s.epoch:
                 self.fault("volume %d: last snapshot after the pool's epoch" % rec.id)
+        if any(rec.flags & SERVER for rec in vols.values()) and not self.s.incompat & SERVERS:
+            self.fault("there is a server, and the superblock does not say so")
         promised = 0
         for rec in vols.values():
             own = min(rec.own, rec.mapped) if rec.last_snapshot else rec.mapped

@@ -21,7 +21,8 @@ LEVELS = 12                     # pages included
 HOLE, DATA, ZERO, BASE = 0, 1, 2, 3
 KIND_NAME = {HOLE: "hole", DATA: "data", ZERO: "zero", BASE: "base"}
 INDEX, EXTENTS, SPACE, VOLUME = 1, 2, 3, 4
-READONLY, LOCKED, DELETING, PENDING, SNAPSHOT, HAS_BASE = (1 << i for i in range(6))
+READONLY, LOCKED, DELETING, PENDING, SNAPSHOT, HAS_BASE, SERVER = (1 << i for i in range(7))
+SERVERS = 1                     # of incompat
 ATTENTION = 1 << 50
 NAME_CHARS = set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+_.-@:")
 
@@ -166,7 +167,7 @@ class Super:
         if d[:8] != b"vdSUPER1" or not crc_right(d, 8):
             raise Bad("no superblock, or damaged")
         self.version, self.compat, self.ro_compat, self.incompat = u32(d, 12), u64(d, 16), u64(d, 24), u64(d, 32)
-        if self.version != 1 or self.incompat:
+        if self.version != 1 or self.incompat & ~SERVERS:
             raise Later("a later format")
         self.pool, self.name = d[40:56], string(d, 56, 128)
         (self.generation, self.incarnation, self.epoch, self.seq, self.next_volume, self.total_blocks, self.used_blocks,
@@ -449,9 +450,16 @@ class Record:
             raise Bad("record of volume %d: number or size" % self.id)
         if self.reserved > self.size // BLOCK:
             raise Bad("record of volume %d: reservation" % self.id)
+        if self.flags & SERVER and (self.size or npointers or self.flags & (PENDING | HAS_BASE)):
+            raise Bad("record of server %d: it is like a volume's" % self.id)
         if self.flags & DELETING:
             if self.flags & PENDING:
                 raise Bad("record of volume %d: flags" % self.id)
+        elif self.flags & SERVER:
+            name = self.name[1:]
+            if self.name[:1] != "." or not 1 <= len(name) <= 63 or name[0] in "-." or \
+                    not (NAME_CHARS - set(b"@:")).issuperset(name.encode("utf-8", "surrogateescape")):
+                raise Bad("record of server %d: name" % self.id)
         elif not self.name or self.name[0] in "-." or \
                 not NAME_CHARS.issuperset(self.name.encode("utf-8", "surrogateescape")):
             raise Bad("record of volume %d: name" % self.id)
@@ -513,7 +521,10 @@ class Vol:
         self.rec, self.map, self.mapped, self.last_snapshot = rec, mapping, mapped, last_snapshot
 
     def visible(self):
-        return not self.rec.flags & (DELETING | PENDING)
+        return not self.rec.flags & (DELETING | PENDING | SERVER)
+
+    def is_server(self):
+        return self.rec.flags & (DELETING | SERVER) == SERVER
 
 
 # ---- journal ------------------------------------------------------------------
@@ -700,6 +711,8 @@ class State:
             self.vol[volume] = Vol(rec, Mapping(self.pool, Root(0, 0, 0, 0)), 0, 0)
             self.next_volume = max(self.next_volume, volume + 1)
             return
+        if (rec.flags ^ vol.rec.flags) & SERVER:
+            raise Bad("a volume becomes a server, or a server a volume")
         stay = PENDING | DELETING
         rec.flags = rec.flags & ~stay | vol.rec.flags & stay
         if rec.size < vol.rec.size:
@@ -713,6 +726,8 @@ class State:
             c = self.vol[clone]
             if origin == clone or not c.rec.flags & PENDING:
                 raise Bad("clone")
+            if origin in self.vol and self.vol[origin].rec.flags & SERVER:
+                raise Bad("a snapshot of a server")
             if valid:
                 c.rec.flags &= ~PENDING
                 continue
@@ -723,7 +738,8 @@ class State:
             o.last_snapshot = c.last_snapshot = self.epoch - 1
 
     def rollback(self, vol, snap, hidden):
-        if len({id(vol), id(snap), id(hidden)}) != 3 or hidden.mapped:
+        if len({id(vol), id(snap), id(hidden)}) != 3 or hidden.mapped or \
+                (vol.rec.flags | snap.rec.flags) & SERVER:
             raise Bad("volumes")
         hidden.map, hidden.mapped, hidden.last_snapshot = vol.map, vol.mapped, vol.last_snapshot
         vol.map, vol.mapped = snap.map.copy(), snap.mapped

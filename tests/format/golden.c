@@ -417,11 +417,44 @@ static struct sim *grown(void)
 	return crashed(&g, SIM_POWER_CUT);
 }
 
+/* ---- servers: in the tree, in the journal, and one that is gone -------------- */
+
+static uint32_t describe(struct gold *g, const char *name, const char *attrs)
+{
+	uint8_t uuid[16] = { 0 };
+	uint32_t id;
+
+	memcpy(uuid, name, strlen(name));
+	must("describe", vd_server_add(g->pool, name, uuid, attrs, &id));
+	return id;
+}
+
+static struct sim *servers(void)
+{
+	struct vd_disk_pointer ptr = { .mode = cpu_to_le32(1), .opened_as = "/dev/loop3 scsi0.0:0:2:0 4711.8839", .server = "web-1" };
+	struct gold g;
+	uint32_t v, link;
+
+	begin_pool(&g, 2, 512, 7);
+	v = create(&g, "v", 300, 0, NULL);
+	put(&g, v, 0, 20);
+	describe(&g, "web-1", "kind=vm\nqmp=/run/web-1.qmp\n");
+	describe(&g, "v", "kind=vm\nqmp=/run/v.qmp\nbus=scsi1\n"); /* a volume's name */
+	holder(&ptr.who, "host9", "vdlink", 99);
+	must("open pointer", vd_volume_pointer_add(g.pool, v, &ptr, &link));
+	settle(&g);
+	describe(&g, "later", "");
+	must("delete", vd_server_delete(g.pool, describe(&g, "gone", "kind=vm\n")));
+	put(&g, v, 10, 30);
+	must("flush", vd_flush(g.pool));
+	return crashed(&g, SIM_POWER_CUT);
+}
+
 struct sim *golden_make(const char *name)
 {
 	static const struct { const char *name; struct sim *(*make)(void); } pool[] = {
 		{ "single", single }, { "copies", copies }, { "snapshots", snapshots }, { "journal", journal }, { "torn", torn },
-		{ "half", half }, { "rewritten", rewritten }, { "grown", grown },
+		{ "half", half }, { "rewritten", rewritten }, { "grown", grown }, { "servers", servers },
 	};
 	unsigned i;
 

@@ -114,8 +114,11 @@ def view(pool, replay=True, bases="."):
     faults = state.faults + check.faults[len(pool.gone):]
     if faults:
         raise Bad(faults[0])
+    servers = [{"id": v.rec.id, "name": v.rec.name[1:], "uuid": v.rec.uuid.hex(), "created": v.rec.created, "attrs": v.rec.attrs}
+               for _, v in sorted(state.vol.items()) if v.is_server()]
     seq = max([s.seq] + [r[0] for r in state.records])
-    return {"pool": {"name": s.name, "uuid": s.pool.hex(), "generation": s.generation, "incarnation": s.incarnation,
+    return {**({"servers": servers} if servers else {}),
+            "pool": {"name": s.name, "uuid": s.pool.hex(), "generation": s.generation, "incarnation": s.incarnation,
                      "epoch": state.epoch, "seq": seq, "sector_size": s.sector_size, "created": s.created,
                      "policy": s.policy, "thresholds": list(s.threshold), "blocks": s.total_blocks,
                      "meta_blocks": s.meta_blocks, "reserve_blocks": s.reserve_blocks,

@@ -316,6 +316,35 @@ static json *pool_facts(struct vd_pool *pool)
 	return o;
 }
 
+/* Left out where there are none: earlier versions knew of none. */
+static void servers(struct vd_pool *pool, json *o)
+{
+	json *list = NULL, *e;
+	struct vd_server_info info;
+	uint32_t id, found;
+	int r;
+
+	for (id = 1; !(r = vd_server_next(pool, &id)); id++) {
+		r = vd_server_info(pool, id, &info);
+		if (r)
+			die("vd_server_info", r);
+		r = vd_server_find(pool, info.name, &found);
+		if (r || found != id)
+			die("vd_server_find", r);
+		e = json_object_new_object();
+		set_u64(e, "id", info.id);
+		set_str(e, "name", info.name);
+		set_hex(e, "uuid", info.uuid);
+		set_u64(e, "created", info.created);
+		set_str(e, "attrs", info.attrs);
+		if (!list)
+			set(o, "servers", list = json_object_new_array());
+		json_object_array_add(list, e);
+	}
+	if (r != -ENOENT)
+		die("vd_server_next", r);
+}
+
 void tell_pool(struct sim *sim, const char *dir)
 {
 	json *o = json_object_new_object(), *list = json_object_new_array();
@@ -344,6 +373,7 @@ void tell_pool(struct sim *sim, const char *dir)
 	if (r != -ENOENT)
 		die("vd_volume_next", r);
 	set(o, "volumes", list);
+	servers(pool, o);
 	set(o, "counts", counts(pool));
 	vd_pool_abandon(pool);
 	if (sim->calls[SIM_WRITE] + sim->calls[SIM_FLUSH] != written)

@@ -17,7 +17,7 @@ import reader
 
 # ---- superblocks ----------------------------------------------------------------
 
-REFUSED = [("version", 12, "<I", 2), ("incompat", 32, "<Q", 1), ("end of the name", 56 + 127, "<B", 65),
+REFUSED = [("version", 12, "<I", 2), ("incompat", 32, "<Q", 2), ("end of the name", 56 + 127, "<B", 65),
            ("generation", 184, "<Q", (1 << 62) + 1), ("incarnation", 192, "<Q", (1 << 62) + 1),
            ("epoch", 200, "<Q", (1 << 62) + 1), ("seq", 208, "<Q", 1 << 62), ("next_volume", 216, "<Q", (1 << 32) + 1),
            ("total_blocks", 224, "<Q", 2305), ("used_blocks", 232, "<Q", 2305), ("sector_size", 248, "<I", 1024),
@@ -157,6 +157,7 @@ def forged_nodes(n):
         yield "no name", 88, bytes(128)
         yield "a name with a slash", 88, b"/"
         yield "PENDING and DELETING", 68, b"\x0c"
+        yield number("SERVER with a volume's name and size", "<I", 68, disk.SERVER)
         yield number("half a block of size", "<Q", 216, 2048)
         yield number("a size above 2^63", "<Q", 216, (1 << 63) + 4096)
         yield number("a root 12 high", "<B", 264, 12)
@@ -265,6 +266,8 @@ class Cast:
     def birth(self, flags, name=b"born"):
         """A VOLUME record for a volume that there is not."""
         head = struct.pack("<II", self.new, flags) + bytes(16) + name + bytes(8)
+        if flags & disk.SERVER:
+            head += bytes(216 - 64 - len(head) + 8)     # and no size
         return record_of(self.state, self.one, 64, head, self.new)
 
 
@@ -278,7 +281,14 @@ def right_records(c):
     yield ("VOLUME, SNAP, VALID", c.birth(disk.PENDING), pairs(disk.SNAP, 0, c.epoch + 1, (c.one, c.new)),
            pairs(disk.VALID, 0, c.epoch + 1, (c.one, c.new)))
     yield "DELETE", rec(disk.DELETE, c.one)
+    yield "VOLUME of a server", of_a_server(c)
+    yield "VOLUME of a server, VOLUME again", of_a_server(c), of_a_server(c, name=b".guest")
+    yield "VOLUME of a server, DELETE", of_a_server(c), rec(disk.DELETE, c.new)
     yield "VOLUME, ROLLBACK", c.birth(disk.DELETING, bytes(4)), pairs(disk.ROLLBACK, c.new, c.epoch + 1, (c.one, c.two))
+
+
+def of_a_server(c, flags=0, name=b".host", then=b""):
+    return c.birth(disk.SERVER | flags, name) + then
 
 
 def forged_records(c):
@@ -308,6 +318,16 @@ def forged_records(c):
     yield "VOLUME with a root 12 high", record_of(state, one, 232 + 32, b"\x0c")
     yield "VOLUME with five pointers", record_of(state, one, 464, b"\5")
     yield "VOLUME with 769 bytes of attributes", record_of(state, one, 468, struct.pack("<I", 769))
+    yield "VOLUME of a server with a size", record_of(state, one, 68, struct.pack("<I", disk.SERVER), c.new)
+    yield "VOLUME of a server without a dot", of_a_server(c, name=b"host")
+    yield "VOLUME of a server with a second dot", of_a_server(c, name=b"..host")
+    yield "VOLUME of a server with a dot and no more", of_a_server(c, name=b".")
+    yield "VOLUME of a server with a colon", of_a_server(c, name=b".a:b")
+    yield "VOLUME of a server with 64 bytes of name", of_a_server(c, name=b"." + b"n" * 64)
+    yield "VOLUME of a server that is pending", of_a_server(c, disk.PENDING)
+    yield "VOLUME of a server with a base image", of_a_server(c, disk.HAS_BASE)
+    yield "VOLUME that makes a server of a volume", rec(disk.VOLUME_REC, one, of_a_server(c)[8:12].replace(
+        struct.pack("<I", c.new), struct.pack("<I", one)) + of_a_server(c)[12:])
     yield "SNAP with the present epoch", pairs(disk.SNAP, 0, e, (one, waiting))
     yield "SNAP without pairs", pairs(disk.SNAP, 0, e + 1)
     yield "SNAP with fewer pairs than it says", pairs(disk.SNAP, 0, e + 1, (one, waiting), n=2)
@@ -322,6 +342,14 @@ def forged_records(c):
     yield "ROLLBACK of two pairs", pairs(disk.ROLLBACK, dying, e + 1, (one, two), (two, one))
     yield "ROLLBACK of a volume to itself", pairs(disk.ROLLBACK, dying, e + 1, (one, one))
     yield "ROLLBACK without a hidden volume", pairs(disk.ROLLBACK, 99, e + 1, (one, two))
+
+
+def forged_commits(c):
+    """The last record of each makes no sense; of servers, which the image has not."""
+    yield "VOLUME that makes a volume of a server", of_a_server(c), c.birth(0)
+    yield "SNAP of a server", of_a_server(c), pairs(disk.SNAP, 0, c.epoch + 1, (c.new, c.waiting))
+    yield "ROLLBACK of a server", of_a_server(c), pairs(disk.ROLLBACK, c.dying, c.epoch + 1, (c.new, c.two))
+    yield "ROLLBACK to a server", of_a_server(c), pairs(disk.ROLLBACK, c.dying, c.epoch + 1, (c.one, c.new))
 
 
 def records(d, want):
@@ -339,6 +367,12 @@ def records(d, want):
         for m in range(2):
             shutil.copy(members(original)[m], members(d)[m])
         Forger(d).write(payload)
+        faults += refused_by_both(d, what)
+    for what, *parts in forged_commits(Cast(disk.State(disk.Pool(members(original))))):
+        for m in range(2):
+            shutil.copy(members(original)[m], members(d)[m])
+        f = Forger(d)
+        f.write(b"".join(parts), last=f.seq + len(parts) - 1)
         faults += refused_by_both(d, what)
     return faults
 

@@ -10,13 +10,13 @@ static const unsigned weights[W_OPS] = {
 	[W_RENAME] = 8, [W_RESIZE] = 20, [W_SNAPSHOT] = 30, [W_GROUP] = 10, [W_ROLLBACK] = 10, [W_ATTRS] = 6, [W_LOCK] = 6,
 	[W_POINTER] = 6, [W_READONLY] = 4, [W_CHECKPOINT] = 15, [W_WORK] = 40, [W_SETTLE] = 4, [W_CLOSE_VOLUME] = 20,
 	[W_DIFF] = 10, [W_EXTENT] = 12, [W_USAGE] = 3, [W_REOPEN] = 6, [W_ADD] = 1, [W_CHECK] = 3, [W_EDGE] = 10, [W_FRAGMENT] = 3,
-	[W_RESERVE] = 10, [W_GROW] = 2, [W_POINTER_SET] = 4, [W_POLICY] = 2, [W_TRANSACTION] = 2, [W_REPAIR] = 1,
+	[W_RESERVE] = 10, [W_GROW] = 2, [W_POINTER_SET] = 4, [W_POLICY] = 2, [W_TRANSACTION] = 2, [W_REPAIR] = 1, [W_SERVER] = 4,
 };
 const char *const world_op_name[W_OPS] = {
 	"write", "read", "unmap", "flush", "fua", "create", "delete", "rename", "resize", "snapshot", "group", "rollback",
 	"attrs", "lock", "pointer", "readonly", "checkpoint", "work", "settle", "close-volume", "diff", "extent", "usage",
 	"reopen", "add", "check", "edge", "fragment", "reserve", "grow", "pointer-set",
-	"policy", "transaction", "repair", "fill",
+	"policy", "transaction", "repair", "fill", "server",
 };
 
 void world_weights(struct world *w)
@@ -171,7 +171,7 @@ static int settle(struct world *w, int r, int also)
 		return 1;
 	ref_undone(w->ref);
 	if (r == -ENOSPC && kind != REF_DELETE && kind != REF_UNMAP && kind != REF_UNLOCK && kind != REF_POINTER_DEL && kind != REF_POLICY &&
-	    kind != REF_TRANSACTION && may_be_full(w)) {
+	    kind != REF_TRANSACTION && kind != REF_SERVER_DEL && may_be_full(w)) {
 		w->nospace++;
 		return 0;
 	}
@@ -1026,6 +1026,41 @@ static int do_transaction(struct world *w)
 	return settle(w, r, 0);
 }
 
+static int do_server(struct world *w)
+{
+	struct ref_op op = { .kind = REF_SERVER_ADD, .other = (uint32_t)below(w, REF_SERVERS) };
+	uint8_t uuid[16] = { 1 };
+	char name[8];
+	uint32_t id;
+	int r, want = 0;
+
+	ref_server_name(op.other, name);
+	snprintf(op.attrs, sizeof(op.attrs), "a=%llu\n", (ull)w->names++);
+	if (w->ref->server[op.other].there && one_in(w, 4)) {
+		want = -EEXIST;
+		r = vd_server_add(w->pool, name, uuid, op.attrs, &id);
+	} else if (!w->ref->server[op.other].there && one_in(w, 4)) {
+		want = -ENOENT;
+		r = vd_server_find(w->pool, name, &id);
+	} else if (w->ref->server[op.other].there) {
+		op.kind = REF_SERVER_DEL;
+		ref_begin(w->ref, &op);
+		r = vd_server_find(w->pool, name, &id);
+		if (!r && vd_volume_delete(w->pool, id) != -ENOENT && !world_disturbed(w))
+			world_fail(w, "server %s is deleted as a volume", name);
+		r = r ? r : vd_server_delete(w->pool, id);
+	} else {
+		ref_begin(w->ref, &op);
+		r = vd_server_add(w->pool, name, uuid, op.attrs, &id);
+	}
+	world_log(w, "server %s, %s: %d", name, ref_op_name[op.kind], r);
+	if (!want)
+		return settle(w, r, 0);
+	if (r != want && r != -ENOSPC && !world_disturbed(w))
+		world_fail(w, "server %s: %d, not %d", name, r, want);
+	return world_disturbed(w);
+}
+
 static int do_repair(struct world *w)
 {
 	uint64_t faults = 0;
@@ -1126,6 +1161,7 @@ int world_do(struct world *w, enum world_op op)
 	case W_POINTER_SET: return do_pointer_set(w);
 	case W_POLICY: return do_policy(w);
 	case W_TRANSACTION: return do_transaction(w);
+	case W_SERVER: return do_server(w);
 	case W_REPAIR: return do_repair(w);
 	case W_FILL: return do_fill(w);
 	case W_CREATE: return do_create(w);

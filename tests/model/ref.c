@@ -4,7 +4,7 @@
 const char *const ref_op_name[REF_KINDS] = {
 	"none", "write", "unmap", "create", "delete", "rename", "resize", "snapshot", "rollback",
 	"attrs", "lock", "unlock", "pointer-add", "pointer-del", "readonly", "reserve", "pointer-set",
-	"policy", "transaction",
+	"policy", "transaction", "server-add", "server-del",
 };
 
 static void *must_alloc(size_t n)
@@ -447,6 +447,11 @@ void ref_done(struct ref *ref)
 	case REF_TRANSACTION:
 		ref->transaction = op->value;
 		break;
+	case REF_SERVER_ADD:
+	case REF_SERVER_DEL:
+		ref->server[op->other].there = op->kind == REF_SERVER_ADD;
+		snprintf(ref->server[op->other].attrs, sizeof(op->attrs), "%s", op->attrs);
+		break;
 	case REF_READONLY:
 		v->readonly = op->readonly;
 		break;
@@ -641,12 +646,53 @@ static int look_pool(struct look *k)
 	return 0;
 }
 
+void ref_server_name(uint32_t place, char name[8])
+{
+	snprintf(name, 8, "s%u", place);
+}
+
+/* 1: it is there; *info is its */
+static int look_server(struct look *k, uint32_t place, struct vd_server_info *info)
+{
+	char name[8];
+	uint32_t id;
+	int r;
+
+	ref_server_name(place, name);
+	r = vd_server_find(k->pool, name, &id);
+	if (!r)
+		r = vd_server_info(k->pool, id, info);
+	return r == -ENOENT ? 0 : r ? say(k, "server %s: error %d", name, r) : 1;
+}
+
+static int look_servers(struct look *k)
+{
+	struct vd_server_info info;
+	unsigned i, n = 0;
+	uint32_t id;
+	int r;
+
+	for (i = 0; i < REF_SERVERS; i++) {
+		r = look_server(k, i, &info);
+		if (r < 0)
+			return r;
+		if (r != k->ref->server[i].there || (r && strcmp(info.attrs, k->ref->server[i].attrs)))
+			return say(k, "server %u: %s, and should be %s", i, r ? info.attrs : "not there",
+				   k->ref->server[i].there ? k->ref->server[i].attrs : "not there");
+		n += k->ref->server[i].there;
+	}
+	for (id = 0; !(r = vd_server_next(k->pool, &id)); id++)
+		n--;
+	return r != -ENOENT || n ? say(k, "listing servers: error %d, %u too few", r, n) : 0;
+}
+
 /* Which way did the pending change of volumes go?  1: it happened, 0: it did not. */
 static int look_pending(struct look *k)
 {
 	struct ref_op *op = &k->ref->op;
 	struct vd_volume_info info;
 	struct ref_vol *v = ref_find(k->ref, op->id);
+	struct vd_server_info server;
 	struct vd_pool_info pool;
 	unsigned i, n;
 	int r;
@@ -656,6 +702,10 @@ static int look_pending(struct look *k)
 		return same_policy(&pool.policy, &op->policy);
 	if (op->kind == REF_TRANSACTION)
 		return pool.transaction == op->value;
+	if (op->kind == REF_SERVER_ADD || op->kind == REF_SERVER_DEL) {
+		r = look_server(k, op->other, &server);
+		return r < 0 ? r : r == (op->kind == REF_SERVER_ADD);
+	}
 	if (op->kind != REF_CREATE && op->kind != REF_SNAPSHOT) {
 		r = vd_volume_info(k->pool, op->id, &info);
 		if (op->kind == REF_DELETE && (!r || r == -ENOENT))
@@ -713,6 +763,8 @@ static int look_pending(struct look *k)
 	case REF_DELETE:
 	case REF_POLICY:
 	case REF_TRANSACTION:
+	case REF_SERVER_ADD:
+	case REF_SERVER_DEL:
 	case REF_KINDS:
 		break;
 	}
@@ -743,6 +795,8 @@ int ref_verify(struct ref *ref, struct sim *sim, struct vd_pool *pool, enum ref_
 		ref->exact = false;
 	}
 	if (ref->knows_pool && look_pool(&k))
+		return -1;
+	if (look_servers(&k))
 		return -1;
 	for (id = 1, n = 0; !(r = vd_volume_next(pool, &id, NULL)); id++, n++)
 		if (!ref_find(ref, id))

@@ -21,6 +21,7 @@
 #define REF_VOLS 64u
 #define REF_RW (1ull << 63) /* of an opener: its pointer is read-write */
 #define REF_PAIRS 8u
+#define REF_SERVERS 4u
 #define PAGE_SECTORS 64u
 #define PAGE_BLOCKS (PAGE_SECTORS / VD_SECTORS_PER_BLOCK)
 #define PAGE_BYTES (PAGE_SECTORS * SECTOR)
@@ -53,12 +54,12 @@ struct ref_vol {
 enum ref_op_kind {
 	REF_NONE, REF_WRITE, REF_UNMAP, REF_CREATE, REF_DELETE, REF_RENAME, REF_RESIZE, REF_SNAPSHOT, REF_ROLLBACK,
 	REF_ATTRS, REF_LOCK, REF_UNLOCK, REF_POINTER_ADD, REF_POINTER_DEL, REF_READONLY, REF_RESERVE, REF_POINTER_SET,
-	REF_POLICY, REF_TRANSACTION, REF_KINDS
+	REF_POLICY, REF_TRANSACTION, REF_SERVER_ADD, REF_SERVER_DEL, REF_KINDS
 };
 extern const char *const ref_op_name[REF_KINDS];
 struct ref_op {
 	enum ref_op_kind kind;
-	uint32_t id, other;       /* other: ROLLBACK's snapshot, POINTER's link */
+	uint32_t id, other;       /* other: ROLLBACK's snapshot, POINTER's link, SERVER's place in the model */
 	uint64_t off, len, value; /* WRITE, UNMAP, in bytes; POINTER_*: value is the opener; TRANSACTION: the number */
 	struct vd_pool_policy policy;
 	uint64_t size, nbase, reserved;
@@ -77,12 +78,14 @@ struct ref {
 	bool knows_pool;    /* policy and transaction are compared too */
 	struct vd_pool_policy policy;
 	uint64_t transaction;
+	struct { bool there; char attrs[64]; } server[REF_SERVERS]; /* called s0, s1, … */
 };
 
 struct ref *ref_new(void);
 struct ref *ref_copy(const struct ref *ref);
 void ref_free(struct ref *ref);
 struct ref_vol *ref_find(struct ref *ref, uint32_t id);
+void ref_server_name(uint32_t place, char name[8]);
 struct ref_vol *ref_named(struct ref *ref, const char *name);
 
 void ref_begin(struct ref *ref, const struct ref_op *op);

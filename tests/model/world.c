@@ -317,6 +317,8 @@ void world_read_only(struct world *w)
 uint64_t world_empty(struct world *w)
 {
 	struct ref_op op = { .kind = REF_DELETE };
+	char name[8];
+	uint32_t id;
 	unsigned i;
 	int r;
 
@@ -340,6 +342,17 @@ uint64_t world_empty(struct world *w)
 		ref_done(w->ref);
 		if (rng_one_in(&w->rng, 3) && (r = vd_pool_work(w->pool)) < 0)
 			world_fail(w, "work: error %d", r);
+	}
+	for (i = 0; i < REF_SERVERS; i++) {
+		op = (struct ref_op){ .kind = REF_SERVER_DEL, .other = i };
+		ref_server_name(i, name);
+		if (!w->ref->server[i].there)
+			continue;
+		ref_begin(w->ref, &op);
+		r = vd_server_find(w->pool, name, &id);
+		if (r || (r = vd_server_delete(w->pool, id)))
+			world_fail(w, "deleting everything: server %s: error %d", name, r);
+		ref_done(w->ref);
 	}
 	for (i = 0; (r = vd_pool_work(w->pool)) > 0 && i < 100000; i++)
 		;

@@ -104,6 +104,21 @@ fails message "rollback c a"
 volume_up c 32768
 sha256sum </dev/mapper/c | cmp - /tmp/c
 
+echo "== servers"
+message $'server_add a uuid=00112233445566778899aabbccddeeff attrs=kind=vm\\\nqmp=/run/a\\ b.qmp\\\n' >/tmp/id # a volume is called so, too
+message "server_add gone" >/dev/null
+[ "$(message server_list)" = "$(cat /tmp/id) a kind=vm qmp=/run/a b.qmp $(printf '\n%u gone ' $(($(cat /tmp/id) + 1)))" ]
+fails message "server_add a"
+fails message "server_add .a"
+fails message "server_add b size=1"
+fails message "show .a"
+fails message "delete #$(cat /tmp/id)"
+fails message "create_snap z #$(cat /tmp/id)"
+fails message "server_del #$(cat /tmp/id)"
+message "server_del gone"
+fails message "server_del gone"
+message "show a" | grep -q ' mode rw '
+
 echo "== the pool's"
 [ "$(status | cut -d' ' -f4)" = 0 ]
 message "set_transaction_id 0 17"
@@ -125,6 +140,7 @@ echo "== after another opening"
 pool_up
 [ "$(status | cut -d' ' -f4)" = 17 ]
 shows b ' reserved 256 '
+[ "$(message server_list)" = "$(cat /tmp/id) a kind=vm qmp=/run/a b.qmp " ]
 message "list" | grep -c . | grep -qx 302
 dmsetup remove --retry pool
 unload
