@@ -70,11 +70,14 @@ err:
 }
 
 /* A locked volume may be opened only on behalf of who holds the lock: a link
- * stores its open pointer before it asks for the volume. */
-static bool linked_by_holder(const struct vd_volume_info *info)
+ * stores its open pointer before it asks for the volume.  A link that it has is open already, and its
+ * front connects as it has need: who has locked the volume to undo the link may wait for a flush of it. */
+static bool linked_by_holder(const struct vd_volume_info *info, uint32_t link)
 {
 	for (unsigned i = 0; i < info->npointers; i++) {
 		const struct vd_disk_holder *w = &info->pointer[i].who;
+		if (link && le32_to_cpu(info->pointer[i].link) == link)
+			return true;
 		if (!memcmp(w->host, info->lock.host, 16) && !memcmp(w->boot, info->lock.boot, 16) &&
 		    w->pid == info->lock.pid)
 			return true;
@@ -82,12 +85,12 @@ static bool linked_by_holder(const struct vd_volume_info *info)
 	return false;
 }
 
-static int check_lock(struct vol_pool *pool, const struct vd_volume_info *info)
+static int check_lock(struct vol_pool *pool, const struct vd_volume_info *info, uint32_t link)
 {
 	char who[256];
 	int r;
 
-	if (!(info->flags & VD_VOL_LOCKED) || linked_by_holder(info))
+	if (!(info->flags & VD_VOL_LOCKED) || linked_by_holder(info, link))
 		return 0;
 	vol_holder_text(&info->lock, who, sizeof(who));
 	if (!vol_holder_stale(&info->lock))
@@ -100,7 +103,7 @@ static int check_lock(struct vol_pool *pool, const struct vd_volume_info *info)
 			    vol_strerror(r)) : 0;
 }
 
-int vol_volume_open(struct vol_pool *pool, const char *name, bool readonly, struct vol_volume **out)
+int vol_volume_open(struct vol_pool *pool, const char *name, uint32_t link, bool readonly, struct vol_volume **out)
 {
 	struct vd_volume_info *info = malloc(sizeof(*info));
 	struct vd_pool_info *pi = malloc(sizeof(*pi));
@@ -132,7 +135,7 @@ int vol_volume_open(struct vol_pool *pool, const char *name, bool readonly, stru
 		vol_fail(NULL, r, "volume %s/%s cannot be opened: %s", pool->name, name, vol_strerror(r));
 		goto err;
 	}
-	r = check_lock(pool, info);
+	r = check_lock(pool, info, link);
 	if (!r && !readonly && (pool->flags & VOL_READONLY))
 		r = vol_fail(NULL, -EROFS, "pool %s is open for reading only; volume %s cannot be written", pool->name, name);
 	if (!r && !readonly && (info->flags & VD_VOL_READONLY))

@@ -29,10 +29,10 @@ enum vol_io_flags {
 /* Opens the base image of a volume; its length in bytes.  -ENOENT and the like; the text is as below. */
 int vol_base_open(const char *pool, const char *volume, const char *path, int *fd, uint64_t *size) __must_check;
 /* Opens a volume, and its base image if it has one.  `readonly` also when the
- * volume may be written.  -ENOENT; -EACCES locked (text: by whom; a stale lock is
+ * volume may be written.  link: the volume's link for which it is, 0 for none.  -ENOENT; -EACCES locked (text: by whom; a stale lock is
  * broken); -EROFS pool or volume is read-only and readonly was not said; base:
  * -ENOENT and the like.  The text is in vol_error(NULL) of this thread. */
-int vol_volume_open(struct vol_pool *pool, const char *name, bool readonly, struct vol_volume **out) __must_check;
+int vol_volume_open(struct vol_pool *pool, const char *name, uint32_t link, bool readonly, struct vol_volume **out) __must_check;
 void vol_volume_close(struct vol_volume *v);
 uint64_t vol_volume_size(const struct vol_volume *v); /* changes with a resize */
 bool vol_volume_readonly(const struct vol_volume *v);

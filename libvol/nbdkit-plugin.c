@@ -677,10 +677,10 @@ static void *on_open(int readonly)
 		readonly |= !le32_to_cpu(p->mode);
 	}
 	readonly |= pool_readonly || info->flags & VD_VOL_READONLY;
-	r = vol_volume_open(pool, name, readonly, &c->v);
+	r = vol_volume_open(pool, name, link, readonly, &c->v);
 	if (r == -EROFS && !readonly) {
 		readonly = true;
-		r = vol_volume_open(pool, name, readonly, &c->v);
+		r = vol_volume_open(pool, name, link, readonly, &c->v);
 	}
 	if (r) {
 		nbdkit_error("%s", vol_error(NULL));

@@ -105,7 +105,7 @@ static void threads_that_share_blocks_keep_their_sectors(void **state)
 	rig_pool("t", 2, 128u << 20);
 	pool = rig_open("t", VOL_OFFLINE);
 	rig_ok(pool, "{'op':'create','volume':'v','size':1048576}");
-	if (vol_volume_open(pool, "v", false, &vol) || vol_server_start(pool, &hooks, &server))
+	if (vol_volume_open(pool, "v", 0, false, &vol) || vol_server_start(pool, &hooks, &server))
 		fail_msg("%s", vol_error(NULL));
 	client = rig_open("t", 0);
 	assert_true(vol_pool_is_remote(client));

@@ -16,7 +16,7 @@ static struct vol_volume *open_volume(const char *name, bool readonly)
 {
 	struct vol_volume *v;
 
-	if (vol_volume_open(pool, name, readonly, &v))
+	if (vol_volume_open(pool, name, 0, readonly, &v))
 		fail_msg("%s", vol_error(NULL));
 	return v;
 }
@@ -196,14 +196,14 @@ static void what_is_beyond_the_end_or_read_only_is_refused(void **state)
 	assert_int_equal(vol_zero(vol, 1048576, 512, 0), -ERANGE);
 	assert_int_equal(vol_unmap(vol, 4096, 1048576, 0), -ERANGE);
 	vol_volume_close(vol);
-	assert_int_equal(vol_volume_open(pool, "r", false, &vol), -EROFS);
+	assert_int_equal(vol_volume_open(pool, "r", 0, false, &vol), -EROFS);
 	assert_non_null(strstr(vol_error(NULL), "volume t/r is read-only"));
 	vol = open_volume("r", true);
 	assert_int_equal(vol_pwrite(vol, buf, 512, 0, 0), -EROFS);
 	assert_int_equal(vol_zero(vol, 0, 512, 0), -EROFS);
 	assert_int_equal(vol_unmap(vol, 0, 4096, 0), -EROFS);
 	vol_volume_close(vol);
-	assert_int_equal(vol_volume_open(pool, "nothing", false, &vol), -ENOENT);
+	assert_int_equal(vol_volume_open(pool, "nothing", 0, false, &vol), -ENOENT);
 	rig_close(pool);
 }
 
@@ -215,7 +215,7 @@ static void a_volume_whose_base_image_is_gone_does_not_open(void **state)
 	pool = rig_open("t", 0);
 	assert_int_equal(rig_call(pool, NULL, "{'op':'create','volume':'v','base':'%s'}", rig_path("base.raw")), 0);
 	assert_int_equal(unlink(rig_path("base.raw")), 0);
-	assert_int_equal(vol_volume_open(pool, "v", false, &vol), -ENOENT);
+	assert_int_equal(vol_volume_open(pool, "v", 0, false, &vol), -ENOENT);
 	assert_non_null(strstr(vol_error(NULL), "base.raw"));
 	rig_close(pool);
 }
@@ -226,10 +226,32 @@ static void a_locked_volume_opens_only_for_its_link(void **state)
 	rig_pool("t", 1, 64u << 20);
 	pool = rig_open("t", 0);
 	rig_ok(pool, "{'op':'create','volume':'v','size':1048576,'locked':true}");
-	assert_int_equal(vol_volume_open(pool, "v", false, &vol), -EACCES);
+	assert_int_equal(vol_volume_open(pool, "v", 0, false, &vol), -EACCES);
 	assert_non_null(strstr(vol_error(NULL), "locked by"));
 	rig_ok(pool, "{'op':'pointer-add','volume':'v','mode':'rw'}");
 	vol = open_volume("v", false);
+	vol_volume_close(vol);
+	rig_close(pool);
+}
+
+/* A front connects as it has need, also while vdunlink, which has the lock, waits for its flush. */
+static void a_volume_that_is_locked_to_be_unlinked_opens_for_that_link(void **state)
+{
+	struct vd_disk_holder who;
+	uint32_t id;
+
+	(void)state;
+	rig_pool("t", 1, 64u << 20);
+	pool = rig_open("t", 0);
+	rig_ok(pool, "{'op':'create','volume':'v','size':1048576}");
+	rig_ok(pool, "{'op':'pointer-add','volume':'v','mode':'rw'}");
+	vol_holder_self(&who, "vdunlink");
+	who.pid = cpu_to_le64(1);
+	assert_int_equal(vd_volume_find(vol_pool_engine(pool), "v", &id), 0);
+	assert_int_equal(vd_volume_lock(vol_pool_engine(pool), id, &who), 0);
+	assert_int_equal(vol_volume_open(pool, "v", 0, false, &vol), -EACCES);
+	assert_int_equal(vol_volume_open(pool, "v", 2, false, &vol), -EACCES);
+	assert_int_equal(vol_volume_open(pool, "v", 1, false, &vol), 0);
 	vol_volume_close(vol);
 	rig_close(pool);
 }
@@ -288,6 +310,7 @@ int main(void)
 		T(what_is_beyond_the_end_or_read_only_is_refused),
 		T(a_volume_whose_base_image_is_gone_does_not_open),
 		T(a_locked_volume_opens_only_for_its_link),
+		T(a_volume_that_is_locked_to_be_unlinked_opens_for_that_link),
 		T(a_sparse_member_grows_in_stretches),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -346,7 +346,7 @@ static void acknowledged_writes_outlive_the_process(void **state)
 	assert_int_equal(pipe(ready), 0);
 	pid_t pid = fork();
 	if (!pid) {
-		if (vol_pool_open("p", 0, &pool) || vol_volume_open(pool, "v", false, &v))
+		if (vol_pool_open("p", 0, &pool) || vol_volume_open(pool, "v", 0, false, &v))
 			_exit(1);
 		for (uint64_t off = 0; off < 1048576; off += 8192) /* no flush */
 			if (vol_pwrite(v, want, sizeof(want), off, 0))
@@ -361,7 +361,7 @@ static void acknowledged_writes_outlive_the_process(void **state)
 	close(ready[0]);
 	close(ready[1]);
 	pool = rig_open("p", 0);
-	if (vol_volume_open(pool, "v", false, &v))
+	if (vol_volume_open(pool, "v", 0, false, &v))
 		fail_msg("%s", vol_error(NULL));
 	for (uint64_t off = 0; off < 1048576; off += 8192) {
 		assert_int_equal(vol_pread(v, buf, sizeof(buf), off), 0);
