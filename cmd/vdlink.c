@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* vdlink: makes a volume a block device of this host; shows links; makes them again. */
+/* vdlink: makes a volume a block device of this host, or a disk of a VM; shows links; makes them again. */
 #include "link.h"
 
 #include <stdlib.h>
@@ -31,6 +31,8 @@ static const struct cmd_field fields[] = {
 	{ "state", "State", CMD_TEXT, "up, down, unfinished, elsewhere or client" },
 	{ "device", "Device", CMD_TEXT, "what it is open as" },
 	{ "node", "Node", CMD_TEXT, "name of the device in /dev/vdisk" },
+	{ "server", "Server", CMD_TEXT, "whose drive it is: local is the host" },
+	{ "address", "Address", CMD_TEXT, "where it is on a server's bus: bus:channel:target:lun" },
 	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it" },
 	{ "size", "Size", CMD_SIZE, "size of the volume" },
 	{ "host", "Host", CMD_TEXT, "host that has it" },
@@ -52,7 +54,9 @@ static int add_row(void *arg, const struct link_info *l)
 	json_set_str(o, "mode", l->readonly ? "ro" : "rw");
 	json_set_str(o, "state", link_state_text(l->state));
 	json_set_str(o, "device", l->device);
-	json_set_str(o, "node", l->state == LINK_UP ? l->path : "");
+	json_set_str(o, "server", l->server);
+	json_set_str(o, "address", l->address);
+	json_set_str(o, "node", l->state == LINK_UP && !link_served(l) ? l->path : "");
 	json_set_str(o, "mount", l->mount);
 	json_set_u64(o, "size", l->size);
 	json_set_str(o, "host", l->hostname);
@@ -68,7 +72,7 @@ static int do_ls(const char *pool)
 	struct cmd_report report;
 	int r, code;
 
-	code = cmd_report_init(&report, "link", fields, "path,mode,state,device,mount,size,since");
+	code = cmd_report_init(&report, "link", fields, "path,mode,state,server,device,mount,size,since");
 	if (code)
 		return code;
 	r = link_list(pool, add_row, &report);
@@ -85,6 +89,8 @@ static int told(void *arg, const struct link_info *l, int r, const char *text)
 		fprintf(stderr, "vdlink: %s/%s is still down: %s\n", l->pool, l->volume, text);
 	else if (cmd_opt.test)
 		cmd_say("%s/%s is down and would be linked again", l->pool, l->volume);
+	else if (link_served(l))
+		cmd_say("%s/%s is %s of %s again", l->pool, l->volume, l->address, l->server);
 	else
 		cmd_say("%s is %s again%s%s", l->path, l->device, l->mount[0] ? ", mounted on " : "", l->mount);
 	return 0;
@@ -108,10 +114,10 @@ static int do_refresh(const char *pool, const char *volume)
 	return CMD_OK;
 }
 
-static int do_link(const char *pool, const char *volume)
+static int do_link(const char *pool, const char *volume, const char *server)
 {
 	struct link_spec spec = {
-		.pool = pool, .volume = volume, .readonly = readonly, .mount = mount_dir, .options = mount_options,
+		.pool = pool, .volume = volume, .server = server, .readonly = readonly, .mount = mount_dir, .options = mount_options,
 	};
 
 	return cmd_link(&spec);
@@ -120,13 +126,15 @@ static int do_link(const char *pool, const char *volume)
 int main(int argc, char **argv)
 {
 	char pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
+	const char *server;
 	struct cmd_args a;
 	int code;
 
-	cmd_parse(&a, argc, argv, options, "POOL/VOLUME | ls [POOL] | --restore [POOL] | --refresh POOL/VOLUME", 0, 2, NULL);
+	cmd_parse(&a, argc, argv, options, "POOL/VOLUME [SERVER] | ls [POOL] | --restore [POOL] | --refresh POOL/VOLUME", 0, 2, NULL);
 	vol_set_purpose("vdlink");
 	if (cmd_opt.noudevsync)
 		link_no_udev_sync();
+	server = a.n > 1 && strcmp(a.arg[1], "local") ? a.arg[1] : NULL;
 	if (mount_options && !mount_dir)
 		code = cmd_usage("--mount-options is of no use without --mount");
 	else if (restore && (readonly || refresh || mount_dir))
@@ -135,8 +143,10 @@ int main(int argc, char **argv)
 		code = cmd_usage("--complete is of no use without --restore");
 	else if (a.n && !strcmp(a.arg[0], "ls"))
 		code = a.n == 1 ? do_ls(NULL) : (code = cmd_parse_pool(a.arg[1], pool)) ? code : do_ls(pool);
-	else if (a.n > 1)
-		code = cmd_usage("too many arguments: one volume is linked at a time");
+	else if (a.n > 1 && (restore || refresh))
+		code = cmd_usage("too many arguments: --restore is of one pool or all, --refresh of one volume");
+	else if (server && mount_dir)
+		code = cmd_usage("--mount is for this host; what mounts a drive in a server is that server's");
 	else if (restore)
 		code = !a.n ? do_restore(NULL) : (code = cmd_parse_pool_of(a.arg[0], pool)) ? code : do_restore(pool);
 	else if (!a.n)
@@ -146,7 +156,7 @@ int main(int argc, char **argv)
 	else if (refresh)
 		code = do_refresh(pool, volume);
 	else
-		code = do_link(pool, volume);
+		code = do_link(pool, volume, server);
 	cmd_args_free(&a);
 	return code;
 }

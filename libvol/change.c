@@ -480,6 +480,27 @@ int change_pointer_del(struct vol_pool *p, uint32_t id, uint32_t link)
 	return p->kernel ? tell(p, "pointer_del #%u %u", id, link) : vd_volume_pointer_del(p->engine, id, link);
 }
 
+int change_server_add(struct vol_pool *p, const char *name, const uint8_t uuid[16], const char *attrs, uint32_t *id)
+{
+	char text[VOL_UUID_TEXT];
+	struct message m;
+	int r;
+
+	if (!p->kernel)
+		return vd_server_add(p->engine, name, uuid, attrs, id);
+	vol_uuid_text(uuid, text);
+	r = begin(&m, "server_add %s uuid=%s", name, text);
+	if (r)
+		return r;
+	add(&m, "attrs", attrs, SIZE_MAX);
+	return end_with_number(p, &m, id);
+}
+
+int change_server_delete(struct vol_pool *p, uint32_t id, const char *name)
+{
+	return p->kernel ? tell(p, "server_del %s", name) : vd_server_delete(p->engine, id);
+}
+
 int change_snapshot(struct vol_pool *p, struct vd_snap *snap, unsigned n)
 {
 	char uuid[VOL_UUID_TEXT], answer[16 * 256] = "", *at = answer;

@@ -42,6 +42,8 @@ int change_unlock(struct vol_pool *p, uint32_t id) __must_check;
 int change_pointer_add(struct vol_pool *p, uint32_t id, const struct vd_disk_pointer *ptr, uint32_t *link) __must_check;
 int change_pointer_set(struct vol_pool *p, uint32_t id, uint32_t link, const struct vd_disk_pointer *ptr) __must_check;
 int change_pointer_del(struct vol_pool *p, uint32_t id, uint32_t link) __must_check;
+int change_server_add(struct vol_pool *p, const char *name, const uint8_t uuid[16], const char *attrs, uint32_t *id) __must_check;
+int change_server_delete(struct vol_pool *p, uint32_t id, const char *name) __must_check; /* id and name are one's */
 int change_snapshot(struct vol_pool *p, struct vd_snap *snap, unsigned n) __must_check;
 int change_rollback(struct vol_pool *p, uint32_t id, uint32_t snap) __must_check;
 

@@ -13,14 +13,24 @@
 struct describe {
 	char dir[3072], path[3200];
 	int lock;
-	struct json_object *root, *drives;
+	struct json_object *root, *drives, *servers;
 };
+
+static int list_of(struct describe *d, const char *key, struct json_object **list)
+{
+	if (json_object_object_get_ex(d->root, key, list))
+		return json_object_is_type(*list, json_type_array) ? 0 :
+		       vol_fail(NULL, -EINVAL, "%s: \"%s\" is not a list; repair or remove the file", d->path, key);
+	*list = json_object_new_array();
+	json_set(d->root, key, *list);
+	return 0;
+}
 
 /* A file that is not there is an empty description; one that cannot be parsed is
  * somebody's, and is not overwritten. */
 static int load(struct describe *d)
 {
-	struct json_object *v;
+	int r;
 
 	d->root = json_object_from_file(d->path);
 	if (!d->root && access(d->path, F_OK) == 0)
@@ -29,15 +39,8 @@ static int load(struct describe *d)
 		d->root = json_object_new_object();
 		json_set_str(d->root, "server", "local");
 	}
-	if (json_object_object_get_ex(d->root, "drives", &v)) {
-		if (!json_object_is_type(v, json_type_array))
-			return vol_fail(NULL, -EINVAL, "%s: \"drives\" is not a list; repair or remove the file", d->path);
-		d->drives = v;
-	} else {
-		d->drives = json_object_new_array();
-		json_set(d->root, "drives", d->drives);
-	}
-	return 0;
+	r = list_of(d, "drives", &d->drives);
+	return r ? r : list_of(d, "servers", &d->servers);
 }
 
 static void done(struct describe *d)
@@ -86,82 +89,95 @@ static int store(struct describe *d)
 	return r;
 }
 
-/* Index of a drive, or the number of them. */
-static size_t find(struct describe *d, const char *uuid, const char *volume)
+/* Index of the entry of that pool with `name` as its `key`, or how many there are. */
+static size_t find(struct json_object *list, const uint8_t uuid[16], const char *key, const char *name)
 {
-	size_t n = json_object_array_length(d->drives), i;
+	size_t n = json_object_array_length(list), i;
+	char text[VOL_UUID_TEXT];
 
+	vol_uuid_text(uuid, text);
 	for (i = 0; i < n; i++) {
-		struct json_object *o = json_object_array_get_idx(d->drives, i);
+		struct json_object *o = json_object_array_get_idx(list, i);
 
-		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), uuid) &&
-		    !strcmp(json_str(o, "volume"), volume))
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !strcmp(json_str(o, key), name))
 			break;
 	}
 	return i;
 }
 
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount,
-		 const char *options)
+static struct json_object *entry(const char *pool, const uint8_t uuid[16], const char *key, const char *name)
 {
+	struct json_object *o = json_object_new_object();
 	char text[VOL_UUID_TEXT];
-	struct json_object *o;
-	struct describe d;
-	int r;
 
-	r = begin(&d);
-	if (r)
-		return r;
 	vol_uuid_text(uuid, text);
-	o = json_object_new_object();
 	json_set_str(o, "pool", pool);
 	json_set_str(o, "uuid", text);
-	json_set_str(o, "volume", volume);
+	json_set_str(o, key, name);
+	return o;
+}
+
+static int del(struct describe *d, struct json_object *list, size_t i)
+{
+	int r = 0;
+
+	if (i < json_object_array_length(list)) {
+		json_object_array_del_idx(list, i, 1);
+		r = store(d);
+	}
+	done(d);
+	return r;
+}
+
+/* ---- drives --------------------------------------------------------------- */
+
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *server, const char *mount,
+		 const char *options)
+{
+	struct json_object *o;
+	struct describe d;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	o = entry(pool, uuid, "volume", volume);
 	json_set_str(o, "mode", readonly ? "ro" : "rw");
+	json_set_str(o, "server", server);
 	json_set_str(o, "mount", mount ? mount : "");
 	json_set_str(o, "options", options ? options : "");
-	json_object_array_put_idx(d.drives, find(&d, text, volume), o);
+	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
 	r = store(&d);
 	done(&d);
 	return r;
 }
 
-/* begin(), and the index of that drive. */
-static int begin_at(struct describe *d, const uint8_t uuid[16], const char *volume, size_t *i)
+void describe_drive_free(struct describe_drive *drive)
 {
-	char text[VOL_UUID_TEXT];
-	int r = begin(d);
-
-	if (r)
-		return r;
-	vol_uuid_text(uuid, text);
-	*i = find(d, text, volume);
-	return 0;
+	free(drive->server);
+	free(drive->mount);
+	free(drive->options);
+	memset(drive, 0, sizeof(*drive));
 }
 
-static int copy_of(struct json_object *drive, const char *key, char **out)
-{
-	*out = strdup(json_str(drive, key));
-	return *out ? 0 : vol_fail(NULL, -ENOMEM, "out of memory");
-}
-
-int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char **options)
+int describe_find(const uint8_t uuid[16], const char *volume, struct describe_drive *out)
 {
 	struct json_object *o;
 	struct describe d;
+	const char *server;
 	size_t i;
-	int r = begin_at(&d, uuid, volume, &i);
+	int r = begin(&d);
 
 	if (r)
 		return r;
+	i = find(d.drives, uuid, "volume", volume);
 	if (i < json_object_array_length(d.drives)) {
 		o = json_object_array_get_idx(d.drives, i);
-		if (mount)
-			r = copy_of(o, "mount", mount);
-		if (!r && options) {
-			r = copy_of(o, "options", options);
-			if (r && mount)
-				free(*mount);
+		if (!json_get_str(o, "server", &server))
+			server = VOL_SERVER_LOCAL;
+		*out = (struct describe_drive){ strdup(server), strdup(json_str(o, "mount")), strdup(json_str(o, "options")) };
+		if (!out->server || !out->mount || !out->options) {
+			describe_drive_free(out);
+			r = vol_fail(NULL, -ENOMEM, "out of memory");
 		}
 	} else {
 		r = vol_fail(NULL, -ENOENT, "%s has no record of it", d.path);
@@ -173,15 +189,51 @@ int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char
 int describe_del(const uint8_t uuid[16], const char *volume)
 {
 	struct describe d;
-	size_t i;
-	int r = begin_at(&d, uuid, volume, &i);
+	int r = begin(&d);
+
+	return r ? r : del(&d, d.drives, find(d.drives, uuid, "volume", volume));
+}
+
+/* ---- servers -------------------------------------------------------------- */
+
+int describe_server_add(const char *pool, const uint8_t uuid[16], const char *server, struct json_object *attrs)
+{
+	struct json_object *o;
+	struct describe d;
+	int r = begin(&d);
 
 	if (r)
 		return r;
-	if (i < json_object_array_length(d.drives)) {
-		json_object_array_del_idx(d.drives, i, 1);
-		r = store(&d);
-	}
+	o = entry(pool, uuid, "server", server);
+	json_set(o, "attrs", json_object_get(attrs));
+	json_object_array_put_idx(d.servers, find(d.servers, uuid, "server", server), o);
+	r = store(&d);
 	done(&d);
 	return r;
+}
+
+int describe_server_find(const uint8_t uuid[16], const char *server, struct json_object **attrs)
+{
+	struct describe d;
+	size_t i;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	i = find(d.servers, uuid, "server", server);
+	if (i == json_object_array_length(d.servers) ||
+	    !json_get(json_object_array_get_idx(d.servers, i), "attrs", json_type_object, attrs))
+		r = vol_fail(NULL, -ENOENT, "%s has no record of it", d.path);
+	else
+		json_object_get(*attrs);
+	done(&d);
+	return r;
+}
+
+int describe_server_del(const uint8_t uuid[16], const char *server)
+{
+	struct describe d;
+	int r = begin(&d);
+
+	return r ? r : del(&d, d.servers, find(d.servers, uuid, "server", server));
 }

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Server descriptions: which drives a server is to have.  There is one so far,
- * this host: $VD_CONFIG_DIR/servers/local, a JSON object
+ * What this host is to do for pools: which drives it has, or gives to which server, and which
+ * servers it may speak to.  $VD_CONFIG_DIR/servers/local, a JSON object
  *
- *   {"server": "local", "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME,
- *                                   "mode": "rw"|"ro", "mount": DIR or "",
- *                                   "options": of the mount, or ""}…]}
+ *   {"server": "local",
+ *    "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME, "mode": "rw"|"ro",
+ *                "server": NAME, "mount": DIR or "", "options": of the mount, or ""}…],
+ *    "servers": [{"pool": NAME, "uuid": UUID, "server": NAME, "attrs": {"kind": …, …}}…]}
  *
- * Earlier versions wrote no options, and took no notice of them.
+ * A pool has records of the same (open pointers, servers), but may come from anywhere: what is
+ * mounted here, and where root connects to, is what this file says, which only commands on this
+ * host write.  Earlier versions wrote no options, servers, or server of a drive, which is "local" then.
  *
  * Changes are atomic (a new file takes the old one's place) and one at a time.
  * Texts in vol_error(NULL).
@@ -18,12 +21,19 @@
 #include "host.h"
 
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *mount,
-		 const char *options) __must_check; /* both may be NULL */
-/* Where a drive is mounted, and the options, each to be freed, and "" when there are none; either may be
- * NULL. -ENOENT: no such drive. */
-int describe_find(const uint8_t uuid[16], const char *volume, char **mount, char **options) __must_check;
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *server, const char *mount,
+		 const char *options) __must_check; /* the last two may be NULL */
+struct describe_drive { char *server, *mount, *options; }; /* "" when there is none */
+/* -ENOENT: no such drive. */
+int describe_find(const uint8_t uuid[16], const char *volume, struct describe_drive *out) __must_check;
+void describe_drive_free(struct describe_drive *drive);
 /* 0 also when it was not there. */
 int describe_del(const uint8_t uuid[16], const char *volume) __must_check;
+
+/* A server of that pool, with the attributes by which this host may use it. */
+int describe_server_add(const char *pool, const uint8_t uuid[16], const char *server, struct json_object *attrs) __must_check;
+/* *attrs: json_object_put(). -ENOENT */
+int describe_server_find(const uint8_t uuid[16], const char *server, struct json_object **attrs) __must_check;
+int describe_server_del(const uint8_t uuid[16], const char *server) __must_check; /* 0 also when it was not there */
 
 #endif

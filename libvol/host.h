@@ -151,6 +151,16 @@ int vol_devices_remember(const char *const *path, unsigned n) __must_check;
 /* Anything foreign on it: as vol_probe(), on an open fd.  With `wipe`: removes what was found. */
 int vol_probe_fd(int fd, bool wipe, char **what) __must_check;
 
+/* ---- servers ----------------------------------------------------------- */
+
+#define VOL_SERVER_LOCAL "local" /* this host, whichever it is: has no description */
+/* 1..63 bytes of [A-Za-z0-9+_.-], not starting with - or ., and not "local". -EINVAL. */
+int vol_check_server_name(const char *name) __must_check;
+/* What describes a server: "kind", and what that needs. -EINVAL: this one cannot be linked to; text in
+ * vol_error(NULL). */
+struct json_object;
+int vol_check_server(struct json_object *attrs) __must_check;
+
 /* ---- requests ---------------------------------------------------------- */
 
 /* Executes one request on the engine in this process; what vol_call() and the

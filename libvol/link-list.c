@@ -8,6 +8,7 @@
 
 #include "dm.h"
 #include "json.h"
+#include "vm.h"
 
 #define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
 
@@ -35,6 +36,11 @@ const char *link_state_text(enum link_state s)
 	static const char *const text[] = { "up", "down", "unfinished", "elsewhere", "client" };
 
 	return text[s];
+}
+
+bool link_served(const struct link_info *l)
+{
+	return strcmp(l->server, VOL_SERVER_LOCAL) != 0;
 }
 
 /* ---- requests to the pool ------------------------------------------------ */
@@ -109,7 +115,7 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 	if (memcmp(who->boot, self->boot, 16))
 		return LINK_DOWN;
 	if (l->kernel && l->front == KERNEL_PID)
-		return LINK_UP;
+		return link_served(l) && !vm_runs(l) ? LINK_DOWN : LINK_UP;
 	if (!link_front_runs(l->front))
 		return process_runs(l->front, comm) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
 	link_fuse_path(l, file, sizeof(file));
@@ -117,7 +123,21 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 		return LINK_DOWN;
 	if (!strncmp(l->device, "/dev/loop", 9) && (device_loop_find(file, dev) || strcmp(dev, l->device)))
 		return LINK_DOWN;
-	return LINK_UP;
+	return link_served(l) && !vm_runs(l) ? LINK_DOWN : LINK_UP;
+}
+
+/* opened_as of a drive in a VM: DEVICE ADDRESS PROCESS.BEGAN, or no more than the first. */
+static void take_words(struct link_info *l)
+{
+	unsigned long long began;
+	char word[128];
+	int pid;
+
+	if (sscanf(l->device, "%127s %47s %d.%llu", word, l->address, &pid, &began) == 4) {
+		l->vm = pid;
+		l->vm_began = began;
+	}
+	l->device[strcspn(l->device, " ")] = 0;
 }
 
 struct lister { struct vol_pool *pool; link_fn fn; void *arg; struct vd_disk_holder self; };
@@ -140,6 +160,9 @@ static int list_pointer(struct lister *ls, struct json_object *vol, struct json_
 	l->readonly = strcmp(json_str(ptr, "mode"), "rw");
 	snprintf(l->device, sizeof(l->device), "%s", json_str(ptr, "opened_as"));
 	snprintf(l->mount, sizeof(l->mount), "%s", json_str(ptr, "mount"));
+	snprintf(l->server, sizeof(l->server), "%s", *json_str(ptr, "server") ? json_str(ptr, "server") : VOL_SERVER_LOCAL);
+	if (link_served(l))
+		take_words(l);
 	snprintf(l->hostname, sizeof(l->hostname), "%.*s", (int)sizeof(who.hostname), who.hostname);
 	l->since = le64_to_cpu(who.since);
 	l->front = (pid_t)le64_to_cpu(who.pid);

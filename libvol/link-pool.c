@@ -76,7 +76,8 @@ static int note_down(void *arg, const struct link_info *l)
 {
 	struct down *d = arg;
 
-	return l->state != LINK_DOWN || (l->mount[0] && !d->mounts) ? 0 : link_down(&d->links, l);
+	/* VMs are started when more of the host is there: link_restore() then. */
+	return l->state != LINK_DOWN || (l->mount[0] && !d->mounts) || link_served(l) ? 0 : link_down(&d->links, l);
 }
 
 static int look_at_pool(const char *uuid, struct link_pool *lp, struct down *d)

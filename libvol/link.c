@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
-/* Making and undoing links to this host.  The steps are in link.h; link-list.c finds what links there are. */
+/* Making and undoing links.  The steps are in link.h; link-list.c finds what links there are. */
 #include "link-list.h"
 
 #include <signal.h>
@@ -16,6 +16,7 @@
 #include "front.h"
 #include "json.h"
 #include "serve.h"
+#include "vm.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
 #define SCAN_MS 5000u
@@ -61,7 +62,7 @@ static int call_pointer_add(struct vol_pool *p, struct link_info *l, bool test)
 
 	json_set_str(q, "mode", l->readonly ? "ro" : "rw");
 	json_set_str(q, "mount", l->mount);
-	json_set_str(q, "server", "local");
+	json_set_str(q, "server", l->server);
 	json_set_bool(q, "test", test);
 	r = link_call(p, q, &a);
 	if (r)
@@ -77,9 +78,11 @@ static int call_pointer_set(struct vol_pool *p, const struct link_info *l, pid_t
 {
 	struct json_object *q = link_request("pointer-set", l->volume);
 	struct vd_disk_holder who;
+	char as[256];
 
+	snprintf(as, sizeof(as), l->address[0] ? "%s %s %d.%llu" : "%s", l->device, l->address, (int)l->vm, (unsigned long long)l->vm_began);
 	json_set_u64(q, "link", l->link);
-	json_set_str(q, "opened_as", l->device);
+	json_set_str(q, "opened_as", as);
 	json_set_str(q, "mount", l->mount);
 	if (front) {
 		vol_holder_self(&who, PURPOSE);
@@ -123,8 +126,9 @@ static int refuse(const struct link_info *l)
 	switch (l->state) {
 	case LINK_UP:
 		return vol_fail(NULL, -EBUSY, "%s/%s is linked already, %s, as %s%s%s, since %s\n'vdunlink %s/%s' ends that",
-				l->pool, l->volume, l->readonly ? "read-only" : "read-write", l->device,
-				l->mount[0] ? ", mounted on " : "", l->mount, when, l->pool, l->volume);
+				l->pool, l->volume, l->readonly ? "read-only" : "read-write", link_served(l) ? l->address : l->device,
+				link_served(l) ? " of server " : l->mount[0] ? ", mounted on " : "", link_served(l) ? l->server : l->mount,
+				when, l->pool, l->volume);
 	case LINK_DOWN:
 		return vol_fail(NULL, -EBUSY, "%s/%s was linked as %s since %s, and that link is down\n"
 				"'vdlink --restore %s' makes it again; 'vdunlink %s/%s' forgets it",
@@ -214,7 +218,7 @@ static int make_device(const struct link_spec *spec, struct vol_pool *p, struct 
 	return r;
 }
 
-static int scan_device(const struct link_info *l)
+static int wait_device(const struct link_info *l)
 {
 	uint64_t size = 0;
 
@@ -227,6 +231,28 @@ static int scan_device(const struct link_info *l)
 	}
 	return vol_fail(NULL, -ETIMEDOUT, "%s has %llu bytes, not the volume's %llu", l->device, (unsigned long long)size,
 			(unsigned long long)l->size);
+}
+
+static int scan_device(struct link_info *l, const struct server *server, unsigned sector)
+{
+	int r = wait_device(l);
+
+	if (r || !server)
+		return r;
+	r = vm_plug(server, l, sector);
+	return r ? r : vm_verify(server, l);
+}
+
+/* A server has it no more, whether the link is up or not.  By this host's record of it (S2). */
+static int take_from_server(const struct link_info *l)
+{
+	struct server s;
+	int r;
+
+	if (!link_served(l))
+		return 0;
+	r = server_here(l->pool, l->uuid, l->server, &s);
+	return r ? r : vm_unplug(&s, l);
 }
 
 /* Device and front go. -EBUSY: in use, nothing was changed. */
@@ -254,6 +280,12 @@ static int drop_device(const struct link_info *l)
 	for (unsigned ms = 0; !r && link_front_runs(l->front) && ms < 10000; ms += 5)
 		nap(5);
 	return r;
+}
+
+/* A link may be down though its front is at work: a VM that has ended. */
+static int take_device(const struct link_info *l)
+{
+	return l->state == LINK_UP || link_front_runs(l->front) ? drop_device(l) : clear_remains(l);
 }
 
 /* ---- presentation -------------------------------------------------------- */
@@ -418,7 +450,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	case REPORT:
 	case SCAN:
 	case LINK:
-		if ((l->front || l->kernel) && drop_device(l)) {
+		if ((l->front || l->kernel) && ((l->vm && take_from_server(l)) || drop_device(l))) {
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 			keep_pointer = true; /* it is still there, and must be found */
 		}
@@ -439,7 +471,8 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	vol_fail(NULL, 0, "%s", text);
 }
 
-static int one_step(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, enum step s, bool again, unsigned sector)
+static int one_step(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, enum step s, bool again, unsigned sector,
+		    const struct server *server)
 {
 	int r;
 
@@ -447,7 +480,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		return vol_fail(NULL, -EINTR, "interrupted");
 	switch (s) {
 	case DESCRIBE:
-		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->mount, spec->options);
+		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->server, l->mount, spec->options);
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
@@ -456,10 +489,12 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	case LINK:
 		return make_device(spec, p, l, sector);
 	case SCAN:
-		return scan_device(l);
+		return scan_device(l, server, sector);
 	case REPORT:
 		return call_pointer_set(p, l, 0);
 	case PRESENT:
+		if (server)
+			return 0;
 		r = check_content(l, l->mount[0]);
 		if (!r)
 			r = present(l);
@@ -476,20 +511,52 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	return 0;
 }
 
+static int note_uuid(void *arg, struct json_object *o)
+{
+	struct json_object *part, *vols;
+	struct link_info *l = arg;
+
+	if (!json_get(o, "part", json_type_object, &part) || !json_get(part, "volumes", json_type_array, &vols))
+		return 0;
+	for (size_t i = 0; i < json_object_array_length(vols); i++)
+		if (vol_uuid_parse(json_str(json_object_array_get_idx(vols, i), "uuid"), l->volume_uuid))
+			return -EPROTO;
+	return 0;
+}
+
+static int volume_uuid(struct vol_pool *p, struct link_info *l)
+{
+	struct json_object *q = link_request("list", NULL), *names = json_object_new_array();
+	int r;
+
+	json_object_array_add(names, json_object_new_string(l->volume));
+	json_set(q, "names", names);
+	r = vol_call(p, q, note_uuid, l, NULL);
+	json_object_put(q);
+	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
+}
+
 static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, bool again)
 {
+	struct server found, *server = link_served(l) ? &found : NULL;
 	unsigned sector = 0;
 	enum step s;
 	int r;
 
-	r = vol_pool_in_kernel(p) ? 0 : sector_size(p, &sector);
+	r = vol_pool_in_kernel(p) && !server ? 0 : sector_size(p, &sector);
+	if (!r && server)
+		r = server_agreed(p, l->server, server);
+	if (!r && server)
+		r = vm_ready(server); /* nothing is begun for one that is off, or hangs */
+	if (!r && server)
+		r = volume_uuid(p, l);
 	if (r)
 		return r;
 	for (s = DESCRIBE; s < DONE; s++) {
-		r = one_step(spec, p, l, s, again, sector);
+		r = one_step(spec, p, l, s, again, sector, server);
 		if (r)
 			break;
-		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? l->device : "");
+		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? server ? l->address : l->device : "");
 	}
 	if (!r)
 		return 0;
@@ -549,12 +616,14 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	struct vol_pool *p;
 	const char *started, *why, *name = spec->volume;
 	char uuid[VOL_UUID_TEXT];
+	struct server s;
 	int lock, r, k;
 
 	memset(l, 0, sizeof(*l));
 	l->readonly = spec->readonly;
 	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
-	r = spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
+	snprintf(l->server, sizeof(l->server), "%s", spec->server ? spec->server : VOL_SERVER_LOCAL);
+	r = spec->mount ? check_mount_dir(spec->mount, l->mount) : spec->server ? vol_check_server_name(spec->server) : 0;
 	if (!r)
 		r = link_pool_name(spec->pool, l->pool, l->uuid);
 	if (r)
@@ -580,6 +649,11 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 		goto no_pool;
 	}
 	r = check_link(p, l, spec->test);
+	if (!r && spec->test && link_served(l)) {
+		r = server_agreed(p, l->server, &s);
+		if (!r)
+			r = vm_ready(&s);
+	}
 	if (!r && spec->test)
 		r = call_pointer_add(p, l, true);
 	if (!r && !spec->test) {
@@ -625,6 +699,8 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 	r = link_call(p, q, NULL);
 	if (r || l->state != LINK_UP)
 		return r;
+	if (link_served(l)) /* which has it open */
+		return 0;
 	r = device_mounts(l->device, umount_test, &mounts);
 	if (r || mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
 		return r;
@@ -650,7 +726,7 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;
-	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, NULL, NULL))
+	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, l->server, NULL, NULL))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	vol_fail(NULL, 0, "%s", text);
 }
@@ -688,6 +764,9 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		/* A command that was killed may have left it open for nobody. */
 		if (vol_pool_in_kernel(p) && !spec->test)
 			stop_if_unused(p);
+		/* Or before it stored the pointer, or after it had removed it. */
+		if (!spec->test && describe_del(uuid, spec->volume))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host; 'vdlink ls' shows what is", pool, spec->volume);
 	}
 	if (!r)
@@ -701,7 +780,10 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = link_call(p, link_request("lock", l->volume), NULL);
 	if (r)
 		goto out;
-	if (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK)) {
+	r = take_from_server(l);
+	if (r)
+		; /* nothing else is touched then */
+	else if (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK)) {
 		char file[512], dev[DEVICE_PATH];
 		bool certain = l->state == LINK_UP || l->kernel;
 
@@ -714,7 +796,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		}
 	}
 	if (!r)
-		r = l->state == LINK_UP ? drop_device(l) : clear_remains(l);
+		r = take_device(l);
 	if (r && l->state == LINK_UP)
 		forget_mount(p, l);
 	if (!r) {
@@ -757,13 +839,17 @@ struct restorer {
 int link_down(struct link_downs *d, const struct link_info *l)
 {
 	struct link_info *more = realloc(d->l, (d->n + 1) * sizeof(*more));
-	char *mount;
+	struct describe_drive mine;
 	int r;
 
 	if (!more)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	d->l = more;
-	r = describe_find(l->uuid, l->volume, &mount, NULL);
+	r = describe_find(l->uuid, l->volume, &mine);
+	if (!r && strcmp(mine.server, l->server)) {
+		r = vol_fail(NULL, -ENOENT, "for this host that is a drive of server %s, not %s", mine.server, l->server);
+		describe_drive_free(&mine);
+	}
 	if (r == -ENOENT) {
 		vol_log(VOL_LOG_WARN, "%s/%s was linked by this host, as its pool says, but %s: it is left alone ('vdlink %s/%s' links it)",
 			l->pool, l->volume, vol_error(NULL), l->pool, l->volume);
@@ -772,8 +858,8 @@ int link_down(struct link_downs *d, const struct link_info *l)
 	if (r)
 		return r;
 	more[d->n] = *l;
-	snprintf(more[d->n++].mount, sizeof(l->mount), "%s", mount);
-	free(mount);
+	snprintf(more[d->n++].mount, sizeof(l->mount), "%s", mine.mount);
+	describe_drive_free(&mine);
 	return 0;
 }
 
@@ -794,10 +880,15 @@ static int umount_dead(void *arg, const char *dir)
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
-	char file[512], dev[DEVICE_PATH], *options = NULL;
+	struct describe_drive mine;
+	char file[512], dev[DEVICE_PATH];
 	int r;
 
 	*l = *old;
+	r = take_from_server(l);
+	if (r)
+		return r;
+	l->address[0] = 0;
 	/* What a dead front left mounted gives errors for ever: it has to go first. */
 	link_fuse_path(l, file, sizeof(file));
 	if (l->kernel || !device_loop_find(file, dev)) {
@@ -805,16 +896,18 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 		if (r)
 			return r;
 	}
-	r = clear_remains(l);
+	r = take_device(l);
 	if (r)
 		return r;
 	l->front = 0;
+	l->vm = 0;
 	l->kernel = l->blank = false;
-	r = describe_find(l->uuid, l->volume, NULL, &options);
-	spec.options = options;
-	if (!r)
-		r = run_steps(&spec, p, l, true);
-	free(options);
+	r = describe_find(l->uuid, l->volume, &mine);
+	if (r)
+		return r;
+	spec.options = mine.options;
+	r = run_steps(&spec, p, l, true);
+	describe_drive_free(&mine);
 	return r;
 }
 
@@ -941,6 +1034,7 @@ int link_refresh(const char *pool, const char *volume, bool test)
 	char name[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
 	struct looked k = { 0 };
 	struct vol_pool *p;
+	struct server s;
 	uint8_t uuid[16];
 	int lock, r, e;
 
@@ -960,6 +1054,10 @@ int link_refresh(const char *pool, const char *volume, bool test)
 		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
 	if (!r && !test)
 		r = k.mine.kernel ? refresh_kernel(&k.mine) : refresh_front(&k.mine);
+	if (!r && !test && link_served(&k.mine))
+		r = server_here(k.mine.pool, k.mine.uuid, k.mine.server, &s);
+	if (!r && !test && link_served(&k.mine))
+		r = vm_resize(&s, &k.mine);
 out:
 	close(lock);
 	return r;

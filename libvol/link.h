@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Links to this host: a volume of a pool becomes a block device, and is mounted if
- * asked; all of that is undone; and made again after a crash or a reboot.
+ * Links: a volume of a pool becomes a block device of this host, and is mounted if
+ * asked, or is given to a server (server.h); all of that is undone; and made again after a crash or a reboot.
  *
  * Making one goes through these steps, always in this order, and a failure at any
  * of them undoes the earlier ones and says which it was:
@@ -12,13 +12,14 @@
  *   link       a device is made in the kernel, where the kernel serves the pool
  *              (activate.h); else a front (front.h) is started and connects to the server
  *   scan       the kernel has a block device of the volume's size
- *   report     the open pointer tells which device it is
- *   present    /dev/vdisk/POOL/VOLUME, and the mount
+ *              a VM is then asked to take it as a disk (vm.h), and has it
+ *   report     the open pointer tells which device it is, and its address in a VM
+ *   present    /dev/vdisk/POOL/VOLUME, and the mount; of a drive in a VM: nothing, it is the guest's
  *   unlock     the lock is released, the pointer is the front's
  *
- * One volume has at most one link to a host.  A link is found by its open pointer
- * (server "local", purpose "vdlink"); its files are in links/POOL/ of the runtime
- * directory:
+ * One volume has at most one link to a host and its servers.  A link is found by its open pointer
+ * (purpose "vdlink"; server "local", or that of the pool's description); its files are in links/POOL/
+ * of the runtime directory:
  *   VOLUME.N        the FUSE file of link N, where the kernel has no nbd driver
  *
  * Links of one pool are made and undone one at a time (a lock file).
@@ -48,6 +49,10 @@ struct link_info {
 	char device[128];            /* "/dev/loop3" */
 	char path[512];              /* "/dev/vdisk/POOL/VOLUME" */
 	char mount[128];             /* or empty */
+	char server[64];             /* "local", or whose drive it is: that of the others below */
+	char address[48];            /* on its bus: "scsi0.0:0:2:0" */
+	pid_t vm;                    /* the process that is the VM, and when it began */
+	uint64_t vm_began;
 	char hostname[65];
 	uint64_t since, size;
 	bool kernel;                 /* a device of the kernel's; volume_uuid is set */
@@ -59,6 +64,7 @@ struct link_info {
 
 struct link_spec {
 	const char *pool, *volume;
+	const char *server;          /* of the pool's, or NULL: this host */
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
@@ -71,7 +77,10 @@ struct link_spec {
 /* From now on udev is not waited for: names in /dev may come and go later. */
 void link_no_udev_sync(void);
 
-/* -ENOENT no such pool, volume or directory; -EBUSY linked already, here or
+/* Whether it is a drive of a server other than this host. */
+bool link_served(const struct link_info *l);
+
+/* -ENOENT no such pool, volume, server or directory; -EBUSY linked already, here or
  * elsewhere, or another writer has it (text: who, since when); -EACCES locked;
  * -ENODATA a mount was asked for and nothing that can be mounted is on it;
  * -EROFS; -EINTR. */
@@ -79,7 +88,7 @@ int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
 
 /* Unmounts, takes the device away, ends the front, removes the open pointer, and
  * stops the server, or closes the pool in the kernel, when this was the last link of
- * the pool and nobody else uses it.  What is already gone is passed over, so that it may be called again.
+ * the pool and nobody else uses it.  A VM loses the disk first.  What is already gone is passed over, so that it may be called again.
  * -ENOENT not linked; -EBUSY in use (text: by whom); nothing is undone then but
  * the mounts that could be. */
 int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;

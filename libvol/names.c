@@ -42,6 +42,22 @@ int vol_check_volume_name(const char *name)
 	return check_name("volume", name, strlen(name), VOLUME_EXTRA);
 }
 
+int vol_check_server_name(const char *name)
+{
+	int r = check_name("server", name, strlen(name), POOL_EXTRA);
+
+	if (r)
+		return r;
+	if (strlen(name) > VD_SERVER_NAME_MAX)
+		return vol_fail(NULL, -EINVAL, "server name \"%.40s…\" has %zu bytes; at most %u are possible", name, strlen(name),
+				VD_SERVER_NAME_MAX);
+	if (name[0] == '.')
+		return vol_fail(NULL, -EINVAL, "server name \"%s\" begins with a dot", name);
+	if (!strcmp(name, VOL_SERVER_LOCAL))
+		return vol_fail(NULL, -EINVAL, "server \"" VOL_SERVER_LOCAL "\" is this host, and is always there");
+	return 0;
+}
+
 int vol_parse_object(const char *text, char pool[VOL_NAME_SIZE], char volume[VOL_NAME_SIZE])
 {
 	static const char dir[] = "/dev/vdisk/";

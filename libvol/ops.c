@@ -31,6 +31,9 @@
  *   rollback        volume snapshot
  *   diff            a b ; parts {"ranges": [[offset, length]…]} → ranges bytes
  *   usage           volume → mapped exclusive shared metadata
+ *   server-add      server attrs: {kind: "vm", qmp: path, [bus]} → uuid
+ *   server-list     [server] ; parts {"servers": [{name uuid created attrs}…]} → servers
+ *   server-remove   server
  *
  * With "test": true nothing is changed, and only what can be known is checked.
  * A result may have "warnings": […], for the user.
@@ -1086,6 +1089,9 @@ static const struct { const char *name; op_fn fn; bool view; } ops[] = {
 	{ "rollback", op_rollback, false },
 	{ "diff", op_diff, true },
 	{ "usage", op_usage, true },
+	{ "server-add", op_server_add, true },
+	{ "server-list", op_server_list, true },
+	{ "server-remove", op_server_remove, true },
 };
 
 int vol_execute(struct vol_request *rq, struct json_object **result)

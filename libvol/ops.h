@@ -24,6 +24,9 @@ int op_snapshot(struct vol_request *rq, struct json_object *result);
 int op_rollback(struct vol_request *rq, struct json_object *result);
 int op_diff(struct vol_request *rq, struct json_object *result);
 int op_usage(struct vol_request *rq, struct json_object *result);
+int op_server_add(struct vol_request *rq, struct json_object *result);
+int op_server_list(struct vol_request *rq, struct json_object *result);
+int op_server_remove(struct vol_request *rq, struct json_object *result);
 
 /* An error's text; answers r. */
 #define op_fail(rq, r, ...) vol_failbuf(&(rq)->err, r, __VA_ARGS__)
@@ -46,6 +49,8 @@ int op_arg_volume(struct vol_request *rq, const char *key, const char **name) __
 int op_check_writable(struct vol_request *rq, const char *name, const char *what) __must_check;
 /* The volume itself, and its record when info is not NULL. */
 int op_find(struct vol_request *rq, const char *name, uint32_t *id, struct vd_volume_info *info) __must_check;
+/* A server described in the pool. -ENOENT, and said. */
+int op_find_server(struct vol_request *rq, const char *name, uint32_t *id) __must_check;
 int op_holder(struct vol_request *rq, struct vd_disk_holder *who) __must_check;
 /* The volume is locked by that process. */
 bool op_holds(const struct vd_volume_info *info, const struct vd_disk_holder *who);
@@ -57,6 +62,10 @@ int op_drop_dead_clients(struct vol_request *rq, const char *name, uint32_t id, 
 
 /* Whether the pool is damaged, and what is lost then: a list of faults, as pool-check has them. */
 bool op_lost(struct vol_request *rq, struct json_object **list, uint64_t *left_out) __must_check;
+
+/* Attributes as the engine keeps them, "key=value\n…", and as requests and answers do. -EINVAL, -E2BIG. */
+struct json_object *op_attrs_json(const char *attrs);
+int op_attrs_text(struct vol_request *rq, struct json_object *attrs, char buf[VD_ATTRS_MAX + 1]) __must_check;
 
 /* Sends {"part": {key: list}}; takes the list over.  Non-zero: the asker wants no more. */
 int op_send(struct vol_request *rq, const char *key, struct json_object *list) __must_check;

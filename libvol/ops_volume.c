@@ -76,7 +76,7 @@ static int find_mine(struct vol_request *rq, const char *what, const char **name
 
 /* ---- attributes --------------------------------------------------------- */
 
-static struct json_object *attrs_json(const char *attrs)
+struct json_object *op_attrs_json(const char *attrs)
 {
 	struct json_object *o = json_object_new_object();
 
@@ -91,7 +91,7 @@ static struct json_object *attrs_json(const char *attrs)
 	return o;
 }
 
-static int attrs_text(struct vol_request *rq, struct json_object *attrs, char buf[VD_ATTRS_MAX + 1])
+int op_attrs_text(struct vol_request *rq, struct json_object *attrs, char buf[VD_ATTRS_MAX + 1])
 {
 	size_t n = 0;
 
@@ -159,7 +159,7 @@ static struct json_object *volume_json(struct vol_request *rq, const struct vd_v
 	}
 	if (info->flags & VD_VOL_BASE)
 		json_set_field(o, "base", info->base, sizeof(info->base));
-	json_set(o, "attrs", attrs_json(info->attrs));
+	json_set(o, "attrs", op_attrs_json(info->attrs));
 	if (info->flags & VD_VOL_LOCKED) {
 		json_set(o, "lock", vol_holder_to_json(&info->lock));
 		json_set_bool(o, "lock_stale", vol_holder_stale(&info->lock));
@@ -423,7 +423,7 @@ int op_create(struct vol_request *rq, struct json_object *result)
 	if (r)
 		return r;
 	if (json_get(rq->args, "attrs", json_type_object, &attrs)) {
-		r = attrs_text(rq, attrs, text);
+		r = op_attrs_text(rq, attrs, text);
 		if (r)
 			return r;
 		spec.attrs = text;
@@ -615,10 +615,10 @@ static int set_attrs(struct vol_request *rq, const char *name, uint32_t id, stru
 	pthread_mutex_lock(&attrs_lock);
 	r = change_info(rq->pool, id, info);
 	if (!r) {
-		attrs = attrs_json(info->attrs);
+		attrs = op_attrs_json(info->attrs);
 		json_object_object_foreach(changes, key, v)
 			json_set(attrs, key, json_object_get(v));
-		r = attrs_text(rq, attrs, text);
+		r = op_attrs_text(rq, attrs, text);
 		if (!r && !testing(rq)) {
 			r = change_set_attrs(rq->pool, id, text);
 			if (r)
@@ -749,7 +749,7 @@ int op_pointer_add(struct vol_request *rq, struct json_object *result)
 	struct vd_volume_info *info = malloc(sizeof(*info));
 	struct vd_disk_pointer p = { 0 };
 	const char *name, *mode = "";
-	uint32_t id, link;
+	uint32_t id, link, server;
 	uint64_t epoch;
 	int r;
 
@@ -765,6 +765,8 @@ int op_pointer_add(struct vol_request *rq, struct json_object *result)
 			    rq->pool->name, name, rq->pool->name, name);
 	if (!r)
 		r = pointer_fields(rq, &p);
+	if (!r && p.server[0] && strcmp(p.server, VOL_SERVER_LOCAL))
+		r = op_find_server(rq, p.server, &server);
 	if (r)
 		goto out;
 	(void)change_mode(rq->pool, &epoch);

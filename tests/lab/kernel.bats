@@ -92,6 +92,7 @@ messages()
 	pool_of 2 64M
 	guest "$1" messages
 	same_here
+	vdserver export --takeover pool | grep -qx 'qmp = /run/a b.qmp'
 }
 
 # bats test_tags=short

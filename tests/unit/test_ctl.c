@@ -168,7 +168,7 @@ static void nesting_and_length_are_bounded(void **state)
 static const char *const ops[] = {
 	"ping", "pool-info", "pool-check", "pool-dump", "pool-add", "pool-set", "flush", "checkpoint", "list", "create", "remove",
 	"rename", "resize", "set", "lock", "unlock", "pointer-add", "pointer-set", "pointer-del", "snapshot", "rollback", "diff",
-	"usage", "stop-if-unused",
+	"usage", "stop-if-unused", "server-add", "server-list", "server-remove",
 };
 static const char *const keys[] = {
 	"volume", "to", "size", "grow", "shrink", "base", "readonly", "attrs", "locked", "holder", "mode", "opened_as", "mount",
@@ -177,7 +177,7 @@ static const char *const keys[] = {
 static const char *const values[] = {
 	"null", "true", "-1", "0", "1.5", "18446744073709551615", "99999999999999999999999", "\"\"", "\"v\"", "\"../../x\"", "\"rw\"",
 	"\"nope\"", "[]", "[[]]", "[{}]", "{}", "{\"a\":{}}", "{\"a b\":\"\"}", "{\"k\":\"v\\n\"}", "[{\"volume\":\"v\",\"name\":\"v\"}]",
-	"[{\"volume\":\"nope\"}]", "{\"host\":\"x\",\"boot\":3}", "[1,2,3,4,5,6]", "[-1]",
+	"{\"kind\":\"vm\",\"qmp\":\"/q\"}", "[{\"volume\":\"nope\"}]", "{\"host\":\"x\",\"boot\":3}", "[1,2,3,4,5,6]", "[-1]",
 };
 #define N(a) (sizeof(a) / sizeof(a[0]))
 

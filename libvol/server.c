@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/* Servers that take links. server.h tells. */
+#include "server.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "describe.h"
+#include "json.h"
+#include "link-list.h"
+
+/* ---- what describes one ------------------------------------------------------ */
+
+static int take(struct json_object *attrs, const char *key, char *out, size_t size)
+{
+	const char *text = "";
+
+	if (!json_get_str(attrs, key, &text) && json_object_object_get_ex(attrs, key, NULL))
+		return vol_fail(NULL, -EINVAL, "\"%s\" of a server is no text", key);
+	if (strlen(text) >= size)
+		return vol_fail(NULL, -EINVAL, "\"%s\" of a server has %zu bytes; at most %zu are possible", key, strlen(text), size - 1);
+	for (const char *c = text; *c; c++)
+		if (iscntrl((unsigned char)*c))
+			return vol_fail(NULL, -EINVAL, "\"%s\" of a server has a control character in it", key);
+	snprintf(out, size, "%s", text);
+	return 0;
+}
+
+static int parse(struct json_object *attrs, struct server *s)
+{
+	int r;
+
+	memset(s, 0, sizeof(*s));
+	r = take(attrs, "kind", s->kind, sizeof(s->kind));
+	if (r)
+		return r;
+	if (strcmp(s->kind, "vm"))
+		return vol_fail(NULL, -EINVAL, "a server of kind \"%s\" is not known to this version of vd; \"vm\" is", s->kind);
+	r = take(attrs, "qmp", s->qmp, sizeof(s->qmp));
+	if (!r && s->qmp[0] != '/')
+		r = vol_fail(NULL, -EINVAL, "a server of kind vm needs \"qmp\", the absolute path of its QMP socket");
+	return r ? r : take(attrs, "bus", s->bus, sizeof(s->bus));
+}
+
+int vol_check_server(struct json_object *attrs)
+{
+	struct server s;
+
+	json_object_object_foreach(attrs, key, v) {
+		(void)v;
+		if (strcmp(key, "kind") && strcmp(key, "qmp") && strcmp(key, "bus"))
+			return vol_fail(NULL, -EINVAL, "a server of kind vm has no \"%.60s\"", key);
+	}
+	return parse(attrs, &s);
+}
+
+/* ---- this host's records, and the pool's ------------------------------------ */
+
+int server_here(const char *pool, const uint8_t uuid[16], const char *name, struct server *out)
+{
+	struct json_object *attrs;
+	int r = describe_server_find(uuid, name, &attrs);
+
+	if (r)
+		return r != -ENOENT ? r :
+		       vol_fail(NULL, r, "server %s of pool %s has not been accepted on this host\n'vdserver show %s/%s' tells what it is; "
+				"'vdserver accept %s/%s' has this host speak to it", name, pool, pool, name, pool, name);
+	r = parse(attrs, out);
+	snprintf(out->name, sizeof(out->name), "%s", name);
+	json_object_put(attrs);
+	return r;
+}
+
+static enum server_accepted accepted(const uint8_t uuid[16], const char *name, struct json_object *attrs)
+{
+	struct json_object *mine;
+	bool same;
+
+	if (describe_server_find(uuid, name, &mine))
+		return SERVER_UNKNOWN;
+	same = json_object_equal(mine, attrs);
+	json_object_put(mine);
+	return same ? SERVER_ACCEPTED : SERVER_DIFFERS;
+}
+
+struct lister { struct vol_pool *pool; const char *name; server_fn fn; void *arg; int r; };
+
+static int list_part(void *arg, struct json_object *o)
+{
+	struct json_object *part, *list, *attrs;
+	struct lister *ls = arg;
+	uint8_t uuid[16];
+
+	if (!json_get(o, "part", json_type_object, &part) || !json_get(part, "servers", json_type_array, &list))
+		return 0;
+	vol_pool_uuid(ls->pool, uuid);
+	for (size_t i = 0; !ls->r && i < json_object_array_length(list); i++) {
+		struct json_object *server = json_object_array_get_idx(list, i);
+		struct server_info info = { .created = json_u64(server, "created") };
+
+		if (!json_get(server, "attrs", json_type_object, &attrs))
+			continue;
+		snprintf(info.pool, sizeof(info.pool), "%s", vol_pool_name(ls->pool));
+		snprintf(info.name, sizeof(info.name), "%s", json_str(server, "name"));
+		info.attrs = attrs;
+		info.accepted = accepted(uuid, info.name, attrs);
+		ls->r = ls->fn(ls->arg, &info);
+	}
+	return ls->r;
+}
+
+static int list_open(struct vol_pool *p, const char *name, server_fn fn, void *arg)
+{
+	struct lister ls = { p, name, fn, arg, 0 };
+	struct json_object *q = link_request("server-list", NULL);
+	int r;
+
+	if (name)
+		json_set_str(q, "server", name);
+	r = vol_call(p, q, list_part, &ls, NULL);
+	json_object_put(q);
+	return ls.r ? ls.r : r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
+}
+
+static int list_pool(void *arg, const char *pool)
+{
+	struct lister *ls = arg;
+	struct vol_pool *p;
+	int r = vol_pool_open(pool, VOL_READONLY, &p), e;
+
+	if (r)
+		return r;
+	r = list_open(p, ls->name, ls->fn, ls->arg);
+	e = vol_pool_close(p);
+	return r ? r : e;
+}
+
+int server_list(const char *pool, const char *name, server_fn fn, void *arg)
+{
+	struct lister ls = { NULL, name, fn, arg, 0 };
+
+	return link_each_pool(pool, list_pool, &ls);
+}
+
+static int note_accepted(void *arg, const struct server_info *s)
+{
+	*(enum server_accepted *)arg = s->accepted;
+	return 0;
+}
+
+int server_agreed(struct vol_pool *p, const char *name, struct server *out)
+{
+	enum server_accepted a = SERVER_UNKNOWN;
+	uint8_t uuid[16];
+	int r = list_open(p, name, note_accepted, &a);
+
+	vol_pool_uuid(p, uuid);
+	if (!r)
+		r = server_here(vol_pool_name(p), uuid, name, out);
+	if (!r && a != SERVER_ACCEPTED)
+		r = vol_fail(NULL, -EPERM, "server %s of pool %s is not what was accepted on this host\n'vdserver show %s/%s' tells what it is; "
+			     "'vdserver accept %s/%s' has this host take it so", name, vol_pool_name(p), vol_pool_name(p), name,
+			     vol_pool_name(p), name);
+	return r;
+}
+
+/* ---- changes ----------------------------------------------------------------- */
+
+static struct json_object *request(const char *op, const char *name, bool test)
+{
+	struct json_object *q = link_request(op, NULL);
+
+	json_set_str(q, "server", name);
+	json_set_bool(q, "test", test);
+	return q;
+}
+
+int server_add(const char *pool, const char *name, struct json_object *attrs, bool test)
+{
+	struct json_object *q;
+	struct vol_pool *p;
+	uint8_t uuid[16];
+	int r = vol_check_server_name(name), e;
+
+	if (!r)
+		r = vol_check_server(attrs);
+	if (!r)
+		r = vol_pool_open(pool, test ? VOL_TEST : 0, &p);
+	if (r)
+		return r;
+	q = request("server-add", name, test);
+	json_set(q, "attrs", json_object_get(attrs));
+	r = link_call(p, q, NULL);
+	vol_pool_uuid(p, uuid);
+	if (!r && !test)
+		r = describe_server_add(vol_pool_name(p), uuid, name, attrs);
+	e = vol_pool_close(p);
+	return r ? r : e;
+}
+
+struct acceptor { uint8_t uuid[16]; bool test; };
+
+static int accept_one(void *arg, const struct server_info *s)
+{
+	struct acceptor *a = arg;
+	int r = vol_check_server(s->attrs);
+
+	return r || a->test ? r : describe_server_add(s->pool, a->uuid, s->name, s->attrs);
+}
+
+int server_accept(const char *pool, const char *name, bool test)
+{
+	struct acceptor a = { .test = test };
+	struct vol_pool *p;
+	int r = vol_pool_open(pool, VOL_READONLY, &p), e;
+
+	if (r)
+		return r;
+	vol_pool_uuid(p, a.uuid);
+	r = list_open(p, name, accept_one, &a);
+	e = vol_pool_close(p);
+	return r ? r : e;
+}
+
+int server_remove(const char *pool, const char *name, bool test)
+{
+	char pool_name[VOL_NAME_SIZE];
+	struct vol_pool *p;
+	uint8_t uuid[16];
+	int lock, r = link_pool_name(pool, pool_name, uuid), e;
+
+	/* No link is made to it between the look and the removal. */
+	if (!r)
+		r = link_lock(pool_name, &lock);
+	if (r)
+		return r;
+	r = vol_pool_open(pool, test ? VOL_TEST : 0, &p);
+	if (!r) {
+		r = link_call(p, request("server-remove", name, test), NULL);
+		if (!r && !test)
+			r = describe_server_del(uuid, name);
+		e = vol_pool_close(p);
+		r = r ? r : e;
+	}
+	close(lock);
+	return r;
+}

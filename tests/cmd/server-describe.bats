@@ -1,0 +1,160 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Servers that a pool describes (vdserver); what links do with them is in server-vm.bats.
+load helper
+
+describe() { ok vdserver add "p/${1:-web1}" --qmp "$T/${2:-q}"; }
+
+# bats test_tags=kernel
+@test "a server is described, listed, shown and removed" {
+	make_pool
+	describe
+	ok vdserver ls --noheadings -o path,kind,accepted,drives,address p
+	[ "$(tr -s ' ' <<<"$output")" = " p/web1 vm yes 0 $T/q" ]
+	ok vdserver show p/web1
+	says "[p/web1]" "kind = vm" "qmp = $T/q" "accepted = yes"
+	ok vdserver rm p/web1
+	ok vdserver ls --noheadings p
+	[ -z "$output" ]
+	must 3 vdserver show p/web1
+	must 3 vdserver rm p/web1
+}
+
+# bats test_tags=kernel
+@test "a server may have a volume's name, and is none" {
+	make_pool
+	make_volume web1
+	describe
+	ok vdls --noheadings -o name p
+	[ "$output" = "  web1" ]
+	ok vdrm -y p/web1
+	ok vdserver show p/web1
+	refused vdls p/.web1
+	refused vdcreate p/.web1 -L 8m
+	ok vdserver rm p/web1
+}
+
+@test "servers are there after the pool was closed, and after a server was killed" {
+	make_pool
+	serve
+	describe web1
+	describe web2
+	ok vdserver rm p/web1
+	end_servers KILL
+	ok vdserver ls --noheadings -o server p
+	[ "$output" = "  web2" ]
+	ok vdpool check p
+	ok vdserver ls --noheadings -o server p
+	[ "$output" = "  web2" ]
+}
+
+@test "what is exported is what the pool says, of all its servers or one" {
+	make_pool
+	describe web1
+	ok vdserver add p/web2 --qmp "$T/q2" --bus scsi1
+	ok vdserver export p
+	[ "$output" = "[p/web1]
+kind = vm
+qmp = $T/q
+
+[p/web2]
+kind = vm
+qmp = $T/q2
+bus = scsi1" ]
+	ok vdserver export p/web2
+	says_not web1
+}
+
+@test "servers are listed of all pools, and as JSON" {
+	make_pool
+	ok vdpool create o -L 16m o0
+	describe
+	ok vdserver add o/web2 --qmp q
+	ok vdserver ls --reportformat json
+	[ "$(jq -c '[.report[0].server[] | [.path, .kind, .address]] | sort' <<<"$output")" = \
+		"[[\"o/web2\",\"vm\",\"$T/q\"],[\"p/web1\",\"vm\",\"$T/q\"]]" ]
+}
+
+@test "a description that cannot be is refused" {
+	make_pool
+	must 2 vdserver add p/local --qmp q
+	says "this host"
+	must 2 vdserver add p/.web --qmp q
+	must 2 vdserver add p/-web --qmp q
+	must 2 vdserver add p/a:b --qmp q
+	must 2 vdserver add p --qmp q
+	must 2 vdserver add "p/$(printf 'x%.0s' {1..64})" --qmp q
+	must 2 vdserver add p/web
+	must 2 vdserver add p/web --qmp "/$(printf 'x%.0s' {1..107})"
+	must 2 vdserver add p/web --qmp $'a\nb'
+	must 2 vdserver add p/web --kind nvme-tcp --qmp q
+	must 3 vdserver add nopool/web --qmp q
+	describe web
+	must 5 vdserver add p/web --qmp q
+	says "describes a server web already"
+}
+
+@test "with -t nothing is described, accepted or removed" {
+	make_pool
+	ok vdserver add -t p/web1 --qmp q
+	says would
+	must 3 vdserver show p/web1
+	describe
+	must 5 vdserver add -t p/web1 --qmp q
+	cp etc/servers/local before
+	ok vdserver rm -t p/web1
+	ok vdserver show p/web1
+	ok vdserver accept -t p/web1
+	cmp before etc/servers/local
+}
+
+# What a pool says is the pool's, and it may come from anywhere.
+@test "a server that another host described is not spoken to until it is accepted here" {
+	make_pool
+	make_volume v
+	describe
+	rm etc/servers/local # of the host where that was
+	ok vdserver show p/web1
+	says "accepted = no"
+	must 3 vdlink p/v web1
+	says "has not been accepted on this host" "vdserver accept p/web1"
+	[ "$(vdlink ls --noheadings)" = "" ]
+	ok vdserver accept p/web1
+	ok vdserver show p/web1
+	says "accepted = yes"
+	must 5 vdlink p/v web1
+	says "not running"
+}
+
+@test "a server whose description has changed is not spoken to until it is accepted again" {
+	make_pool
+	make_volume v
+	describe web1 q
+	cp etc/servers/local before
+	ok vdserver rm p/web1
+	describe web1 another
+	cp before etc/servers/local
+	ok vdserver ls --noheadings -o accepted
+	says differs
+	refused vdlink p/v web1
+	says "is not what was accepted" "vdserver accept p/web1"
+	ok vdserver accept p/web1
+	refused vdlink p/v web1
+	says "nobody listens on $T/another"
+}
+
+@test "a server is removed from the pool and from the host's record" {
+	make_pool
+	describe
+	grep -q web1 etc/servers/local
+	ok vdserver rm p/web1
+	[ "$(grep -c web1 etc/servers/local)" = 0 ]
+}
+
+@test "in a pool that is read-only nothing is described" {
+	make_pool
+	serve readonly=true
+	refused vdserver add p/web1 --qmp q
+	says "read-only"
+}
