@@ -18,6 +18,7 @@
 #   -i systemd  a full boot, instead of udevd alone
 #   -a WORDS    more for the kernel's command line
 #   -p FILE     the process id to kill, for a power cut
+#   -q SOCKET   where QEMU listens for QMP; the guest has a virtio-scsi controller, and no disk on it
 #   -I          emulated, and a clock that counts instructions: times that repeat, on one CPU
 #
 # In the guest the tree is /vd, its commands are in the path, $VD_MODULE is dm-vd.ko.
@@ -36,11 +37,11 @@ kvm_works()
 		-serial stdio -kernel "$1" -append "console=ttyS0 panic=-1" </dev/null || true) 2>/dev/null | grep -qa 'Linux version'
 }
 
-kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' build='' biogen='' icount=''
-while getopts k:d:j:t:m:c:i:a:p:bgI opt; do
+kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' qmp='' build='' biogen='' icount=''
+while getopts k:d:j:t:m:c:i:a:p:q:bgI opt; do
 	case $opt in
 	k) kernel=$OPTARG ;; d) disks+=("$OPTARG") ;; j) job=$OPTARG ;; t) limit=$OPTARG ;;
-	m) mem=$OPTARG ;; c) cpus=$OPTARG ;; i) init=$OPTARG ;; a) append=$OPTARG ;; p) pidfile=$OPTARG ;;
+	m) mem=$OPTARG ;; c) cpus=$OPTARG ;; i) init=$OPTARG ;; a) append=$OPTARG ;; p) pidfile=$OPTARG ;; q) qmp=$OPTARG ;;
 	b) build=1 ;; g) build=1 biogen=1 ;; I) icount=1 cpus=1 ;; *) exit 125 ;;
 	esac
 done
@@ -128,6 +129,7 @@ else
 	for i in "${!files[@]}"; do
 		drives+=(-drive "file=${files[i]},format=raw,if=none,id=d$i,discard=unmap" -device "virtio-blk-pci,drive=d$i,serial=d$i")
 	done
+	[ -z "$qmp" ] || drives+=(-qmp "unix:$qmp,server=on,wait=off" -device virtio-scsi-pci,id=scsi0)
 	run=(qemu-system-x86_64 "${accel[@]}" -smp "$cpus" -m "$mem" -no-user-config -nodefaults -no-reboot -display none "${serial[@]}"
 		-kernel "/boot/vmlinuz-$kver" -initrd "$initrd"
 		-append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check random.trust_cpu=on lab.init=$init $append"
