@@ -153,7 +153,7 @@ bus = scsi1" ]
 }
 
 @test "in a pool that is read-only nothing is described" {
-	make_pool
+	REST=1 make_pool
 	serve readonly=true
 	refused vdserver add p/web1 --qmp q
 	says "read-only"

@@ -46,3 +46,19 @@ comes() { local i; for ((i = 0; i < 1500; i++)); do [ ! -e "$1" ] || return 0; s
 @test "6.12: a guest has a drive with its serial number, reads and writes it, and loses it" {
 	linked 6.12
 }
+
+given()
+{
+	truncate -s 512M m0 m1
+	guest "$1" give
+	vdpool check --takeover --device "$T/m0" --device "$T/m1" p-1
+}
+
+@test "6.1: a volume in the kernel is given to a VM, and again to the next" {
+	given 6.1
+}
+
+# bats test_tags=short
+@test "6.12: a volume in the kernel is given to a VM, and again to the next" {
+	given 6.12
+}
