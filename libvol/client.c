@@ -18,6 +18,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -100,6 +101,18 @@ int vol_client_connect(const char *file, struct vol_client **out)
 	c->fd = fd;
 	*out = c;
 	return 0;
+}
+
+int vol_client_process(const struct vol_client *c)
+{
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
+	int fd;
+
+	if (c->fd < 0 || getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len))
+		return -ENOTCONN;
+	fd = pidfd_open(peer.pid, 0);
+	return fd < 0 ? -errno : fd;
 }
 
 static void disconnect(struct vol_client *c)

@@ -213,6 +213,9 @@ void vol_ctl_path(const uint8_t uuid[16], char *buf, size_t size);
 struct vol_client;
 int vol_client_connect(const char *file, struct vol_client **out) __must_check; /* "UUID.ctl" or "NAME.ctl"; -ENOENT: no server */
 void vol_client_close(struct vol_client *c);
+/* A descriptor of the server's process, the caller's to close, which is readable when that has ended; -errno. */
+int vol_client_process(const struct vol_client *c);
+int vol_pool_server(const struct vol_pool *p); /* the same of the pool's, if it has one */
 int vol_client_call(struct vol_client *c, struct json_object *request, vol_part_fn part, void *arg,
 		    struct json_object **result, struct vol_errbuf *err) __must_check;
 

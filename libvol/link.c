@@ -2,6 +2,7 @@
 /* Making and undoing links.  The steps are in link.h; link-list.c finds what links there are. */
 #include "link-list.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -572,6 +573,7 @@ static void stop_if_unused(struct vol_pool *p)
 	struct json_object *a;
 	bool stopped, linked = false;
 	char socket[VOL_NAME_SIZE];
+	int server;
 
 	if (vol_pool_in_kernel(p)) {
 		int hold, r = vol_pool_hold(p, &hold);
@@ -590,9 +592,10 @@ static void stop_if_unused(struct vol_pool *p)
 		return;
 	/* The front's connections end a moment after the front, a long one where many
 	 * processes want to run; with another link there is nothing to wait for. */
+	server = vol_pool_server(p);
 	for (unsigned i = 0; i < (linked ? 20 : 150); i++) {
 		if (link_call(p, link_request("stop-if-unused", NULL), &a))
-			return;
+			break;
 		stopped = json_flag(a, "stopped");
 		linked = json_flag(a, "linked");
 		json_object_put(a);
@@ -600,10 +603,15 @@ static void stop_if_unused(struct vol_pool *p)
 			snprintf(socket, sizeof(socket), "%s", vol_pool_name(p));
 			for (unsigned ms = 0; vol_serve_running(socket) && ms < 10000; ms += 10)
 				nap(10);
-			return;
+			/* Its socket goes before it does. */
+			if (server >= 0)
+				(void)!poll(&(struct pollfd){ .fd = server, .events = POLLIN }, 1, 10000);
+			break;
 		}
 		nap(20);
 	}
+	if (server >= 0)
+		close(server);
 }
 
 void link_no_udev_sync(void)

@@ -832,6 +832,11 @@ bool vol_pool_in_kernel(const struct vol_pool *p)
 	return p->kernel;
 }
 
+int vol_pool_server(const struct vol_pool *p)
+{
+	return p->client ? vol_client_process(p->client) : -ENOENT;
+}
+
 bool vol_pool_is_remote(const struct vol_pool *p)
 {
 	return p->client != NULL;
