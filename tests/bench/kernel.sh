@@ -8,7 +8,7 @@
 #   commands      commands beside LVM's, pools: snapshots, opening, metadata; instructions
 #
 #   BENCH_REPS=3            repetitions
-#   ROWS= TARGETS= MIB=     for guest/bios.sh
+#   ROWS= TARGETS= MIB=     for guest/bios.sh and cpus.sh
 #
 # Samples are in build/bench/kernel-PART.tsv.
 set -eu -o pipefail
@@ -42,7 +42,7 @@ for part; do
 	6.*) for ((i = 1; i <= reps; i++)); do guest "$part" "${MIB:-64}" bios -I -g; done ;;
 	# What takes real time, on a machine that is not alone, is done more often.
 	uml) times=$((reps * 3)); guest uml "${MIB:-64}" bios -g ;;
-	cpus-*) times=$((reps + 2)); guest 6.1 32 cpus -c "${part#cpus-}" ;;
+	cpus-*) times=$((reps + 2)); guest 6.1 "${MIB:-32}" cpus -c "${part#cpus-}" ;;
 	commands) times=$reps; guest 6.1 512 commands -I -m 2G ;;
 	pools) for ((i = 1; i <= reps; i++)); do guest 6.1 2048 pools -I -g -m 4G; done ;;
 	*) echo "kernel.sh: no such part: $part" >&2; exit 2 ;;

@@ -6,7 +6,7 @@
 disks_there
 
 for ((i = 0; i < TIMES; i++)); do
-	for row in read write first; do
+	for row in ${ROWS:-read write first}; do
 		for jobs in 1 4; do
 			for t in ${TARGETS:-linear thin vd}; do
 				case $row in
