@@ -163,18 +163,15 @@ static int take(const struct field *f, char *word)
 	n = strtoull(value, &end, 10);
 	if (end == value || *end)
 		return -EPROTO;
-	switch (f->kind) {
-	case U32:
-		*(uint32_t *)f->to = (uint32_t)n;
-		break;
-	case LE32:
-		*(__le32 *)f->to = cpu_to_le32((uint32_t)n);
-		break;
-	case LE64:
-		*(__le64 *)f->to = cpu_to_le64(n);
-		break;
-	default:
-		*(uint64_t *)f->to = n;
+	/* On disk records are packed: not every one is where its kind may be stored. */
+	if (f->kind == U32 || f->kind == LE32) {
+		uint32_t v = f->kind == U32 ? (uint32_t)n : cpu_to_le32((uint32_t)n);
+
+		memcpy(f->to, &v, sizeof(v));
+	} else {
+		uint64_t v = f->kind == U64 ? n : cpu_to_le64(n);
+
+		memcpy(f->to, &v, sizeof(v));
 	}
 	return 0;
 }
