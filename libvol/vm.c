@@ -171,20 +171,12 @@ static int blockdev_add(struct qmp *q, const struct link_info *l, const char *id
 	return qmp_call(q, "blockdev-add", args, NULL);
 }
 
-/* 0 also when there is no such node. */
-static int blockdev_del(struct qmp *q, const char *id)
+/* 1: there is a node of that name; 0; -errno. */
+static int node_there(struct qmp *q, const char *id)
 {
 	struct json_object *args = json_object_new_object(), *nodes;
-	bool there = false;
-	char why[256];
-	int r;
+	int r, there = 0;
 
-	json_set_str(args, "node-name", id);
-	r = qmp_call(q, "blockdev-del", args, NULL);
-	if (r != -EREMOTEIO)
-		return r;
-	snprintf(why, sizeof(why), "%s", qmp_desc(q));
-	args = json_object_new_object();
 	json_set_bool(args, "flat", true);
 	r = qmp_call(q, "query-named-block-nodes", args, &nodes);
 	if (r)
@@ -192,7 +184,33 @@ static int blockdev_del(struct qmp *q, const char *id)
 	for (size_t i = 0; json_object_is_type(nodes, json_type_array) && i < json_object_array_length(nodes); i++)
 		there |= !strcmp(json_str(json_object_array_get_idx(nodes, i), "node-name"), id);
 	json_object_put(nodes);
-	return there ? vol_fail(NULL, -EBUSY, "QEMU does not let go of the drive: %s", why) : 0;
+	return there;
+}
+
+/* 0 also when there is no such node.  A device that has gone keeps its node for a moment, and no event
+ * tells when that ends. */
+static int blockdev_del(struct qmp *q, const char *id)
+{
+	int64_t end = vol_now_ms() + ENDING_MS;
+	struct timespec nap = { 0, 10000000 };
+	struct json_object *args;
+	char why[256];
+	int r;
+
+	for (;;) {
+		args = json_object_new_object();
+		json_set_str(args, "node-name", id);
+		r = qmp_call(q, "blockdev-del", args, NULL);
+		if (r != -EREMOTEIO)
+			return r;
+		snprintf(why, sizeof(why), "%s", qmp_desc(q));
+		r = node_there(q, id);
+		if (r <= 0)
+			return r;
+		if (vol_now_ms() > end || vol_interrupted())
+			return vol_fail(NULL, -EBUSY, "QEMU does not let go of the drive: %s", why);
+		nanosleep(&nap, NULL);
+	}
 }
 
 /* QEMU chooses the address: two who plug at once do not choose the same. */

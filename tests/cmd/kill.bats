@@ -411,8 +411,8 @@ group_again()
 
 set_again()
 {
-	ok vdpool show p && { [[ $output == *"writes wait"* && $output != *70* ]] || [[ $output != *"writes wait"* && $output == *70* ]]; } &&
-		ok vdpool set --policy error --thresholds 70,90 --grow-by 4m p && ok vdpool show p && says "70" "extended by 4.00m" && ok vdpool check p
+	ok vdpool show p && { [[ $output == *"writes wait"* && $output != *"70.0 %"* ]] || [[ $output != *"writes wait"* && $output == *"70.0 %"* ]]; } &&
+		ok vdpool set --policy error --thresholds 70,90 --grow-by 4m p && ok vdpool show p && says "70.0 %" "extended by 4.00m" && ok vdpool check p
 }
 @test "vdpool set killed at any point leaves the old policy or the new" {
 	make_pool 1 16m
