@@ -48,7 +48,8 @@ done
 shift $((OPTIND - 1))
 
 mkdir -p "$lab"
-[ -e "$lab/root.erofs" ] || "$here/root.sh" >&2 || die "the guests' root image cannot be made (tests/lab/root.sh)"
+# Made once, however many begin together.
+[ -e "$lab/root.erofs" ] || flock "$lab/lock" sh -c '[ -e "$0" ] || exec "$1"' "$lab/root.erofs" "$here/root.sh" >&2 || die "the guests' root image cannot be made (tests/lab/root.sh)"
 
 case $kernel in
 uml|san)

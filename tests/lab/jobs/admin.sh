@@ -90,7 +90,7 @@ catch_a_check()
 		check=$!
 		while sleep "$i" && kill -STOP $check 2>/dev/null; do
 			no_pin || return 0
-			kill -CONT $check
+			kill -CONT $check 2>/dev/null || break # it ended before it was stopped
 		done
 		wait $check
 	done
