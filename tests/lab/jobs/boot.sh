@@ -46,6 +46,9 @@ first()
 	has /dev/mapper/l9 ID_FS_TYPE=vd_member
 	dmsetup remove --retry l9
 	udevadm settle
+	# It was a second p-1, which nobody activates: its units say so.
+	until_ok 60 idle
+	systemctl reset-failed
 
 	step volumes that the next boot is to have
 	for v in web plain; do
