@@ -593,7 +593,7 @@ static void stop_if_unused(struct vol_pool *p)
 	/* The front's connections end a moment after the front, a long one where many
 	 * processes want to run; with another link there is nothing to wait for. */
 	server = vol_pool_server(p);
-	for (unsigned i = 0; i < (linked ? 20 : 150); i++) {
+	for (unsigned i = 0; i < (linked ? 20 : 400); i++) {
 		if (link_call(p, link_request("stop-if-unused", NULL), &a))
 			break;
 		stopped = json_flag(a, "stopped");
