@@ -45,7 +45,7 @@ endif
 INCLUDES := -I. -Idm-target/core -Ilibvol
 ALL_CFLAGS = $(BASE_CFLAGS) $(INCLUDES) $(CFLAGS) $(SAN)
 ALL_LDFLAGS = $(LDFLAGS) $(SAN) -pthread -Wl,--as-needed
-LIBS := -lnbd -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
+LIBS := -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
 CMD_LIBS := -lpopt
 
 ENGINE_SRC := $(wildcard dm-target/core/*.c)
@@ -311,7 +311,7 @@ lab: all
 LAB_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/lab/*.c))
 $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lnbd
 check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats boot.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
