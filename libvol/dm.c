@@ -676,7 +676,7 @@ int vol_dm_volume_resize(const struct dm_volume *v)
 		return 0;
 	memcpy(why, said, sizeof(why));
 	if (r == -EACCES)
-		return vol_fail(NULL, r, "%s/%s does not take its new size: it is locked\n'vdls -o +lock_holder %s' tells by whom", v->pool, v->name,
+		return vol_fail(NULL, r, "%s/%s does not take its new size: it is locked\n'vdlock ls %s' tells by whom", v->pool, v->name,
 				v->pool);
 	if (!info(v->pool_uuid, v->uuid, &di, path) && di.suspended)
 		return vol_fail(NULL, r, "%s/%s does not take its new size: %s\nit is suspended, so that nothing is read or written; "

@@ -23,7 +23,7 @@
  *   reserve         volume reserve: bytes or "all" → reserve before
  *   set             volume [readonly] [attrs: {key: string or null}]
  *   lock            volume
- *   unlock          volume [force]
+ *   unlock          volume [force: whoever holds it, [of: if it is still that holder]]
  *   pointer-add     volume mode: "ro" | "rw" [opened_as] [mount] [server] → link
  *   pointer-set     volume link [opened_as] [mount] [server] [take: who asks becomes the holder]
  *   pointer-del     volume link
@@ -216,7 +216,7 @@ int op_check_lock(struct vol_request *rq, const struct vd_volume_info *info)
 		return 0;
 	vol_holder_text(&info->lock, text, sizeof(text));
 	if (!vol_holder_stale(&info->lock))
-		return op_fail(rq, -EACCES, "volume %s/%s is locked by %s\nwait until that is done; if it never will be: vdpool set --unlock %s/%s",
+		return op_fail(rq, -EACCES, "volume %s/%s is locked by %s\nwait until that is done; if it never will be: vdlock break --force %s/%s",
 			       rq->pool->name, info->name, text, rq->pool->name, info->name);
 	op_warn(rq, "volume %s/%s: the lock of %s is stale and was broken", rq->pool->name, info->name, text);
 	if (json_flag(rq->args, "test"))

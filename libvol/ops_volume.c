@@ -687,10 +687,48 @@ int op_lock(struct vol_request *rq, struct json_object *result)
 	return r;
 }
 
+/* Held by a command of this host that is at work on a link of the volume: making or undoing it. */
+static bool links_lock(const struct vd_volume_info *info)
+{
+	char comm[64];
+
+	/* Whoever has a dead command's number by now is not it. */
+	if (!vol_holder_is_here(&info->lock) || vol_holder_stale(&info->lock) ||
+	    !vol_process((pid_t)le64_to_cpu(info->lock.pid), comm, NULL) || strncmp(comm, "vd", 2))
+		return false;
+	for (unsigned i = 0; i < info->npointers && i < VD_POINTERS_MAX; i++)
+		if (strncmp(info->pointer[i].who.purpose, VOL_PURPOSE_CLIENT, sizeof(info->pointer[i].who.purpose)) &&
+		    vol_holder_is_here(&info->pointer[i].who))
+			return true;
+	return false;
+}
+
+static int break_lock(struct vol_request *rq, const struct vd_volume_info *info)
+{
+	struct vd_disk_holder of;
+	struct json_object *o;
+	char who[256];
+
+	if (!(info->flags & VD_VOL_LOCKED))
+		return 0;
+	vol_holder_text(&info->lock, who, sizeof(who));
+	if (json_get(rq->args, "of", json_type_object, &o)) {
+		if (vol_holder_from_json(o, &of))
+			return op_fail(rq, -EINVAL, "request \"unlock\": \"of\" is no holder of a lock");
+		if (!op_holds(info, &of) || of.since != info->lock.since)
+			return op_fail(rq, -EACCES, "volume %s/%s is locked by another now: %s", rq->pool->name, info->name, who);
+	}
+	if (links_lock(info))
+		return op_fail(rq, -EBUSY, "volume %s/%s is being linked or unlinked by %s\n"
+			       "wait until that is done, or end it; then 'vdunlink %s/%s' takes away what it has left",
+			       rq->pool->name, info->name, who, rq->pool->name, info->name);
+	op_warn(rq, "volume %s/%s: the lock of %s was broken", rq->pool->name, info->name, who);
+	return 0;
+}
+
 int op_unlock(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_volume_info *info = malloc(sizeof(*info));
-	char who[256];
 	const char *name;
 	uint32_t id;
 	int r;
@@ -704,10 +742,10 @@ int op_unlock(struct vol_request *rq, struct json_object *result)
 		r = op_arg_volume(rq, "volume", &name);
 		if (!r)
 			r = op_find(rq, name, &id, info);
-		if (!r && (info->flags & VD_VOL_LOCKED)) {
-			vol_holder_text(&info->lock, who, sizeof(who));
-			op_warn(rq, "volume %s/%s: the lock of %s was broken", rq->pool->name, name, who);
-		}
+		if (!r)
+			r = op_check_writable(rq, name, "unlocked");
+		if (!r)
+			r = break_lock(rq, info);
 	}
 	if (!r && (info->flags & VD_VOL_LOCKED) && !testing(rq)) {
 		r = change_unlock(rq->pool, id);
