@@ -5,13 +5,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int readonly, restore, complete, refresh;
-static char *mount_dir, *mount_options;
+static int readonly, restore, complete, refresh, no_mount, automount, duplicate;
+static char *mount_dir, *mount_options, *mkfs;
 
 static const struct poptOption options[] = {
 	{ "readonly", 'r', POPT_ARG_NONE, &readonly, 0, "link it for reading only", NULL },
 	{ "mount", 'm', POPT_ARG_STRING, &mount_dir, 0, "mount the file system on it", "DIR" },
 	{ "mount-options", 0, POPT_ARG_STRING, &mount_options, 0, "options for mount(8)", "OPTIONS" },
+	{ "automount", 0, POPT_ARG_NONE, &automount, 0, "mount it when somebody looks into the directory", NULL },
+	{ "no-mount", 0, POPT_ARG_NONE, &no_mount, 0, "mount it nowhere", NULL },
+	{ "mkfs", 0, POPT_ARG_STRING, &mkfs, 0, "make that file system if nothing is on it", "TYPE" },
+	{ "duplicate", 0, POPT_ARG_NONE, &duplicate, 0, "mount it beside one with the same UUID", NULL },
 	{ "restore", 0, POPT_ARG_NONE, &restore, 0, "make this host's links again that are down", NULL },
 	{ "complete", 0, POPT_ARG_NONE, &complete, 0, "with --restore: pass over pools with a member missing", NULL },
 	{ "refresh", 0, POPT_ARG_NONE, &refresh, 0, "take in a linked volume's new size", NULL },
@@ -118,6 +122,7 @@ static int do_link(const char *pool, const char *volume, const char *server)
 {
 	struct link_spec spec = {
 		.pool = pool, .volume = volume, .server = server, .readonly = readonly, .mount = mount_dir, .options = mount_options,
+		.no_mount = no_mount, .automount = automount, .mkfs = mkfs, .duplicate = duplicate,
 	};
 
 	return cmd_link(&spec);
@@ -135,9 +140,13 @@ int main(int argc, char **argv)
 	if (cmd_opt.noudevsync)
 		link_no_udev_sync();
 	server = a.n > 1 && strcmp(a.arg[1], "local") ? a.arg[1] : NULL;
-	if (mount_options && !mount_dir)
-		code = cmd_usage("--mount-options is of no use without --mount");
-	else if (restore && (readonly || refresh || mount_dir))
+	if (!server && !restore && !mount_dir && (mount_options || automount || duplicate))
+		code = cmd_usage("--mount-options, --automount and --duplicate are of no use without --mount");
+	else if (no_mount && (mount_dir || mount_options || automount || duplicate))
+		code = cmd_usage("--no-mount says that it is mounted nowhere; the other options say how");
+	else if (!server && (automount || mkfs || duplicate))
+		code = cmd_usage("--automount, --mkfs and --duplicate are for servers with an agent");
+	else if (restore && (readonly || refresh || mount_dir || mount_options || no_mount || automount || mkfs || duplicate))
 		code = cmd_usage("--restore makes links as they were; it takes no other options of a link");
 	else if (complete && !restore)
 		code = cmd_usage("--complete is of no use without --restore");
@@ -145,8 +154,6 @@ int main(int argc, char **argv)
 		code = a.n == 1 ? do_ls(NULL) : (code = cmd_parse_pool(a.arg[1], pool)) ? code : do_ls(pool);
 	else if (a.n > 1 && (restore || refresh))
 		code = cmd_usage("too many arguments: --restore is of one pool or all, --refresh of one volume");
-	else if (server && mount_dir)
-		code = cmd_usage("--mount is for this host; what mounts a drive in a server is that server's");
 	else if (restore)
 		code = !a.n ? do_restore(NULL) : (code = cmd_parse_pool_of(a.arg[0], pool)) ? code : do_restore(pool);
 	else if (!a.n)

@@ -131,8 +131,7 @@ static int del(struct describe *d, struct json_object *list, size_t i)
 
 /* ---- drives --------------------------------------------------------------- */
 
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *server, const char *mount,
-		 const char *options)
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive)
 {
 	struct json_object *o;
 	struct describe d;
@@ -142,9 +141,11 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 		return r;
 	o = entry(pool, uuid, "volume", volume);
 	json_set_str(o, "mode", readonly ? "ro" : "rw");
-	json_set_str(o, "server", server);
-	json_set_str(o, "mount", mount ? mount : "");
-	json_set_str(o, "options", options ? options : "");
+	json_set_str(o, "server", drive->server);
+	json_set_str(o, "mount", drive->mount ? drive->mount : "");
+	json_set_str(o, "options", drive->options ? drive->options : "");
+	json_set_bool(o, "no_mount", drive->no_mount);
+	json_set_bool(o, "automount", drive->automount);
 	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
 	r = store(&d);
 	done(&d);
@@ -153,9 +154,9 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 
 void describe_drive_free(struct describe_drive *drive)
 {
-	free(drive->server);
-	free(drive->mount);
-	free(drive->options);
+	free((char *)drive->server);
+	free((char *)drive->mount);
+	free((char *)drive->options);
 	memset(drive, 0, sizeof(*drive));
 }
 
@@ -174,7 +175,8 @@ int describe_find(const uint8_t uuid[16], const char *volume, struct describe_dr
 		o = json_object_array_get_idx(d.drives, i);
 		if (!json_get_str(o, "server", &server))
 			server = VOL_SERVER_LOCAL;
-		*out = (struct describe_drive){ strdup(server), strdup(json_str(o, "mount")), strdup(json_str(o, "options")) };
+		*out = (struct describe_drive){ strdup(server), strdup(json_str(o, "mount")), strdup(json_str(o, "options")),
+						json_flag(o, "no_mount"), json_flag(o, "automount") };
 		if (!out->server || !out->mount || !out->options) {
 			describe_drive_free(out);
 			r = vol_fail(NULL, -ENOMEM, "out of memory");

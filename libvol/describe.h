@@ -5,12 +5,14 @@
  *
  *   {"server": "local",
  *    "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME, "mode": "rw"|"ro",
- *                "server": NAME, "mount": DIR or "", "options": of the mount, or ""}…],
+ *                "server": NAME, "mount": DIR or "", "options": of the mount, or "",
+ *                "no_mount": bool, "automount": bool}…],
  *    "servers": [{"pool": NAME, "uuid": UUID, "server": NAME, "attrs": {"kind": …, …}}…]}
  *
  * A pool has records of the same (open pointers, servers), but may come from anywhere: what is
  * mounted here, and where root connects to, is what this file says, which only commands on this
- * host write.  Earlier versions wrote no options, servers, or server of a drive, which is "local" then.
+ * host write.  Earlier versions wrote no options, servers, or server of a drive, which is "local" then,
+ * and no booleans, which are false.
  *
  * Changes are atomic (a new file takes the old one's place) and one at a time.
  * Texts in vol_error(NULL).
@@ -20,10 +22,13 @@
 
 #include "host.h"
 
+/* What is recorded of a drive: as link_spec has it.  Texts are "" when there is none, and may be NULL in what is added. */
+struct describe_drive {
+	const char *server, *mount, *options;
+	bool no_mount, automount;
+};
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const char *server, const char *mount,
-		 const char *options) __must_check; /* the last two may be NULL */
-struct describe_drive { char *server, *mount, *options; }; /* "" when there is none */
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive) __must_check;
 /* -ENOENT: no such drive. */
 int describe_find(const uint8_t uuid[16], const char *volume, struct describe_drive *out) __must_check;
 void describe_drive_free(struct describe_drive *drive);

@@ -455,7 +455,8 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		return vol_fail(NULL, -EINTR, "interrupted");
 	switch (s) {
 	case DESCRIBE:
-		return describe_add(l->pool, l->uuid, l->volume, l->readonly, l->server, l->mount, spec->options);
+		return describe_add(l->pool, l->uuid, l->volume, l->readonly,
+				    &(struct describe_drive){ l->server, l->mount, spec->options, spec->no_mount, spec->automount });
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
@@ -604,7 +605,9 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	l->readonly = spec->readonly;
 	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
 	snprintf(l->server, sizeof(l->server), "%s", spec->server ? spec->server : VOL_SERVER_LOCAL);
-	r = spec->mount ? check_mount_dir(spec->mount, l->mount) : spec->server ? vol_check_server_name(spec->server) : 0;
+	r = spec->server ? vol_check_server_name(spec->server) : spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
+	if (!r && spec->server && (spec->mount || spec->options || spec->automount || spec->mkfs || spec->duplicate))
+		r = vol_fail(NULL, -EINVAL, "what mounts a drive in server %s is that server's", spec->server);
 	if (!r)
 		r = link_pool_name(spec->pool, l->pool, l->uuid);
 	if (r)
@@ -706,7 +709,8 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;
-	if (call_pointer_set(p, l, 0) || describe_add(l->pool, l->uuid, l->volume, l->readonly, l->server, NULL, NULL))
+	if (call_pointer_set(p, l, 0) ||
+	    describe_add(l->pool, l->uuid, l->volume, l->readonly, &(struct describe_drive){ .server = l->server }))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	vol_fail(NULL, 0, "%s", text);
 }
@@ -867,6 +871,8 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	if (r)
 		return r;
 	spec.options = mine.options;
+	spec.no_mount = mine.no_mount;
+	spec.automount = mine.automount;
 	r = run_steps(&spec, p, l, true);
 	describe_drive_free(&mine);
 	return r;

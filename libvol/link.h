@@ -68,8 +68,12 @@ struct link_spec {
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
-	const char *mount;           /* directory, or NULL */
+	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default */
 	const char *options;         /* of the mount, or NULL */
+	bool no_mount;               /* nor there, then */
+	bool automount;              /* it is mounted when somebody first looks into the directory */
+	const char *mkfs;            /* type of the file system that is made if nothing is on it, or NULL */
+	bool duplicate;              /* mounted although a file system with its UUID is there already */
 	void (*say)(void *arg, const char *text); /* one line for each step; may be NULL */
 	void *arg;
 };
