@@ -52,6 +52,7 @@ void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOptio
 	       unsigned min, unsigned max, int (*fn)(int val, char *arg));
 void cmd_args_free(struct cmd_args *a);
 
+const char *cmd_version(void);
 /* Says "NAME: text" on stderr; the exit code. */
 int cmd_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cmd_exit_code(int r);
