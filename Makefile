@@ -346,7 +346,7 @@ demo-lab: lab-deps
 DM_RULES ?= $(if $(wildcard /lib/udev/rules.d/55-dm.rules /usr/lib/udev/rules.d/55-dm.rules),56,11)-dm-vd.rules
 UNITS := $(wildcard packaging/systemd/*.service)
 # In place of systemctl enable: it is systemctl mask that says no.
-WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service
+WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service multi-user.target.wants/vdagent.service
 rules_name = $$(basename $(1) | sed 's/^11-dm-vd.rules$$/$(DM_RULES)/')
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBDIR) $(DESTDIR)$(NBDKIT_PLUGINDIR) $(DESTDIR)$(PREFIX)/include/vd \
