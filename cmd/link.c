@@ -24,7 +24,9 @@ int cmd_link(struct link_spec *spec)
 		cmd_say("%s/%s would be linked %s %s %s", l.pool, l.volume, l.readonly ? "read-only" : "read-write",
 			link_served(&l) ? "to" : "as", link_served(&l) ? l.server : l.path);
 	else if (link_served(&l))
-		cmd_say("%s/%s is %s of %s, %s%s", l.pool, l.volume, l.address, l.server, cmd_size(l.size), l.readonly ? ", read-only" : "");
+		cmd_say("%s/%s is %s of %s, %s%s%s%s%s%s", l.pool, l.volume, l.address, l.server, cmd_size(l.size),
+			l.readonly ? ", read-only" : "", l.mount[0] ? ", mounted on " : "", l.mount,
+			!l.mount[0] && l.note[0] ? ", not mounted: " : "", l.mount[0] ? "" : l.note);
 	else
 		cmd_say("%s is %s, %s, %s%s%s%s", l.path, l.device, cmd_size(l.size),
 			l.content.type[0] ? l.content.type : "empty", l.readonly ? ", read-only" : "",

@@ -36,8 +36,8 @@ static const struct cmd_field fields[] = {
 	{ "device", "Device", CMD_TEXT, "what it is open as" },
 	{ "node", "Node", CMD_TEXT, "name of the device in /dev/vdisk" },
 	{ "server", "Server", CMD_TEXT, "whose drive it is: local is the host" },
-	{ "address", "Address", CMD_TEXT, "where it is on a server's bus: bus:channel:target:lun" },
-	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it" },
+	{ "address", "Address", CMD_TEXT, "where it is on a server: bus:channel:target:lun, or its device there" },
+	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it, or a server's agent did" },
 	{ "size", "Size", CMD_SIZE, "size of the volume" },
 	{ "host", "Host", CMD_TEXT, "host that has it" },
 	{ "since", "Since", CMD_TIME, "since when, UTC" },
@@ -94,7 +94,8 @@ static int told(void *arg, const struct link_info *l, int r, const char *text)
 	else if (cmd_opt.test)
 		cmd_say("%s/%s is down and would be linked again", l->pool, l->volume);
 	else if (link_served(l))
-		cmd_say("%s/%s is %s of %s again", l->pool, l->volume, l->address, l->server);
+		cmd_say("%s/%s is %s of %s again%s%s", l->pool, l->volume, l->address[0] ? l->address : "a drive", l->server,
+			l->mount[0] ? ", mounted on " : "", l->mount);
 	else
 		cmd_say("%s is %s again%s%s", l->path, l->device, l->mount[0] ? ", mounted on " : "", l->mount);
 	return 0;

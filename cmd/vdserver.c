@@ -4,11 +4,13 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "../libvol/agent.h"
 #include "../libvol/link.h"
 #include "../libvol/server.h"
 
-static char *kind, *qmp, *bus;
+static char *kind, *qmp, *bus, *host, *address, *port, *agent;
 
 /* ---- POOL/SERVER -------------------------------------------------------------- */
 
@@ -29,9 +31,13 @@ static int parse_server(const char *text, char pool[VOL_NAME_SIZE], const char *
 /* ---- add, accept, rm ------------------------------------------------------------- */
 
 static const struct poptOption add_options[] = {
-	{ "kind", 'k', POPT_ARG_STRING, &kind, 0, "vm: a QEMU guest on this host (default)", "KIND" },
-	{ "qmp", 0, POPT_ARG_STRING, &qmp, 0, "its QMP socket", "PATH" },
-	{ "bus", 0, POPT_ARG_STRING, &bus, 0, "its virtio-scsi controller, if it has several", "ID" },
+	{ "kind", 'k', POPT_ARG_STRING, &kind, 0, "vm: a QEMU guest on this host (default); nvme-tcp: a machine", "KIND" },
+	{ "qmp", 0, POPT_ARG_STRING, &qmp, 0, "vm: its QMP socket", "PATH" },
+	{ "bus", 0, POPT_ARG_STRING, &bus, 0, "vm: its virtio-scsi controller, if it has several", "ID" },
+	{ "host", 0, POPT_ARG_STRING, &host, 0, "nvme-tcp: its own NQN", "NQN" },
+	{ "address", 0, POPT_ARG_STRING, &address, 0, "nvme-tcp: an IP address of this host, where it finds drives", "IP" },
+	{ "port", 0, POPT_ARG_STRING, &port, 0, "nvme-tcp: and the port there, 4420 if it is not told", "PORT" },
+	{ "agent", 0, POPT_ARG_STRING, &agent, 0, "where its agent is, vdagent(8)", "HOST[:PORT]" },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_AUTOHELP
@@ -44,23 +50,46 @@ static const struct poptOption change_options[] = {
 	POPT_TABLEEND
 };
 
+static bool has_key(const char *name)
+{
+	char path[4096];
+
+	agent_key_path(name, path, sizeof(path));
+	return !access(path, F_OK);
+}
+
+static void say_key(const char *name, bool is_new)
+{
+	char path[4096];
+
+	agent_key_path(name, path, sizeof(path));
+	if (is_new && !cmd_opt.test)
+		cmd_say("its key is new: %s\ncopy it to that machine, as /etc/vd/agent.key, with mode 0600, and start vdagent there", path);
+}
+
 static int add(const struct cmd_args *a)
 {
 	struct json_object *attrs;
-	char pool[VOL_NAME_SIZE], *path;
+	char pool[VOL_NAME_SIZE], *path = NULL;
+	const struct { const char *key; char **value; } all[] = {
+		{ "qmp", &path }, { "bus", &bus }, { "host", &host }, { "address", &address }, { "port", &port }, { "agent", &agent },
+	};
 	const char *name;
+	bool new_key;
 	int r, code = parse_server(a->arg[0], pool, &name);
 
 	if (code)
 		return code;
-	if (!qmp)
+	if (!qmp && (!kind || !strcmp(kind, "vm")))
 		return cmd_usage("where is its QMP socket? --qmp PATH");
-	path = cmd_absolute(qmp);
+	if (qmp)
+		path = cmd_absolute(qmp);
 	attrs = json_object_new_object();
 	json_set_str(attrs, "kind", kind ? kind : "vm");
-	json_set_str(attrs, "qmp", path);
-	if (bus)
-		json_set_str(attrs, "bus", bus);
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (*all[i].value)
+			json_set_str(attrs, all[i].key, *all[i].value);
+	new_key = agent && !has_key(name);
 	r = server_add(pool, name, attrs, cmd_opt.test);
 	json_object_put(attrs);
 	free(path);
@@ -68,6 +97,7 @@ static int add(const struct cmd_args *a)
 		return cmd_failed(NULL, r);
 	cmd_say(cmd_opt.test ? "server %s/%s would be described" : "server %s/%s is described; 'vdlink %s/VOLUME %s' gives it a drive", pool, name,
 		pool, name);
+	say_key(name, new_key);
 	return CMD_OK;
 }
 
@@ -88,7 +118,13 @@ static int change(const char *text, int (*fn)(const char *pool, const char *name
 
 static int accept_(const struct cmd_args *a)
 {
-	return change(a->arg[0], server_accept, "accepted on this host, as the pool describes it");
+	const char *name = strchr(a->arg[0], '/');
+	bool had = name && !vol_check_server_name(name + 1) && has_key(name + 1);
+	int code = change(a->arg[0], server_accept, "accepted on this host, as the pool describes it");
+
+	if (!code)
+		say_key(name + 1, !had && has_key(name + 1));
+	return code;
 }
 
 static int remove_(const struct cmd_args *a)
@@ -113,10 +149,11 @@ static const struct cmd_field fields[] = {
 	{ "path", "Server", CMD_TEXT, "POOL/SERVER" },
 	{ "pool", "Pool", CMD_TEXT, "pool that describes it" },
 	{ "server", "Name", CMD_TEXT, "name of the server" },
-	{ "kind", "Kind", CMD_TEXT, "what it is: vm" },
+	{ "kind", "Kind", CMD_TEXT, "what it is: vm or nvme-tcp" },
 	{ "accepted", "Accepted", CMD_TEXT, "whether this host may speak to it: yes, no, or differs" },
 	{ "drives", "Drives", CMD_NUMBER, "volumes that are linked to it" },
 	{ "address", "Address", CMD_TEXT, "how it is reached" },
+	{ "agent", "Agent", CMD_TEXT, "where its agent is, if it has one" },
 	{ "bus", "Bus", CMD_TEXT, "its virtio-scsi controller, if that is told" },
 	{ "created", "Since", CMD_TIME, "when it was described, UTC" },
 	{ NULL, NULL, CMD_TEXT, NULL },
@@ -198,7 +235,7 @@ static int ls(const struct cmd_args *a)
 	for (size_t i = 0; i < f.n; i++) {
 		struct json_object *o = json_object_new_object();
 		const struct server_info *s = &f.s[i];
-		char path[2 * VOL_NAME_SIZE];
+		char path[2 * VOL_NAME_SIZE], where[80];
 		uint64_t drives = 0;
 
 		for (size_t k = 0; k < f.nl; k++)
@@ -210,7 +247,10 @@ static int ls(const struct cmd_args *a)
 		json_set_str(o, "kind", json_str(s->attrs, "kind"));
 		json_set_str(o, "accepted", accepted_text(s));
 		json_set_u64(o, "drives", drives);
-		json_set_str(o, "address", json_str(s->attrs, "qmp"));
+		snprintf(where, sizeof(where), "%s%s%s", json_str(s->attrs, "address"), *json_str(s->attrs, "port") ? " " : "",
+			 json_str(s->attrs, "port"));
+		json_set_str(o, "address", *where ? where : json_str(s->attrs, "qmp"));
+		json_set_str(o, "agent", json_str(s->attrs, "agent"));
 		json_set_str(o, "bus", json_str(s->attrs, "bus"));
 		json_set_u64(o, "created", s->created);
 		cmd_report_add(&report, o);
@@ -273,7 +313,7 @@ static int export(const struct cmd_args *a)
 /* ---- table ---------------------------------------------------------------------------- */
 
 static const struct cmd_subcommand subcommands[] = {
-	{ "add", add, add_options, "add POOL/SERVER --qmp PATH", 1, 1, "describe a server in the pool", NULL },
+	{ "add", add, add_options, "add POOL/SERVER {--qmp PATH | --kind nvme-tcp --host NQN --address IP --agent HOST}", 1, 1, "describe a server in the pool", NULL },
 	{ "accept", accept_, change_options, "accept POOL/SERVER", 1, 1, "have this host speak to one that a pool describes", NULL },
 	{ "ls", ls, report_options, "ls [POOL]", 0, 1, "list servers", NULL },
 	{ "show", show, show_options, "show POOL/SERVER", 1, 1, "tell all about a server", NULL },

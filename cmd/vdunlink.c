@@ -4,7 +4,10 @@
 
 #include "../libvol/link.h"
 
+static int force;
+
 static const struct poptOption options[] = {
+	{ "force", 0, POPT_ARG_NONE, &force, 0, "also when the server's agent does not answer: it is gone for good", NULL },
 	CMD_UDEV_OPTION,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
@@ -23,7 +26,7 @@ static int unlink_one(const char *text)
 {
 	char pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
 	struct link_spec spec = {
-		.pool = pool, .volume = volume, .test = cmd_opt.test, .takeover = cmd_opt.takeover, .say = on_step,
+		.pool = pool, .volume = volume, .test = cmd_opt.test, .takeover = cmd_opt.takeover, .force = force, .say = on_step,
 	};
 	struct link_info l;
 	int code, r;

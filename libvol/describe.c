@@ -146,6 +146,7 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	json_set_str(o, "options", drive->options ? drive->options : "");
 	json_set_bool(o, "no_mount", drive->no_mount);
 	json_set_bool(o, "automount", drive->automount);
+	json_set_bool(o, "dhchap", drive->dhchap);
 	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
 	r = store(&d);
 	done(&d);
@@ -176,7 +177,7 @@ int describe_find(const uint8_t uuid[16], const char *volume, struct describe_dr
 		if (!json_get_str(o, "server", &server))
 			server = VOL_SERVER_LOCAL;
 		*out = (struct describe_drive){ strdup(server), strdup(json_str(o, "mount")), strdup(json_str(o, "options")),
-						json_flag(o, "no_mount"), json_flag(o, "automount") };
+						json_flag(o, "no_mount"), json_flag(o, "automount"), json_flag(o, "dhchap") };
 		if (!out->server || !out->mount || !out->options) {
 			describe_drive_free(out);
 			r = vol_fail(NULL, -ENOMEM, "out of memory");

@@ -6,7 +6,7 @@
  *   {"server": "local",
  *    "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME, "mode": "rw"|"ro",
  *                "server": NAME, "mount": DIR or "", "options": of the mount, or "",
- *                "no_mount": bool, "automount": bool}…],
+ *                "no_mount": bool, "automount": bool, "dhchap": bool}…],
  *    "servers": [{"pool": NAME, "uuid": UUID, "server": NAME, "attrs": {"kind": …, …}}…]}
  *
  * A pool has records of the same (open pointers, servers), but may come from anywhere: what is
@@ -26,6 +26,7 @@
 struct describe_drive {
 	const char *server, *mount, *options;
 	bool no_mount, automount;
+	bool dhchap; /* the server authenticated itself to the NVMe target */
 };
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive) __must_check;

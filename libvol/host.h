@@ -62,6 +62,9 @@ const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool vol_interrupted(void);
 int64_t vol_now_ms(void); /* CLOCK_MONOTONIC */
+unsigned vol_server_timeout(void); /* seconds in which a server must answer: $VD_SERVER_TIMEOUT, or 10 */
+/* A text that a peer sent, to be shown to people: without control characters, cut to fit. */
+void vol_printable(char *to, size_t size, const char *from);
 void vol_nap(unsigned ms); /* less when a signal comes */
 /* Whether it runs, what it is called ("" when it is gone), and when it began, in ticks since the boot: with its
  * number that is no other's.  The last two may be NULL. */

@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "activate.h"
-#include "vm.h"
+#include "drive.h"
 
 /* ---- restoring ----------------------------------------------------------- */
 
@@ -169,7 +169,7 @@ int link_refresh(const char *pool, const char *volume, bool test)
 	if (!r && !test && link_served(&k.mine))
 		r = server_here(k.mine.pool, k.mine.uuid, k.mine.server, &s);
 	if (!r && !test && link_served(&k.mine))
-		r = vm_resize(&s, &k.mine);
+		r = drive_resize(&s, &k.mine);
 out:
 	close(lock);
 	return r;

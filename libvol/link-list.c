@@ -7,8 +7,8 @@
 #include <unistd.h>
 
 #include "dm.h"
+#include "drive.h"
 #include "json.h"
-#include "vm.h"
 
 #define CLIENT_PURPOSE "nbd client" /* nbdkit-plugin.c's open pointers */
 
@@ -98,7 +98,7 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 	if (memcmp(who->boot, self->boot, 16))
 		return LINK_DOWN;
 	if (l->kernel && l->front == KERNEL_PID)
-		return link_served(l) && !vm_runs(l) ? LINK_DOWN : LINK_UP;
+		return link_served(l) && !drive_up(l) ? LINK_DOWN : LINK_UP;
 	if (!link_front_runs(l->front))
 		return vol_process(l->front, comm, NULL) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
 	link_fuse_path(l, file, sizeof(file));
@@ -106,10 +106,10 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 		return LINK_DOWN;
 	if (!strncmp(l->device, "/dev/loop", 9) && (device_loop_find(file, dev) || strcmp(dev, l->device)))
 		return LINK_DOWN;
-	return link_served(l) && !vm_runs(l) ? LINK_DOWN : LINK_UP;
+	return link_served(l) && !drive_up(l) ? LINK_DOWN : LINK_UP;
 }
 
-/* opened_as of a drive in a VM: DEVICE ADDRESS PROCESS.BEGAN, or no more than the first. */
+/* opened_as of a drive of a server: DEVICE ADDRESS PROCESS.BEGAN, where that is 0.0 if it is no VM; or no more than the first. */
 static void take_words(struct link_info *l)
 {
 	unsigned long long began;

@@ -13,10 +13,10 @@
 
 #include "activate.h"
 #include "describe.h"
+#include "drive.h"
 #include "front.h"
 #include "json.h"
 #include "serve.h"
-#include "vm.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
 
@@ -208,18 +208,15 @@ static int wait_device(const struct link_info *l)
 			(unsigned long long)l->size);
 }
 
-static int scan_device(struct link_info *l, const struct server *server, unsigned sector)
+static int scan_device(struct link_info *l, struct server *server, unsigned sector)
 {
 	int r = wait_device(l);
 
-	if (r || !server)
-		return r;
-	r = vm_plug(server, l, sector);
-	return r ? r : vm_verify(server, l);
+	return r || !server ? r : drive_give(server, l, sector);
 }
 
 /* A server has it no more, whether the link is up or not.  By this host's record of it (S2). */
-static int take_from_server(const struct link_info *l)
+static int take_from_server(struct link_info *l, bool force)
 {
 	struct server s;
 	int r;
@@ -227,7 +224,7 @@ static int take_from_server(const struct link_info *l)
 	if (!link_served(l))
 		return 0;
 	r = server_here(l->pool, l->uuid, l->server, &s);
-	return r ? r : vm_unplug(&s, l);
+	return r ? r : drive_take(&s, l, force);
 }
 
 /* Device and front go. -EBUSY: in use, nothing was changed. */
@@ -425,7 +422,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	case REPORT:
 	case SCAN:
 	case LINK:
-		if ((l->front || l->kernel) && ((l->vm && take_from_server(l)) || drop_device(l))) {
+		if ((l->front || l->kernel) && ((l->given && take_from_server(l, false)) || drop_device(l))) {
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 			keep_pointer = true; /* it is still there, and must be found */
 		}
@@ -447,7 +444,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 }
 
 static int one_step(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, enum step s, bool again, unsigned sector,
-		    const struct server *server)
+		    struct server *server)
 {
 	int r;
 
@@ -456,21 +453,22 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	switch (s) {
 	case DESCRIBE:
 		return describe_add(l->pool, l->uuid, l->volume, l->readonly,
-				    &(struct describe_drive){ l->server, l->mount, spec->options, spec->no_mount, spec->automount });
+				    &(struct describe_drive){ l->server, server ? spec->mount : l->mount, spec->options, spec->no_mount,
+							      spec->automount, server && server->dhchap });
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
 		/* A link made again keeps its pointer, which becomes this command's. */
 		return again ? call_pointer_set(p, l, getpid()) : call_pointer_add(p, l, false);
 	case LINK:
-		return make_device(spec, p, l, sector);
+		return l->given ? 0 : make_device(spec, p, l, sector); /* it is whole */
 	case SCAN:
 		return scan_device(l, server, sector);
 	case REPORT:
 		return call_pointer_set(p, l, 0);
 	case PRESENT:
 		if (server)
-			return 0;
+			return drive_present(server, l, spec);
 		r = check_content(l, l->mount[0]);
 		if (!r)
 			r = present(l);
@@ -515,6 +513,7 @@ static int volume_uuid(struct vol_pool *p, struct link_info *l)
 static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, bool again)
 {
 	struct server found, *server = link_served(l) ? &found : NULL;
+	struct describe_drive mine;
 	unsigned sector = 0;
 	enum step s;
 	int r;
@@ -522,8 +521,14 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 	r = vol_pool_in_kernel(p) && !server ? 0 : sector_size(p, &sector);
 	if (!r && server)
 		r = server_agreed(p, l->server, server);
+	if (!r && server && !again)
+		r = drive_check(server, spec);
 	if (!r && server)
-		r = vm_ready(server); /* nothing is begun for one that is off, or hangs */
+		r = drive_ready(server, again); /* nothing is begun for one that is off, or hangs */
+	if (!r && server && server->deaf && !describe_find(l->uuid, l->volume, &mine)) {
+		server->dhchap = mine.dhchap; /* as it was when it answered */
+		describe_drive_free(&mine);
+	}
 	if (!r && server)
 		r = volume_uuid(p, l);
 	if (r)
@@ -606,8 +611,6 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
 	snprintf(l->server, sizeof(l->server), "%s", spec->server ? spec->server : VOL_SERVER_LOCAL);
 	r = spec->server ? vol_check_server_name(spec->server) : spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
-	if (!r && spec->server && (spec->mount || spec->options || spec->automount || spec->mkfs || spec->duplicate))
-		r = vol_fail(NULL, -EINVAL, "what mounts a drive in server %s is that server's", spec->server);
 	if (!r)
 		r = link_pool_name(spec->pool, l->pool, l->uuid);
 	if (r)
@@ -635,7 +638,9 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (!r && spec->test && link_served(l)) {
 		r = server_agreed(p, l->server, &s);
 		if (!r)
-			r = vm_ready(&s);
+			r = drive_ready(&s, false);
+		if (!r)
+			r = drive_check(&s, spec);
 	}
 	if (!r && spec->test)
 		r = call_pointer_add(p, l, true);
@@ -674,6 +679,7 @@ static int umount_test(void *arg, const char *dir)
 static int undo_test(struct vol_pool *p, const struct link_info *l)
 {
 	struct json_object *q = link_request("lock", l->volume);
+	struct server s;
 	unsigned mounts = 0;
 	char users[512];
 	int r;
@@ -682,8 +688,10 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 	r = link_call(p, q, NULL);
 	if (r || l->state != LINK_UP)
 		return r;
-	if (link_served(l)) /* which has it open */
-		return 0;
+	if (link_served(l)) { /* which has it open */
+		r = server_here(l->pool, l->uuid, l->server, &s);
+		return r ? r : drive_take_test(&s, l);
+	}
 	r = device_mounts(l->device, umount_test, &mounts);
 	if (r || mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
 		return r;
@@ -702,15 +710,17 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 	char text[1024];
 	struct stat own, host;
 
-	if (!l->mount[0] || device_mounts(l->device, is_mount, l->mount))
+	bool served = link_served(l);
+
+	if (served ? l->mount[0] : !l->mount[0] || device_mounts(l->device, is_mount, l->mount))
 		return;
 	/* In a mount namespace of its own this command sees, and undoes, a copy of the host's mounts. */
-	if (!stat("/proc/self/ns/mnt", &own) && !stat("/proc/1/ns/mnt", &host) && own.st_ino != host.st_ino)
+	if (!served && !stat("/proc/self/ns/mnt", &own) && !stat("/proc/1/ns/mnt", &host) && own.st_ino != host.st_ino)
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;
 	if (call_pointer_set(p, l, 0) ||
-	    describe_add(l->pool, l->uuid, l->volume, l->readonly, &(struct describe_drive){ .server = l->server }))
+	    describe_add(l->pool, l->uuid, l->volume, l->readonly, &(struct describe_drive){ .server = l->server, .no_mount = served }))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	vol_fail(NULL, 0, "%s", text);
 }
@@ -763,7 +773,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = link_call(p, link_request("lock", l->volume), NULL);
 	if (r)
 		goto out;
-	r = take_from_server(l); /* nothing else is touched if it cannot be */
+	r = take_from_server(l, spec->force); /* nothing else is touched if it cannot be */
 	if (!r && (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK))) {
 		char file[512], dev[DEVICE_PATH];
 		bool certain = l->state == LINK_UP || l->kernel;
@@ -831,7 +841,9 @@ int link_down(struct link_downs *d, const struct link_info *l)
 	if (r)
 		return r;
 	more[d->n] = *l;
-	snprintf(more[d->n++].mount, sizeof(l->mount), "%s", mine.mount);
+	if (!link_served(l)) /* else it is to be shown, no more */
+		snprintf(more[d->n].mount, sizeof(l->mount), "%s", mine.mount);
+	d->n++;
 	describe_drive_free(&mine);
 	return 0;
 }
@@ -850,9 +862,17 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	int r;
 
 	*l = *old;
-	r = take_from_server(l);
-	if (r)
-		return r;
+	if (link_served(l)) {
+		struct server s;
+
+		r = server_here(l->pool, l->uuid, l->server, &s);
+		if (!r)
+			r = drive_clear(&s, l, &l->given);
+		if (r)
+			return r;
+		if (l->given)
+			goto steps;
+	}
 	l->address[0] = 0;
 	/* What a dead front left mounted gives errors for ever: it has to go first. */
 	link_fuse_path(l, file, sizeof(file));
@@ -867,9 +887,11 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	l->front = 0;
 	l->vm = 0;
 	l->kernel = l->blank = false;
+steps:
 	r = describe_find(l->uuid, l->volume, &mine);
 	if (r)
 		return r;
+	spec.mount = mine.mount;
 	spec.options = mine.options;
 	spec.no_mount = mine.no_mount;
 	spec.automount = mine.automount;

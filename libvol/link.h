@@ -51,6 +51,7 @@ struct link_info {
 	char mount[128];             /* or empty */
 	char server[64];             /* "local", or whose drive it is: that of the others below */
 	char address[48];            /* on its bus: "scsi0.0:0:2:0" */
+	bool given;                  /* the server may have it */
 	pid_t vm;                    /* the process that is the VM, and when it began */
 	uint64_t vm_began;
 	char hostname[65];
@@ -60,6 +61,7 @@ struct link_info {
 	uint8_t volume_uuid[16];
 	pid_t front;                 /* 0: it has none */
 	struct device_content content; /* filled by link_make() */
+	char note[256];              /* why a server has not mounted it, or "" */
 };
 
 struct link_spec {
@@ -68,6 +70,7 @@ struct link_spec {
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
+	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer */
 	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default */
 	const char *options;         /* of the mount, or NULL */
 	bool no_mount;               /* nor there, then */

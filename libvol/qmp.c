@@ -29,17 +29,9 @@ struct qmp {
 	unsigned ndeleted;
 };
 
-static unsigned limit_s(void)
-{
-	const char *e = getenv("VD_SERVER_TIMEOUT");
-	unsigned long s = e ? strtoul(e, NULL, 10) : 0;
-
-	return s && s <= 3600 ? (unsigned)s : 10;
-}
-
 static void begin(struct qmp *q)
 {
-	q->deadline = (uint64_t)vol_now_ms() + limit_s() * 1000u;
+	q->deadline = (uint64_t)vol_now_ms() + vol_server_timeout() * 1000u;
 }
 
 static int wait_for(struct qmp *q, short events)
@@ -53,7 +45,7 @@ static int wait_for(struct qmp *q, short events)
 			return vol_fail(NULL, -EINTR, "interrupted");
 		if (now >= q->deadline)
 			return vol_fail(NULL, -ETIMEDOUT, "QMP socket %s does not answer within %u seconds\n"
-					"the VM hangs, or another program has the socket: it serves one at a time", q->path, limit_s());
+					"the VM hangs, or another program has the socket: it serves one at a time", q->path, vol_server_timeout());
 		n = poll(&p, 1, (int)(q->deadline - now));
 		if (n > 0)
 			return 0;
@@ -167,16 +159,6 @@ static int next_answer(struct qmp *q, struct json_object **answer)
 	}
 }
 
-/* It is shown to people. */
-static void copy_printable(char *to, size_t size, const char *from)
-{
-	size_t n = 0;
-
-	for (; from[n] && n < size - 1; n++)
-		to[n] = (unsigned char)from[n] < 0x20 || from[n] == 0x7f ? ' ' : from[n];
-	to[n] = 0;
-}
-
 static int send_all(struct qmp *q, const char *text, size_t n)
 {
 	while (n) {
@@ -221,8 +203,8 @@ int qmp_call(struct qmp *q, const char *command, struct json_object *args, struc
 	if (json_u64(a, "id") != q->number) {
 		r = nonsense(q, "an answer to another question");
 	} else if (json_get(a, "error", json_type_object, &v)) {
-		copy_printable(q->class, sizeof(q->class), json_str(v, "class"));
-		copy_printable(q->desc, sizeof(q->desc), json_str(v, "desc"));
+		vol_printable(q->class, sizeof(q->class), json_str(v, "class"));
+		vol_printable(q->desc, sizeof(q->desc), json_str(v, "desc"));
 		r = vol_fail(NULL, -EREMOTEIO, "QEMU refused %s: %s", command, q->desc);
 	} else if (!json_object_object_get_ex(a, "return", &v)) {
 		r = nonsense(q, "an answer with no result");

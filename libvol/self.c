@@ -178,6 +178,25 @@ int vol_runtime_lock(const char *what, const char *kind, int *out)
 	return 0;
 }
 
+/* ---- servers that take links ---------------------------------------------- */
+
+unsigned vol_server_timeout(void)
+{
+	const char *e = getenv("VD_SERVER_TIMEOUT");
+	unsigned long s = e ? strtoul(e, NULL, 10) : 0;
+
+	return s && s <= 3600 ? (unsigned)s : 10;
+}
+
+void vol_printable(char *to, size_t size, const char *from)
+{
+	size_t n = 0;
+
+	for (; from[n] && n < size - 1; n++)
+		to[n] = (unsigned char)from[n] < 0x20 || from[n] == 0x7f ? ' ' : from[n];
+	to[n] = 0;
+}
+
 /* ---- time -------------------------------------------------------------- */
 
 void vol_time_text(uint64_t ns, char *buf, size_t size)

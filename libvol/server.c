@@ -2,11 +2,14 @@
 /* Servers that take links. server.h tells. */
 #include "server.h"
 
+#include <arpa/inet.h>
 #include <ctype.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "agent.h"
 #include "describe.h"
 #include "json.h"
 #include "link-list.h"
@@ -28,6 +31,64 @@ static int take(struct json_object *attrs, const char *key, char *out, size_t si
 	return 0;
 }
 
+#define FIELD(kind, key) { kind, #key, offsetof(struct server, key), sizeof(((struct server *)0)->key) }
+static const struct field { const char *kind, *key; size_t at, size; } fields[] = {
+	FIELD("vm", qmp), FIELD("vm", bus), FIELD("vm", agent),
+	FIELD("nvme-tcp", host), FIELD("nvme-tcp", address), FIELD("nvme-tcp", port), FIELD("nvme-tcp", agent),
+};
+#define NFIELDS (sizeof(fields) / sizeof(fields[0]))
+
+static bool made_of(const char *text, const char *besides)
+{
+	for (; *text; text++)
+		if (!isascii((unsigned char)*text) || (!isalnum((unsigned char)*text) && !strchr(besides, *text)))
+			return false;
+	return true;
+}
+
+/* Decimal, without what strtoul() passes over. */
+static bool is_port(const char *text)
+{
+	return *text >= '1' && *text <= '9' && strlen(text) <= 5 && made_of(text, "") && !text[strspn(text, "0123456789")] && atoi(text) < 65536;
+}
+
+static int check_vm(const struct server *s)
+{
+	return s->qmp[0] == '/' ? 0 : vol_fail(NULL, -EINVAL, "a server of kind vm needs \"qmp\", the absolute path of its QMP socket");
+}
+
+/* Names and addresses become directories of configfs, and words of other programs' arguments. */
+static int check_nvme(struct server *s)
+{
+	struct in6_addr six;
+	struct in_addr four;
+
+	if (strncmp(s->host, "nqn.", 4) || !s->host[4] || !made_of(s->host, ".:_-"))
+		return vol_fail(NULL, -EINVAL, "a server of kind nvme-tcp needs \"host\", its own NQN (nqn.…), of letters, digits, and . : _ -\n"
+				"'vdagent status' tells it there, and /etc/nvme/hostnqn");
+	if (inet_pton(AF_INET, s->address, &four) == 1 ? !four.s_addr :
+	    inet_pton(AF_INET6, s->address, &six) != 1 || IN6_IS_ADDR_UNSPECIFIED(&six))
+		return vol_fail(NULL, -EINVAL, "a server of kind nvme-tcp needs \"address\", an IP address of this host that it can reach");
+	if (!s->port[0])
+		strcpy(s->port, "4420");
+	if (!is_port(s->port))
+		return vol_fail(NULL, -EINVAL, "\"port\" of a server is a number from 1 to 65535, not \"%s\"", s->port);
+	return s->agent[0] ? 0 : vol_fail(NULL, -EINVAL, "a server of kind nvme-tcp needs \"agent\", HOST[:PORT] where vdagent runs");
+}
+
+/* HOST, HOST:PORT, [IPV6], [IPV6]:PORT */
+static int check_agent(const char *agent)
+{
+	const char *port = strrchr(agent, ':'), *end = strrchr(agent, ']');
+
+	if (port && ((end && port < end) || (!end && strchr(agent, ':') != port)))
+		port = NULL;
+	if (!isalnum((unsigned char)agent[agent[0] == '[']) || !made_of(agent, ".:_-[]") || (port && !is_port(port + 1)) ||
+	    (!end && !port && strchr(agent, ':')))
+		return vol_fail(NULL, -EINVAL, "\"agent\" of a server is HOST, HOST:PORT or [IPV6]:PORT, not \"%s\"", agent);
+	return 0;
+}
+
 static int parse(struct json_object *attrs, struct server *s)
 {
 	int r;
@@ -36,24 +97,38 @@ static int parse(struct json_object *attrs, struct server *s)
 	r = take(attrs, "kind", s->kind, sizeof(s->kind));
 	if (r)
 		return r;
-	if (strcmp(s->kind, "vm"))
-		return vol_fail(NULL, -EINVAL, "a server of kind \"%s\" is not known to this version of vd; \"vm\" is", s->kind);
-	r = take(attrs, "qmp", s->qmp, sizeof(s->qmp));
-	if (!r && s->qmp[0] != '/')
-		r = vol_fail(NULL, -EINVAL, "a server of kind vm needs \"qmp\", the absolute path of its QMP socket");
-	return r ? r : take(attrs, "bus", s->bus, sizeof(s->bus));
+	if (strcmp(s->kind, "vm") && strcmp(s->kind, "nvme-tcp"))
+		return vol_fail(NULL, -EINVAL, "a server of kind \"%s\" is not known to this version of vd; \"vm\" and \"nvme-tcp\" are", s->kind);
+	for (size_t i = 0; !r && i < NFIELDS; i++)
+		if (!strcmp(fields[i].kind, s->kind))
+			r = take(attrs, fields[i].key, (char *)s + fields[i].at, fields[i].size);
+	if (!r && s->agent[0])
+		r = check_agent(s->agent);
+	return r ? r : !strcmp(s->kind, "vm") ? check_vm(s) : check_nvme(s);
 }
 
 int vol_check_server(struct json_object *attrs)
 {
 	struct server s;
+	size_t i;
+	int r = parse(attrs, &s);
 
+	if (r)
+		return r;
 	json_object_object_foreach(attrs, key, v) {
 		(void)v;
-		if (strcmp(key, "kind") && strcmp(key, "qmp") && strcmp(key, "bus"))
-			return vol_fail(NULL, -EINVAL, "a server of kind vm has no \"%.60s\"", key);
+		for (i = 0; i < NFIELDS && (strcmp(fields[i].kind, s.kind) || strcmp(fields[i].key, key)); i++)
+			;
+		if (i == NFIELDS && strcmp(key, "kind"))
+			return vol_fail(NULL, -EINVAL, "a server of kind %s has no \"%.60s\"", s.kind, key);
 	}
-	return parse(attrs, &s);
+	return 0;
+}
+
+/* Its agent and this host know each other by a key, which no pool ever has. */
+static int see_to_key(const char *name, struct json_object *attrs)
+{
+	return *json_str(attrs, "agent") ? agent_key_make(name) : 0;
 }
 
 /* ---- this host's records, and the pool's ------------------------------------ */
@@ -196,6 +271,8 @@ int server_add(const char *pool, const char *name, struct json_object *attrs, bo
 	vol_pool_uuid(p, uuid);
 	if (!r && !test)
 		r = describe_server_add(vol_pool_name(p), uuid, name, attrs);
+	if (!r && !test)
+		r = see_to_key(name, attrs);
 	e = vol_pool_close(p);
 	return r ? r : e;
 }
@@ -207,7 +284,9 @@ static int accept_one(void *arg, const struct server_info *s)
 	struct acceptor *a = arg;
 	int r = vol_check_server(s->attrs);
 
-	return r || a->test ? r : describe_server_add(s->pool, a->uuid, s->name, s->attrs);
+	if (!r && !a->test)
+		r = describe_server_add(s->pool, a->uuid, s->name, s->attrs);
+	return r || a->test ? r : see_to_key(s->name, s->attrs);
 }
 
 int server_accept(const char *pool, const char *name, bool test)

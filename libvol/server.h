@@ -17,9 +17,16 @@
 
 struct server {
 	char name[64];
-	char kind[16]; /* "vm" */
-	char qmp[108]; /* vm: path of its QMP socket */
-	char bus[64];  /* vm: of its virtio-scsi controller, or that one's name; "": there is but one */
+	char kind[16];    /* "vm", a QEMU guest of this host (vm.h); "nvme-tcp", a machine (nvmet.h) */
+	char agent[264];  /* where its agent is, HOST[:PORT] (agent.h); "": it has none, as only a VM may */
+	char qmp[108];    /* vm: path of its QMP socket */
+	char bus[64];     /* vm: of its virtio-scsi controller, or that one's name; "": there is but one */
+	char host[224];   /* nvme-tcp: the server's name as an NVMe host, its NQN */
+	char address[46]; /* nvme-tcp: where this host's target listens for it, an IP address */
+	char port[8];     /* nvme-tcp: and its port there, "4420" */
+	/* What drive_ready() has learned: */
+	bool dhchap;      /* its kernel can authenticate itself */
+	bool deaf;        /* its agent does not answer now */
 };
 
 /* This host's record of it, whether or not the pool has one. -ENOENT: it has none. */
@@ -38,9 +45,9 @@ typedef int (*server_fn)(void *arg, const struct server_info *s);
 /* All servers of a pool, or of every pool found (NULL), or one. */
 int server_list(const char *pool, const char *name, server_fn fn, void *arg) __must_check;
 
-/* Describes it in the pool, and then here. -EEXIST, -EINVAL. */
+/* Describes it in the pool, and then here; makes the key of its agent, if it has one and that is not there. -EEXIST, -EINVAL. */
 int server_add(const char *pool, const char *name, struct json_object *attrs, bool test) __must_check;
-/* Takes the pool's description for this host's, too. -ENOENT. */
+/* Takes the pool's description for this host's, too; the key as above. -ENOENT. */
 int server_accept(const char *pool, const char *name, bool test) __must_check;
 /* -ENOENT; -EBUSY: a volume is linked to it, by whatever host. */
 int server_remove(const char *pool, const char *name, bool test) __must_check;
