@@ -400,7 +400,7 @@ static int write_key(const char *new, const char *path)
 	return r;
 }
 
-int agent_key_make(const char *server)
+int agent_key_new(const char *server)
 {
 	char dir[3072], path[3200], new[3210];
 	int fd, r;
