@@ -2,6 +2,8 @@
 /* Linking a volume, which vdlink does, and --activate of vdcreate and vdsnap. */
 #include "link.h"
 
+#include <string.h>
+
 static void on_step(void *arg, const char *text)
 {
 	(void)arg;
@@ -31,5 +33,9 @@ int cmd_link(struct link_spec *spec)
 		cmd_say("%s is %s, %s, %s%s%s%s", l.path, l.device, cmd_size(l.size),
 			l.content.type[0] ? l.content.type : "empty", l.readonly ? ", read-only" : "",
 			l.mount[0] ? ", mounted on " : "", l.mount);
+	if (!cmd_opt.test && !link_served(&l) && !l.mount[0] && l.note[0])
+		vol_log(VOL_LOG_WARN, "%s/%s is linked, but not mounted: %s%s", l.pool, l.volume, l.note,
+			!spec->duplicate && strcmp(l.content.type, "btrfs") ?
+			"\nto have it mounted all the same: vdunlink it, and vdlink --duplicate with --mount" : "");
 	return CMD_OK;
 }

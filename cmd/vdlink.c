@@ -10,11 +10,11 @@ static char *mount_dir, *mount_options, *mkfs;
 
 static const struct poptOption options[] = {
 	{ "readonly", 'r', POPT_ARG_NONE, &readonly, 0, "link it for reading only", NULL },
-	{ "mount", 'm', POPT_ARG_STRING, &mount_dir, 0, "mount the file system on it", "DIR" },
+	{ "mount", 'm', POPT_ARG_STRING, &mount_dir, 0, "mount the file system on it; auto: on a directory named after it", "DIR" },
 	{ "mount-options", 0, POPT_ARG_STRING, &mount_options, 0, "options for mount(8)", "OPTIONS" },
 	{ "automount", 0, POPT_ARG_NONE, &automount, 0, "mount it when somebody looks into the directory", NULL },
-	{ "no-mount", 0, POPT_ARG_NONE, &no_mount, 0, "mount it nowhere", NULL },
-	{ "mkfs", 0, POPT_ARG_STRING, &mkfs, 0, "make that file system if nothing is on it", "TYPE" },
+	{ "no-mount", 0, POPT_ARG_NONE, &no_mount, 0, "mount it nowhere, as on this host without --mount", NULL },
+	{ "mkfs", 0, POPT_ARG_STRING, &mkfs, 0, "make that file system if nothing at all is on it", "TYPE" },
 	{ "duplicate", 0, POPT_ARG_NONE, &duplicate, 0, "mount it beside one with the same UUID", NULL },
 	{ "restore", 0, POPT_ARG_NONE, &restore, 0, "make this host's links again that are down", NULL },
 	{ "complete", 0, POPT_ARG_NONE, &complete, 0, "with --restore: pass over pools with a member missing", NULL },
@@ -145,8 +145,10 @@ int main(int argc, char **argv)
 		code = cmd_usage("--mount-options, --automount and --duplicate are of no use without --mount");
 	else if (no_mount && (mount_dir || mount_options || automount || duplicate))
 		code = cmd_usage("--no-mount says that it is mounted nowhere; the other options say how");
-	else if (!server && (automount || mkfs || duplicate))
-		code = cmd_usage("--automount, --mkfs and --duplicate are for servers with an agent");
+	else if (mkfs && readonly)
+		code = cmd_usage("--mkfs is of no use with --readonly: no file system can be made then");
+	else if (server && mount_dir && !strcmp(mount_dir, LINK_AUTO))
+		code = cmd_usage("--mount auto is for this host; a server's agent has its default without --mount");
 	else if (restore && (readonly || refresh || mount_dir || mount_options || no_mount || automount || mkfs || duplicate))
 		code = cmd_usage("--restore makes links as they were; it takes no other options of a link");
 	else if (complete && !restore)

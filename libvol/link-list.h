@@ -38,6 +38,16 @@ int link_look(struct vol_pool *p, const char *volume, struct link_looked *k) __m
  * others from theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
 int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg) __must_check;
 
+/* The mount of a link of this host: what is asked for, if it can be; then made, after the file system, into
+ * l->mount, or l->note tells why not.  dir: full, or "" for none or one that is chosen when it is mounted. */
+int link_mount_check(const struct link_spec *spec, char dir[128]) __must_check;
+int link_mount(const struct link_spec *spec, struct link_info *l) __must_check;
+/* each: for each directory where the device is mounted, if it is certain that it is the link's.  And what waits to
+ * mount it goes. */
+int link_umount(const struct link_info *l, bool certain, int (*each)(void *arg, const char *dir), void *arg) __must_check;
+/* What was written to the device is with the pool, and durable; else that is said. */
+void link_flush(const struct link_info *l);
+
 /* The pool's name as on its labels, for paths. The server need not run. */
 int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16]) __must_check;
 /* One link of a pool is made or undone at a time on this host. */

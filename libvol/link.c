@@ -16,6 +16,7 @@
 #include "drive.h"
 #include "front.h"
 #include "json.h"
+#include "present.h"
 #include "serve.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
@@ -293,48 +294,6 @@ static void unpresent(const struct link_info *l)
 	rmdir(dir); /* when it was the last */
 }
 
-/* What is on the device, and whether it can be mounted. */
-static int check_content(struct link_info *l, bool want_mount)
-{
-	int r;
-
-	/* Only to be told. */
-	if (!want_mount && (l->blank || (l->kernel && device_known(l->device, &l->content))))
-		return 0;
-	r = device_probe(l->device, &l->content);
-	if (!want_mount)
-		return 0;
-	if (r)
-		return r;
-	if (!l->content.type[0])
-		return vol_fail(NULL, -ENODATA, "nothing that can be mounted is on %s/%s: it has no file system yet\n"
-				"link it without --mount, then 'mkfs.ext4 %s', and 'mount %s DIR'",
-				l->pool, l->volume, l->path, l->path);
-	if (strcmp(l->content.usage, "filesystem"))
-		return vol_fail(NULL, -ENODATA, "%s/%s carries %s (%s), which is not a file system that can be mounted as a whole\n"
-				"link it without --mount", l->pool, l->volume, l->content.type, l->content.usage);
-	return 0;
-}
-
-static int check_mount_dir(const char *dir, char out[128])
-{
-	struct stat st;
-	char *full;
-	int r = 0;
-
-	full = realpath(dir, NULL);
-	if (!full || stat(full, &st))
-		return vol_fail(NULL, -errno, "%s: %s; make it first: mkdir -p %s", dir, vol_strerror(-errno), dir);
-	if (!S_ISDIR(st.st_mode))
-		r = vol_fail(NULL, -ENOTDIR, "%s is not a directory", dir);
-	else if (strlen(full) > 127)
-		r = vol_fail(NULL, -ENAMETOOLONG, "%s is longer than the 127 bytes a mount point may have here", full);
-	else
-		snprintf(out, 128, "%s", full);
-	free(full);
-	return r;
-}
-
 /* ---- making -------------------------------------------------------------- */
 
 enum step { DESCRIBE, LOCK, POINTER, LINK, SCAN, REPORT, PRESENT, UNLOCK, DONE };
@@ -413,7 +372,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	switch (failed) {
 	case DONE:
 	case UNLOCK:
-		if (l->mount[0] && device_umount(l->mount))
+		if (l->mount[0] && !link_served(l) && present_umount(l->mount))
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 		/* fall through */
 	case PRESENT:
@@ -453,8 +412,8 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	switch (s) {
 	case DESCRIBE:
 		return describe_add(l->pool, l->uuid, l->volume, l->readonly,
-				    &(struct describe_drive){ l->server, server ? spec->mount : l->mount, spec->options, spec->no_mount,
-							      spec->automount, server && server->dhchap });
+				    &(struct describe_drive){ l->server, server || !l->mount[0] ? spec->mount : l->mount, spec->options,
+							      spec->no_mount, spec->automount, server && server->dhchap });
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
@@ -469,12 +428,8 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	case PRESENT:
 		if (server)
 			return drive_present(server, l, spec);
-		r = check_content(l, l->mount[0]);
-		if (!r)
-			r = present(l);
-		if (!r && l->mount[0])
-			r = device_mount(l->device, l->mount, &l->content, l->readonly, spec->options);
-		return r;
+		r = present(l);
+		return r ? r : link_mount(spec, l);
 	case UNLOCK:
 		/* From here on the front's life is the link's. */
 		r = call_pointer_set(p, l, l->kernel ? KERNEL_PID : l->front);
@@ -529,7 +484,7 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 		server->dhchap = mine.dhchap; /* as it was when it answered */
 		describe_drive_free(&mine);
 	}
-	if (!r && server)
+	if (!r && (server || (spec->mount && !l->mount[0]))) /* its mount point may have it in its name */
 		r = volume_uuid(p, l);
 	if (r)
 		return r;
@@ -610,7 +565,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	l->readonly = spec->readonly;
 	snprintf(l->volume, sizeof(l->volume), "%s", spec->volume);
 	snprintf(l->server, sizeof(l->server), "%s", spec->server ? spec->server : VOL_SERVER_LOCAL);
-	r = spec->server ? vol_check_server_name(spec->server) : spec->mount ? check_mount_dir(spec->mount, l->mount) : 0;
+	r = spec->server ? vol_check_server_name(spec->server) : link_mount_check(spec, l->mount);
 	if (!r)
 		r = link_pool_name(spec->pool, l->pool, l->uuid);
 	if (r)
@@ -728,7 +683,21 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 static int umount_one(void *arg, const char *dir)
 {
 	say(arg, "unmount %s", dir);
-	return device_umount(dir);
+	return present_umount(dir);
+}
+
+/* Mounts of the device only where it is certainly this link's. */
+static int umount_all(struct link_info *l, int (*each)(void *arg, const char *dir), void *arg)
+{
+	char file[512], dev[DEVICE_PATH];
+	bool certain = l->state == LINK_UP || l->kernel;
+
+	link_fuse_path(l, file, sizeof(file));
+	if (!certain && !device_loop_find(file, dev)) {
+		snprintf(l->device, sizeof(l->device), "%s", dev);
+		certain = true;
+	}
+	return link_umount(l, certain, each, arg);
 }
 
 int link_undo(const struct link_spec *spec, struct link_info *l)
@@ -774,18 +743,10 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (r)
 		goto out;
 	r = take_from_server(l, spec->force); /* nothing else is touched if it cannot be */
-	if (!r && (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK))) {
-		char file[512], dev[DEVICE_PATH];
-		bool certain = l->state == LINK_UP || l->kernel;
-
-		/* Mounts of the device only where it is certainly this link's. */
-		link_fuse_path(l, file, sizeof(file));
-		if (certain || !device_loop_find(file, dev)) {
-			if (!certain)
-				snprintf(l->device, sizeof(l->device), "%s", dev);
-			r = device_mounts(l->device, umount_one, (void *)spec);
-		}
-	}
+	if (!r)
+		r = umount_all(l, umount_one, (void *)spec);
+	if (!r && l->state == LINK_UP)
+		link_flush(l);
 	if (!r)
 		r = take_device(l);
 	if (r && l->state == LINK_UP)
@@ -851,14 +812,13 @@ int link_down(struct link_downs *d, const struct link_info *l)
 static int umount_dead(void *arg, const char *dir)
 {
 	(void)arg;
-	return device_umount(dir);
+	return present_umount(dir);
 }
 
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l)
 {
 	struct link_spec spec = { .readonly = old->readonly };
 	struct describe_drive mine;
-	char file[512], dev[DEVICE_PATH];
 	int r;
 
 	*l = *old;
@@ -875,12 +835,9 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	}
 	l->address[0] = 0;
 	/* What a dead front left mounted gives errors for ever: it has to go first. */
-	link_fuse_path(l, file, sizeof(file));
-	if (l->kernel || !device_loop_find(file, dev)) {
-		r = device_mounts(l->kernel ? l->device : dev, umount_dead, NULL);
-		if (r)
-			return r;
-	}
+	r = umount_all(l, umount_dead, NULL);
+	if (r)
+		return r;
 	r = take_device(l);
 	if (r)
 		return r;
@@ -895,6 +852,9 @@ steps:
 	spec.options = mine.options;
 	spec.no_mount = mine.no_mount;
 	spec.automount = mine.automount;
+	spec.duplicate = true; /* what was mounted beside its copy was asked for, and may be mounted before it now */
+	if (!strcmp(l->mount, LINK_AUTO))
+		l->mount[0] = 0;
 	r = run_steps(&spec, p, l, true);
 	describe_drive_free(&mine);
 	return r;

@@ -14,7 +14,8 @@
  *   scan       the kernel has a block device of the volume's size
  *              a VM is then asked to take it as a disk (vm.h), and has it
  *   report     the open pointer tells which device it is, and its address in a VM
- *   present    /dev/vdisk/POOL/VOLUME, and the mount; of a drive in a VM: nothing, it is the guest's
+ *   present    /dev/vdisk/POOL/VOLUME, the file system that is to be made, and the mount (present.h), if
+ *              it is not a copy of one that is mounted; of a drive in a VM: nothing, it is the guest's
  *   unlock     the lock is released, the pointer is the front's
  *
  * One volume has at most one link to a host and its servers.  A link is found by its open pointer
@@ -61,9 +62,10 @@ struct link_info {
 	uint8_t volume_uuid[16];
 	pid_t front;                 /* 0: it has none */
 	struct device_content content; /* filled by link_make() */
-	char note[256];              /* why a server has not mounted it, or "" */
+	char note[256];              /* why it is not mounted as asked, or "" */
 };
 
+#define LINK_AUTO "auto"
 struct link_spec {
 	const char *pool, *volume;
 	const char *server;          /* of the pool's, or NULL: this host */
@@ -71,7 +73,8 @@ struct link_spec {
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
 	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer */
-	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default */
+	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default.
+	                              * LINK_AUTO: this host's default (present.h) */
 	const char *options;         /* of the mount, or NULL */
 	bool no_mount;               /* nor there, then */
 	bool automount;              /* it is mounted when somebody first looks into the directory */

@@ -16,7 +16,7 @@
 
 #define EMPTY_BYTES (1u << 20) /* so much at its start is zeros where a file system may be made */
 
-static bool have_systemd(void)
+bool present_systemd(void)
 {
 	return !access("/run/systemd/system", F_OK);
 }
@@ -78,6 +78,14 @@ static int make_fs(const char *device, const char *type)
 	return r ? r : device_run(argv, said, sizeof(said));
 }
 
+int present_mkfs(const char *device, const char *type)
+{
+	struct device_content c;
+	int r = device_probe(device, &c);
+
+	return r || c.type[0] ? r : make_fs(device, type);
+}
+
 /* ---- copies ---------------------------------------------------------------------- */
 
 struct copy { const struct device_content *mine; dev_t self, last; char source[128], dir[128]; };
@@ -120,20 +128,18 @@ static void make_safe(const char *from, char *to, size_t size)
 		to[0] = '_';
 }
 
-/* What systemd has as the source of the mount there. */
-static bool systemd_has(const char *dir, dev_t self)
+/* What systemd has as the source of the mount there: the device may be away, and be made again by that name. */
+static bool systemd_has(const char *dir, const char *device)
 {
 	char said[512], *argv[] = { "systemctl", "show", "-P", "What", "--", (char *)dir, NULL };
-	struct stat st;
 
-	return have_systemd() && !device_run(argv, said, sizeof(said)) && said[0] == '/' && !stat(said, &st) && S_ISBLK(st.st_mode) &&
-	       st.st_rdev == self;
+	return present_systemd() && !device_run(argv, said, sizeof(said)) && said[0] == '/' && vol_same_file(said, device);
 }
 
 /* An automount that was not used yet. */
-static bool waits_there(const char *dir, dev_t self)
+static bool waits_there(const char *dir, const char *device)
 {
-	return busy_is_mount(dir, "autofs") && systemd_has(dir, self);
+	return busy_is_mount(dir, "autofs") && systemd_has(dir, device);
 }
 
 /* There, and not an empty directory that waits for a mount. */
@@ -155,7 +161,7 @@ static bool taken(const char *dir)
 	return !d || found;
 }
 
-static int choose_dir(const struct present_spec *spec, const struct device_content *c, dev_t self, char *dir, size_t size)
+static int choose_dir(const struct present_spec *spec, const struct device_content *c, char *dir, size_t size)
 {
 	char text[96];
 	int n;
@@ -165,7 +171,7 @@ static int choose_dir(const struct present_spec *spec, const struct device_conte
 	} else {
 		make_safe(c->label[0] ? c->label : spec->name, text, sizeof(text));
 		n = snprintf(dir, size, PRESENT_DIR "/%s", text);
-		if (!text[0] || (taken(dir) && !waits_there(dir, self))) {
+		if (!text[0] || (taken(dir) && !waits_there(dir, spec->device))) {
 			make_safe(spec->name, text, sizeof(text));
 			n = snprintf(dir, size, PRESENT_DIR "/%s-%.8s", text, spec->uuid_text);
 		}
@@ -234,14 +240,14 @@ static int check_content(const struct present_spec *spec, const struct device_co
 	r = find_copy(self, c, &copy);
 	if (r <= 0)
 		return r;
-	if (!spec->duplicate) {
-		note(out, "its file system is a copy of that of %.60s, which is mounted on %.60s: it has the same UUID; mounted only if a duplicate is asked for",
-		     copy.source, copy.dir);
-		return 1;
-	}
 	if (!strcmp(c->type, "btrfs")) {
 		note(out, "it is a copy of the btrfs on %.60s, which is mounted: btrfs takes two with one UUID for parts of one file system, and would damage them",
 		     copy.source);
+		return 1;
+	}
+	if (!spec->duplicate) {
+		note(out, "its file system is a copy of that of %.60s, which is mounted on %.60s: it has the same UUID; mounted only if a duplicate is asked for",
+		     copy.source, copy.dir);
 		return 1;
 	}
 	*nouuid = !strcmp(c->type, "xfs");
@@ -259,12 +265,9 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 
 	if (stat(spec->device, &st) || !S_ISBLK(st.st_mode))
 		return vol_fail(NULL, -ENOTBLK, "%s is no block device", spec->device);
-	r = device_probe(spec->device, &c);
-	if (!r && !c.type[0] && spec->mkfs && *spec->mkfs && !spec->readonly) {
-		r = make_fs(spec->device, spec->mkfs);
-		if (!r)
-			r = device_probe(spec->device, &c);
-	}
+	r = spec->mkfs && *spec->mkfs && !spec->readonly ? present_mkfs(spec->device, spec->mkfs) : 0;
+	if (!r)
+		r = device_probe(spec->device, &c);
 	if (r)
 		return r;
 	snprintf(res.type, sizeof(res.type), "%s", c.type);
@@ -277,20 +280,20 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 			*out = res;
 		return r > 0 ? 0 : r;
 	}
-	r = choose_dir(spec, &c, st.st_rdev, dir, sizeof(dir));
-	if (!r && !waits_there(dir, st.st_rdev)) {
+	r = choose_dir(spec, &c, dir, sizeof(dir));
+	if (!r && !waits_there(dir, spec->device)) {
 		n = snprintf(options, sizeof(options), "%s%s%s", spec->options ? spec->options : "",
 			     spec->options && *spec->options && nouuid ? "," : "", nouuid ? "nouuid" : "");
 		r = n < 0 || (size_t)n >= sizeof(options) ?
 		    vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(options) - 1) : make_dir(dir);
 		if (!r)
-			r = have_systemd() ? systemd_mount(spec, &c, options, dir) :
+			r = present_systemd() ? systemd_mount(spec, &c, options, dir) :
 					     device_mount(spec->device, dir, &c, spec->readonly, options);
 	}
 	if (r)
 		return r;
 	snprintf(res.mount, sizeof(res.mount), "%s", dir);
-	if (spec->automount && !have_systemd())
+	if (spec->automount && !present_systemd())
 		note(&res, "mounted at once: there is no systemd here that could wait until it is used");
 	*out = res;
 	return 0;
@@ -305,7 +308,7 @@ int present_umount(const char *dir)
 
 	if (!busy_is_mount(dir, NULL))
 		return 0;
-	if (!have_systemd())
+	if (!present_systemd())
 		return device_umount(dir);
 	/* Looked at first: systemd would tell of a failure, and not who. */
 	if (!busy_is_mount(dir, "autofs")) {
@@ -319,4 +322,9 @@ int present_umount(const char *dir)
 	if (busy_is_mount(dir, "autofs"))
 		return r ? r : vol_fail(NULL, -EBUSY, "the automount on %s stays", dir);
 	return device_umount(dir); /* which says who is in the way, or does it */
+}
+
+int present_stop(const char *device, const char *dir)
+{
+	return waits_there(dir, device) ? present_umount(dir) : 0;
 }

@@ -35,7 +35,13 @@ struct present_result {
 /* 0 also when there is nothing that can be mounted.  Asked again, it finds what it has done.  -EIO: mount or
  * mkfs failed; -EBUSY something else is mounted there; -EINVAL such a file system cannot be made, or no such directory. */
 int present_mount(const struct present_spec *spec, struct present_result *out) __must_check;
+/* The file system alone.  0 also when something is there, which stays. */
+int present_mkfs(const char *device, const char *type) __must_check;
+/* Whether systemd is the first process: it alone can wait until a mount is used. */
+bool present_systemd(void);
 /* Of whatever is mounted there, and an automount; 0 also when nothing is.  -EBUSY: the text names who has it. */
 int present_umount(const char *dir) __must_check;
+/* An automount that waits there for that device goes. 0 also when there is none. */
+int present_stop(const char *device, const char *dir) __must_check;
 
 #endif
