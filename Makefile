@@ -94,7 +94,7 @@ help:
 # ---- what must be installed ----------------------------------------------
 
 DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uuid-dev \
-	libudev-dev libdevmapper-dev libisal-dev nbdkit-plugin-dev libnbd-dev
+	libudev-dev libdevmapper-dev libisal-dev nbdkit-plugin-dev libnbd-dev libgnutls28-dev
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
 DEB_TEST := libcmocka-dev bats fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
@@ -150,6 +150,8 @@ $(B)/libvol.so: $(ENGINE_OBJ) $(LIBVOL_OBJ) $(wildcard libvol/libvol.map)
 
 # Commands carry the library: one file each, nothing to find at run time.
 $(B)/vdcreate $(B)/vdlink $(B)/vdsnap: $(B)/cmd/link.o
+$(B)/vdagent: $(call obj,$(wildcard cmd/agent*.c))
+$(B)/vdagent: CMD_LIBS += -lgnutls
 $(addprefix $(B)/,$(CMDS)): $(B)/%: $(B)/cmd/%.o $(call obj,$(CMD_COMMON)) $(B)/libvol.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o,$^) $(filter %.a,$^) $(LIBS) $(CMD_LIBS)
@@ -344,7 +346,7 @@ demo-lab: lab-deps
 DM_RULES ?= $(if $(wildcard /lib/udev/rules.d/55-dm.rules /usr/lib/udev/rules.d/55-dm.rules),56,11)-dm-vd.rules
 UNITS := $(wildcard packaging/systemd/*.service)
 # In place of systemctl enable: it is systemctl mask that says no.
-WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service
+WANTS := sysinit.target.wants/vd-shutdown.service multi-user.target.wants/vd-links.service multi-user.target.wants/vdagent.service
 rules_name = $$(basename $(1) | sed 's/^11-dm-vd.rules$$/$(DM_RULES)/')
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(LIBDIR) $(DESTDIR)$(NBDKIT_PLUGINDIR) $(DESTDIR)$(PREFIX)/include/vd \

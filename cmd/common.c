@@ -89,6 +89,11 @@ static void on_signal(int sig)
 	vol_interrupt();
 }
 
+const char *cmd_version(void)
+{
+	return VD_VERSION;
+}
+
 int cmd_usage(const char *fmt, ...)
 {
 	char text[1024];

@@ -64,6 +64,7 @@ struct cmd_subcommand {
 };
 int cmd_subcommands(int argc, char **argv, const char *program, const struct cmd_subcommand *table, size_t n);
 
+const char *cmd_version(void);
 /* Says "NAME: text" on stderr; the exit code. */
 int cmd_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cmd_exit_code(int r);

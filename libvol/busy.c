@@ -125,6 +125,81 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 	return r;
 }
 
+/* A line of mountinfo's: where, of what type, from what.  All of it is in `line`. */
+static bool take_apart(char *line, char **dir, char **type, char **source)
+{
+	char *at = strstr(line, " - ");
+	int n = 0;
+
+	if (!at || sscanf(line, "%*u %*u %*u:%*u %*s %n", &n) == EOF || !n)
+		return false;
+	*at = 0;
+	*dir = line + n;
+	(*dir)[strcspn(*dir, " ")] = 0;
+	*type = at + 3;
+	at = strchr(*type, ' ');
+	if (!at)
+		return false;
+	*at = 0;
+	*source = at + 1;
+	(*source)[strcspn(*source, " \n")] = 0;
+	unescape(*dir);
+	unescape(*source);
+	return true;
+}
+
+int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void *arg)
+{
+	char *line = NULL, *dir, *type, *source;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	size_t size = 0;
+	struct stat st;
+	int r = 0;
+
+	if (!f)
+		return vol_fail(NULL, -errno, "/proc/self/mountinfo: %s", vol_strerror(-errno));
+	while (!r && getline(&line, &size, f) > 0)
+		if (take_apart(line, &dir, &type, &source) && source[0] == '/' && !stat(source, &st) && S_ISBLK(st.st_mode))
+			r = fn(arg, source, dir);
+	free(line);
+	fclose(f);
+	return r;
+}
+
+/* Of the last mount there. */
+static bool last_mount(const char *want, char type[32], char source[256])
+{
+	char *line = NULL, *dir, *t, *from;
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	bool is = false;
+	size_t size = 0;
+
+	while (f && getline(&line, &size, f) > 0)
+		if (take_apart(line, &dir, &t, &from) && !strcmp(dir, want)) {
+			is = true;
+			snprintf(type, 32, "%s", t);
+			snprintf(source, 256, "%s", from);
+		}
+	free(line);
+	if (f)
+		fclose(f);
+	return is;
+}
+
+bool busy_is_mount(const char *dir, const char *type)
+{
+	char t[32], source[256];
+
+	return last_mount(dir, t, source) && (!type || !strcmp(t, type));
+}
+
+bool busy_is_dead_mount(const char *dir)
+{
+	char type[32], source[256];
+
+	return last_mount(dir, type, source) && !strncmp(source, "/dev/", 5) && access(source, F_OK);
+}
+
 struct mounted { struct words *w; const char *pid, *comm; };
 
 static int add_mount(void *arg, const char *dir)

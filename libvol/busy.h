@@ -15,6 +15,14 @@
  * first; partitions: those of its partitions too.  A result of fn that is not 0 ends it. */
 int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
 
+/* The source and the mount point of each mount of this process's that is of a block device, or of what is
+ * said to be one.  A result of fn that is not 0 ends it. */
+int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void *arg) __must_check;
+/* Whether the last mount on that directory is of such a type ("autofs"), NULL: of any. */
+bool busy_is_mount(const char *dir, const char *type);
+/* Whether it is of a device that is not there any more. */
+bool busy_is_dead_mount(const char *dir);
+
 /* Adds to the text what else than a process that has it open keeps a device, or a partition of
  * it, that is known to be busy: swap, other devices made on it, mounts, in whichever namespace.
  * For the text only: a mount's source can be said by any user to be any device. */

@@ -11,6 +11,7 @@
 #include <linux/loop.h>
 #include <linux/major.h>
 #include <linux/nbd.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -441,42 +442,69 @@ static const char *readonly_options(const char *type)
 	return "ro";
 }
 
-int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options)
+int device_run(char *const argv[], char *said, size_t size)
 {
-	char opts[512], text[1024] = "", *argv[] = { "mount", "-t", (char *)c->type, "-o", opts, (char *)dev, (char *)dir, NULL };
 	posix_spawn_file_actions_t fa;
+	posix_spawnattr_t at;
+	sigset_t none;
 	size_t n = 0;
 	ssize_t got;
 	pid_t pid;
 	int p[2], status, r;
+	char rest[256];
 
-	r = snprintf(opts, sizeof(opts), "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
-		     options ? options : "");
-	if (r < 0 || (size_t)r >= sizeof(opts))
-		return vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(opts) - 1);
+	said[0] = 0;
 	if (pipe2(p, O_CLOEXEC))
 		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
+	sigemptyset(&none);
+	posix_spawnattr_init(&at);
+	posix_spawnattr_setsigmask(&at, &none);
+	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
 	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_adddup2(&fa, p[1], 1);
 	posix_spawn_file_actions_adddup2(&fa, p[1], 2);
-	r = -posix_spawnp(&pid, "mount", &fa, NULL, argv, environ);
+	r = -posix_spawnp(&pid, argv[0], &fa, &at, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
+	posix_spawnattr_destroy(&at);
 	close(p[1]);
-	if (!r) {
-		while (n < sizeof(text) - 1 && ((got = read(p[0], text + n, sizeof(text) - 1 - n)) > 0 || (got < 0 && errno == EINTR)))
-			n += got > 0 ? (size_t)got : 0;
-		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-			;
-		text[n] = 0;
-		text[strcspn(text, "\n")] = 0;
-		if (!WIFEXITED(status) || WEXITSTATUS(status))
-			r = vol_fail(NULL, -EIO, "mount said: %s%s", text, readonly && !strncmp(c->type, "ext", 3) ?
-				     "\na file system whose journal must be replayed cannot be mounted from a device that nobody may write;"
-				     "\nfreeze it while you take the snapshot (fsfreeze -f DIR), or link the snapshot without --readonly" : "");
-	} else {
-		vol_fail(NULL, r, "mount cannot be run: %s", vol_strerror(r));
+	if (r) {
+		close(p[0]);
+		return vol_fail(NULL, r, "%s cannot be run: %s", argv[0], vol_strerror(r));
 	}
+	do { /* what does not fit is heard, and forgotten */
+		got = n < size - 1 ? read(p[0], said + n, size - 1 - n) : read(p[0], rest, sizeof(rest));
+		if (got > 0 && n < size - 1)
+			n += (size_t)got;
+	} while (got > 0 || (got < 0 && errno == EINTR));
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	said[n] = 0;
+	said[strcspn(said, "\n")] = 0;
 	close(p[0]);
+	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : vol_fail(NULL, -EIO, "%s said: %s", argv[0], said);
+}
+
+int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size)
+{
+	int n = snprintf(buf, size, "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
+			 options ? options : "");
+
+	return n < 0 || (size_t)n >= size ?
+	       vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", size - 1) : 0;
+}
+
+int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options)
+{
+	char opts[512], said[1024], *argv[] = { "mount", "-t", (char *)c->type, "-o", opts, (char *)dev, (char *)dir, NULL };
+	int r = device_mount_options(c, readonly, options, opts, sizeof(opts));
+
+	if (!r)
+		r = device_run(argv, said, sizeof(said));
+	if (r == -EIO && readonly && !strncmp(c->type, "ext", 3))
+		vol_fail(NULL, r, "%s"
+			 "\na file system whose journal must be replayed cannot be mounted from a device that nobody may write;"
+			 "\nfreeze it while you take the snapshot (fsfreeze -f DIR), or link the snapshot without --readonly", vol_error(NULL));
 	return r;
 }
 

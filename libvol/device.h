@@ -51,6 +51,11 @@ void device_users(const char *path, char *buf, size_t size);
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */
 int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options) __must_check;
+/* A program and its arguments, which hears nothing; what it says, the first line. -EIO: it failed, and the text
+ * has that. */
+int device_run(char *const argv[], char *said, size_t size) __must_check;
+/* The options that device_mount() uses. */
+int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size) __must_check;
 /* umount(2); -EBUSY: the text names who. */
 int device_umount(const char *dir) __must_check;
 

@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* vdagent: the agent of a server that takes drives from another host; and what asks it. */
+#include "agent.h"
+#include "common.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { OPT_MOUNT_DIR = 1 };
+
+static struct agent agent;
+static char *key_file;
+static int timeout_s = 60, dhchap;
+
+static const char *own_key(void)
+{
+	static char path[4096];
+
+	if (key_file)
+		return key_file;
+	snprintf(path, sizeof(path), "%s/agent.key", vol_config_dir());
+	return path;
+}
+
+/* ---- serve ---------------------------------------------------------------------- */
+
+static const struct poptOption serve_options[] = {
+	{ "listen", 0, POPT_ARG_STRING, &agent.listen, 0, "address to listen on, default every one, port " AGENT_PORT, "ADDRESS[:PORT]" },
+	{ "key", 0, POPT_ARG_STRING, &key_file, 0, "the key that hosts need", "FILE" },
+	{ "mount-dir", 0, POPT_ARG_STRING, NULL, OPT_MOUNT_DIR, "drives may be mounted below DIR (again for more), "
+	  "default /srv, /mnt, /media, /data and /home", "DIR" },
+	{ "trust-mount-options", 0, POPT_ARG_NONE, &agent.trust_options, 0, "mount with whatever options a host says", NULL },
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+
+static int take_dir(int val, char *dir)
+{
+	(void)val;
+	if (dir[0] != '/')
+		return cmd_usage("--mount-dir %s: wanted a path from the root on", dir);
+	if (agent.ndirs == AGENT_DIRS)
+		return cmd_usage("--mount-dir is possible %u times", AGENT_DIRS);
+	agent.dir[agent.ndirs++] = dir;
+	return 0;
+}
+
+static int serve(const struct cmd_args *a)
+{
+	static const char *const usual[] = { "/srv", "/mnt", "/media", "/data", "/home" };
+	int r;
+
+	(void)a;
+	if (!agent.ndirs) {
+		agent.ndirs = sizeof(usual) / sizeof(usual[0]);
+		memcpy(agent.dir, usual, sizeof(usual));
+	}
+	agent.key = own_key();
+	r = agent_serve(&agent);
+	return r ? cmd_failed(NULL, r) : CMD_OK;
+}
+
+/* ---- ask -------------------------------------------------------------------------- */
+
+static const struct poptOption ask_options[] = {
+	{ "key", 0, POPT_ARG_STRING, &key_file, 0, "the key of that agent", "FILE" },
+	{ "timeout", 0, POPT_ARG_INT, &timeout_s, 0, "seconds until there must be an answer, default 60", "SECONDS" },
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+
+/* The first line of standard input. */
+static int read_request(char *line, size_t size, int64_t deadline)
+{
+	size_t have = 0;
+	char *end = NULL;
+
+	while (!end) {
+		struct pollfd p = { STDIN_FILENO, POLLIN, 0 };
+		int64_t left = deadline - vol_now_ms();
+		ssize_t n;
+
+		if (vol_interrupted())
+			return vol_fail(NULL, -EINTR, "interrupted");
+		if (left <= 0)
+			return vol_fail(NULL, -ETIMEDOUT, "no request came on standard input");
+		if (poll(&p, 1, left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
+			continue;
+		n = read(STDIN_FILENO, line + have, size - have);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return vol_fail(NULL, -errno, "standard input: %s", vol_strerror(-errno));
+		end = memchr(line + have, '\n', (size_t)n);
+		have += (size_t)n;
+		if (!n)
+			end = line + have;
+		if (have == size)
+			return vol_fail(NULL, -EMSGSIZE, "the request is longer than %zu bytes", size - 1);
+	}
+	*end = 0;
+	return 0;
+}
+
+static int ask_one(const struct agent_address *to, const char *request, int64_t deadline)
+{
+	struct agent_channel *c = NULL;
+	struct json_object *o = NULL;
+	uint8_t key[AGENT_KEY];
+	char *line;
+	size_t len;
+	bool ok;
+	int r = agent_key_read(own_key(), key);
+
+	if (r)
+		return r;
+	r = agent_channel_connect(to, key, deadline, &c);
+	explicit_bzero(key, sizeof(key));
+	if (!r)
+		r = agent_channel_send(c, request, deadline);
+	if (!r)
+		r = agent_channel_line(c, deadline, &line, &len);
+	if (!r)
+		r = agent_json_parse(line, len, &o);
+	if (!r && !json_get_bool(o, "ok", &ok))
+		r = vol_fail(NULL, -EPROTO, "%s gave an answer that is none", to->host);
+	if (!r) /* as json-c writes it: with no byte in it that a terminal acts on */
+		printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+	json_object_put(o);
+	agent_channel_close(c);
+	return r;
+}
+
+static int ask(const struct cmd_args *a)
+{
+	static char request[AGENT_LINE];
+	struct agent_address to;
+	int64_t deadline;
+	int r;
+
+	if (timeout_s < 1 || timeout_s > 3600)
+		return cmd_usage("--timeout %d: wanted 1 to 3600 seconds", timeout_s);
+	deadline = vol_now_ms() + timeout_s * INT64_C(1000);
+	r = agent_address_parse(a->arg[0], &to);
+	if (r)
+		return cmd_failed(NULL, r);
+	r = read_request(request, sizeof(request), deadline);
+	if (!r)
+		r = ask_one(&to, request, deadline);
+	if (r)
+		cmd_failed(NULL, r);
+	return r ? CMD_FAILED : CMD_OK;
+}
+
+/* ---- key --------------------------------------------------------------------------- */
+
+static const struct poptOption key_options[] = {
+	{ "dhchap", 0, POPT_ARG_NONE, &dhchap, 0, "write, from a key that is there, the secret of DH-HMAC-CHAP that goes with it", NULL },
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+
+static int key_(const struct cmd_args *a)
+{
+	char secret[AGENT_DHCHAP];
+	uint8_t key[AGENT_KEY];
+	int r;
+
+	if (dhchap) {
+		r = agent_key_read(a->arg[0], key);
+		if (!r)
+			r = agent_key_dhchap(key, secret);
+		if (!r)
+			puts(secret);
+		explicit_bzero(key, sizeof(key));
+		explicit_bzero(secret, sizeof(secret));
+		return r ? cmd_failed(NULL, r) : CMD_OK;
+	}
+	r = agent_key_make(a->arg[0]);
+	if (r)
+		return cmd_failed(NULL, r);
+	cmd_say("%s has a new key; host and server need the same, and nobody else", a->arg[0]);
+	return CMD_OK;
+}
+
+/* ---- status ------------------------------------------------------------------------- */
+
+static const struct poptOption status_options[] = {
+	CMD_REPORT_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+static const struct cmd_field fields[] = {
+	{ "name", "Drive", CMD_TEXT, "POOL/VOLUME, on its host" },
+	{ "uuid", "UUID", CMD_TEXT, "of the volume" },
+	{ "size", "Size", CMD_SIZE, "of the volume" },
+	{ "mode", "Mode", CMD_TEXT, "rw or ro" },
+	{ "device", "Device", CMD_TEXT, "that it is here" },
+	{ "address", "Address", CMD_TEXT, "on its bus, or of its controller" },
+	{ "mount", "Mount", CMD_TEXT, "where it is mounted" },
+	{ "state", "State", CMD_TEXT, "up, waiting (for its device), stalled (the host does not answer), size (another than the volume's), "
+	  "or unmounted (although it should be)" },
+	{ NULL, NULL, CMD_TEXT, NULL },
+};
+
+/* Of the records and what the kernel has: whether an agent runs or not. */
+static int status(const struct cmd_args *a)
+{
+	struct agent_drive *list;
+	struct cmd_report report;
+	size_t n;
+	int r, code = cmd_report_init(&report, "drive", fields, "name,size,mode,device,mount,state");
+
+	(void)a;
+	if (code)
+		return code;
+	r = agent_record_list(&list, &n);
+	if (r)
+		return cmd_failed(NULL, r);
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = json_object_new_object();
+
+		agent_drive_state(&list[i], o);
+		cmd_report_add(&report, o);
+	}
+	free(list);
+	cmd_report_print(&report);
+	return CMD_OK;
+}
+
+/* ---- table ---------------------------------------------------------------------------- */
+
+static const struct {
+	const char *name;
+	int (*fn)(const struct cmd_args *);
+	const struct poptOption *options;
+	const char *synopsis;
+	unsigned min, max;
+	int (*take)(int val, char *arg);
+	const char *help;
+} subcommands[] = {
+	{ "serve", serve, serve_options, "[serve]", 0, 0, take_dir, "take drives from hosts that have the key" },
+	{ "ask", ask, ask_options, "ask HOST[:PORT]", 1, 1, NULL, "send an agent a request, from standard input, and write its answer" },
+	{ "status", status, status_options, "status", 0, 0, NULL, "list the drives that this server was given" },
+	{ "key", key_, key_options, "key FILE", 1, 1, NULL, "make a key" },
+};
+
+static void overview(FILE *f)
+{
+	fprintf(f, "Usage: vdagent [SUBCOMMAND] [OPTION]... ARGUMENT...\n\n");
+	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
+		fprintf(f, "  vdagent %-20s %s\n", subcommands[i].synopsis, subcommands[i].help);
+	fprintf(f, "\nvdagent SUBCOMMAND --help shows the options; vdagent(8) tells all.\n");
+}
+
+int main(int argc, char **argv)
+{
+	const char *want = argc > 1 ? argv[1] : "";
+	bool named = *want && *want != '-';
+	struct cmd_args a;
+	int code;
+
+	if (!strcmp(want, "--help") || !strcmp(want, "-?") || !strcmp(want, "help")) {
+		overview(stdout);
+		return CMD_OK;
+	}
+	vol_set_purpose("vdagent");
+	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
+		if (strcmp(subcommands[i].name, named ? want : "serve"))
+			continue;
+		argv[named] = argv[0];
+		cmd_parse(&a, argc - named, argv + named, subcommands[i].options, subcommands[i].synopsis, subcommands[i].min,
+			  subcommands[i].max, subcommands[i].take);
+		code = subcommands[i].fn(&a);
+		cmd_args_free(&a);
+		return code;
+	}
+	cmd_usage("there is no subcommand \"%s\"", want);
+	overview(stderr);
+	return CMD_USAGE;
+}
