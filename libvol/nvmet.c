@@ -221,7 +221,7 @@ static int put_host(struct server *s)
 		s->dhchap = false;
 		return 0;
 	}
-	r = agent_secret(s, secret);
+	r = server_secret(s, secret);
 	if (r)
 		return r;
 	get(path, "dhchap_key", now, sizeof(now));
