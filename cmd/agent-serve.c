@@ -44,7 +44,7 @@ static int refuse(struct agent_channel *ch, int r)
 	json_set_bool(o, "ok", false);
 	json_set_u64(o, "errno", (uint64_t)-r);
 	json_set_str(o, "error", vol_error(NULL));
-	r = agent_channel_send(ch, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), vol_now_ms() + SEND_MS);
+	r = agent_channel_send(ch, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE), vol_now_ms() + SEND_MS);
 	json_object_put(o);
 	return r;
 }
@@ -61,7 +61,7 @@ static int answer(struct connection *c, struct agent_channel *ch, const char *li
 	json_object_put(request);
 	if (!o)
 		return -ENOMEM;
-	r = agent_channel_send(ch, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN), vol_now_ms() + SEND_MS);
+	r = agent_channel_send(ch, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE), vol_now_ms() + SEND_MS);
 	json_object_put(o);
 	return r;
 }
@@ -246,6 +246,11 @@ int agent_serve(const struct agent *a)
 	sigaddset(&ends, SIGINT);
 	pthread_sigmask(SIG_BLOCK, &ends, &before);
 	signal(SIGPIPE, SIG_IGN);
+	r = agent_restore_start(a);
+	if (r) {
+		close(listener);
+		return r;
+	}
 	say_ready();
 	while (!vol_interrupted()) {
 		struct pollfd p = { listener, POLLIN, 0 };
@@ -261,5 +266,6 @@ int agent_serve(const struct agent *a)
 	}
 	close(listener);
 	end_all();
+	agent_restore_end();
 	return 0;
 }

@@ -5,10 +5,17 @@
  *
  *   agent-channel.c  keys, TLS, lines
  *   agent-serve.c    connections, a thread each
- *   agent.c          what a request is answered
+ *   agent-drive.c    what a drive is, as requests and records tell, and what of that is allowed
+ *   agent-record.c   the drives it was given, on disk
+ *   agent-find.c     block devices: looked for, asked for, let go
+ *   agent.c          what a request is answered; drives made again at the start
  *
  * The host is believed as little as a stranger: it has the key, and that lets it ask for what
- * these files allow.
+ * these files allow.  A drive is told by its volume's UUID, on an NVMe subsystem whose name is one of vd's, or on a
+ * virtio-scsi bus: no other disk of this machine is ever taken for one.
+ *
+ * Environment: VD_STATE_DIR (/var/lib/vdagent); for tests VD_SYSFS_DIR (/sys) and VD_NVME_FABRICS
+ * (/dev/nvme-fabrics).  Texts in vol_error(NULL).
  */
 #ifndef VD_AGENT_H
 #define VD_AGENT_H
@@ -30,5 +37,83 @@ int agent_serve(const struct agent *a) __must_check;
 
 /* Never NULL but for want of memory: {"ok":true,…} or {"ok":false,"errno":N,"error":TEXT}. Any thread. */
 struct json_object *agent_answer(const struct agent *a, struct json_object *request);
+/* Goes on in the background, until each drive of the records is there, or vol_interrupt(). */
+int agent_restore_start(const struct agent *a) __must_check;
+void agent_restore_end(void);
+
+struct agent_drive;
+/* "uuid", "name", "mode", "size", "device", "address", "mount", "state" into the object. */
+void agent_drive_state(const struct agent_drive *d, struct json_object *o);
+
+/* ---- a drive ------------------------------------------------------------------- */
+
+#define AGENT_NQN "nqn.2026-11.org.vd:" /* so a subsystem of vd's is called */
+
+struct agent_drive {
+	uint8_t uuid[16]; /* of the volume */
+	char uuid_text[VOL_UUID_TEXT];
+	char name[2 * VOL_NAME_SIZE]; /* POOL/VOLUME */
+	uint64_t size;
+	bool readonly;
+	bool nvme; /* else SCSI, and the next four are empty */
+	char nqn[224], address[48], port[8];
+	bool dhchap;
+	bool mount; /* else the rest is empty */
+	char dir[256], options[256], mkfs[16];
+	bool automount, duplicate;
+};
+
+/* Of a request "link", or a record.  -EINVAL: a field is missing or cannot be. */
+int agent_drive_parse(struct json_object *o, struct agent_drive *d) __must_check;
+/* As agent_drive_parse() takes it. */
+struct json_object *agent_drive_json(const struct agent_drive *d);
+/* "uuid" of a request. -EINVAL */
+int agent_uuid_parse(struct json_object *o, uint8_t uuid[16]) __must_check;
+/* "nqn" of a request; 0 and "" when there is none. -EINVAL */
+int agent_nqn_parse(struct json_object *o, char nqn[224]) __must_check;
+/* Whether this agent may mount as d says. -EPERM */
+int agent_drive_allowed(const struct agent *a, const struct agent_drive *d) __must_check;
+/* A directory is one that this agent may mount on: of those above it, up to one of a->dir, nobody but root can
+ * make another. -EPERM */
+int agent_dir_allowed(const struct agent *a, const char *dir) __must_check;
+
+/* ---- records -------------------------------------------------------------------- */
+
+/* Each change is durable on return. */
+int agent_record_put(const struct agent_drive *d) __must_check;
+int agent_record_del(const uint8_t uuid[16]) __must_check; /* 0 also when it was not there */
+int agent_record_find(const uint8_t uuid[16], struct agent_drive *d) __must_check; /* -ENOENT */
+/* free(*list) */
+int agent_record_list(struct agent_drive **list, size_t *n) __must_check;
+
+/* ---- its device ------------------------------------------------------------------- */
+
+struct agent_device {
+	char path[64];    /* "/dev/nvme0n1" */
+	char address[96]; /* "nvme0 nsid 3", "2:0:0:1" */
+	uint64_t size;
+	bool readonly, live; /* live: NVMe is connected */
+};
+/* -ENODEV: not there. */
+int agent_device_find(const struct agent_drive *d, struct agent_device *out) __must_check;
+/* Connects, or has the kernel look, and waits for it, with the right size. `secret`: of DH-HMAC-CHAP. -ETIMEDOUT. */
+int agent_device_get(const struct agent_drive *d, const char *secret, int64_t deadline, struct agent_device *out) __must_check;
+/* Of SCSI: the kernel forgets it.  It is not in use. */
+int agent_device_drop(const struct agent_drive *d, const struct agent_device *dev) __must_check;
+/* Until there is no device with the UUID.  `let_go`: no drive needs the subsystem, so it is disconnected.  nqn "":
+ * it was SCSI. -EBUSY: in use; -ETIMEDOUT. */
+int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int64_t deadline) __must_check;
+/* How this machine calls itself to NVMe targets. */
+struct agent_host { char nqn[224], id[VOL_UUID_TEXT]; };
+int agent_host_self(struct agent_host *h) __must_check;
+/* The kernel can DH-HMAC-CHAP. */
+bool agent_host_dhchap(void);
+
+/* Events of block devices: udev's, a hint that it is time to look. */
+struct agent_events;
+struct agent_events *agent_events_new(void); /* NULL: there is no udev */
+void agent_events_free(struct agent_events *e);
+/* Until there was one, or so much time has passed, or vol_interrupt(). */
+void agent_events_wait(struct agent_events *e, int64_t deadline);
 
 #endif

@@ -129,7 +129,7 @@ static int ask_one(const struct agent_address *to, const char *request, int64_t 
 	if (!r && !json_get_bool(o, "ok", &ok))
 		r = vol_fail(NULL, -EPROTO, "%s gave an answer that is none", to->host);
 	if (!r) /* as json-c writes it: with no byte in it that a terminal acts on */
-		printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+		printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 	json_object_put(o);
 	agent_channel_close(c);
 	return r;
@@ -188,6 +188,52 @@ static int key_(const struct cmd_args *a)
 	return CMD_OK;
 }
 
+/* ---- status ------------------------------------------------------------------------- */
+
+static const struct poptOption status_options[] = {
+	CMD_REPORT_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+static const struct cmd_field fields[] = {
+	{ "name", "Drive", CMD_TEXT, "POOL/VOLUME, on its host" },
+	{ "uuid", "UUID", CMD_TEXT, "of the volume" },
+	{ "size", "Size", CMD_SIZE, "of the volume" },
+	{ "mode", "Mode", CMD_TEXT, "rw or ro" },
+	{ "device", "Device", CMD_TEXT, "that it is here" },
+	{ "address", "Address", CMD_TEXT, "on its bus, or of its controller" },
+	{ "mount", "Mount", CMD_TEXT, "where it is mounted" },
+	{ "state", "State", CMD_TEXT, "up, waiting (for its device), stalled (the host does not answer), size (another than the volume's), "
+	  "or unmounted (although it should be)" },
+	{ NULL, NULL, CMD_TEXT, NULL },
+};
+
+/* Of the records and what the kernel has: whether an agent runs or not. */
+static int status(const struct cmd_args *a)
+{
+	struct agent_drive *list;
+	struct cmd_report report;
+	size_t n;
+	int r, code = cmd_report_init(&report, "drive", fields, "name,size,mode,device,mount,state");
+
+	(void)a;
+	if (code)
+		return code;
+	r = agent_record_list(&list, &n);
+	if (r)
+		return cmd_failed(NULL, r);
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = json_object_new_object();
+
+		agent_drive_state(&list[i], o);
+		cmd_report_add(&report, o);
+	}
+	free(list);
+	cmd_report_print(&report);
+	return CMD_OK;
+}
+
 /* ---- table ---------------------------------------------------------------------------- */
 
 static const struct {
@@ -201,6 +247,7 @@ static const struct {
 } subcommands[] = {
 	{ "serve", serve, serve_options, "[serve]", 0, 0, take_dir, "take drives from hosts that have the key" },
 	{ "ask", ask, ask_options, "ask HOST[:PORT]", 1, 1, NULL, "send an agent a request, from standard input, and write its answer" },
+	{ "status", status, status_options, "status", 0, 0, NULL, "list the drives that this server was given" },
 	{ "key", key_, key_options, "key FILE", 1, 1, NULL, "make a key" },
 };
 

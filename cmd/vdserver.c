@@ -54,7 +54,7 @@ static bool has_key(const char *name)
 {
 	char path[4096];
 
-	agent_key_path(name, path, sizeof(path));
+	server_key_path(name, path, sizeof(path));
 	return !access(path, F_OK);
 }
 
@@ -62,7 +62,7 @@ static void say_key(const char *name, bool is_new)
 {
 	char path[4096];
 
-	agent_key_path(name, path, sizeof(path));
+	server_key_path(name, path, sizeof(path));
 	if (is_new && !cmd_opt.test)
 		cmd_say("its key is new: %s\ncopy it to that machine, as /etc/vd/agent.key, with mode 0600, and start vdagent there", path);
 }

@@ -9,7 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -226,7 +225,7 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 	int r = 0;
 
 	argv[0] = (char *)find_program(program, sizeof(program));
-	agent_key_path(s->name, key, sizeof(key));
+	server_key_path(s->name, key, sizeof(key));
 	snprintf(limit, sizeof(limit), "%u", seconds);
 	if (!out.text || asprintf(&line, "%s\n", json_object_to_json_string_ext(q, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)) < 0) {
 		line = NULL;
@@ -371,72 +370,50 @@ int agent_gone(const struct server *s, const struct link_info *l, struct json_ob
 
 /* ---- keys ----------------------------------------------------------------------- */
 
-void agent_key_path(const char *server, char *buf, size_t size)
+void server_key_path(const char *server, char *buf, size_t size)
 {
 	snprintf(buf, size, "%s/keys/%s.key", vol_config_dir(), server);
 }
 
-/* Under another name until all of it is there. */
-static int write_key(const char *new, const char *path)
+/* `vdagent key [--dhchap] FILE`: what it says, in out. */
+static int key_program(const char *server, bool dhchap, const char *what, struct stream *out)
 {
-	char text[2 * 32 + 2];
-	uint8_t key[32];
-	int fd, r = 0;
-
-	if (getrandom(key, sizeof(key), 0) != sizeof(key))
-		return vol_fail(NULL, -EIO, "the kernel gives no random numbers");
-	for (unsigned i = 0; i < sizeof(key); i++)
-		sprintf(text + 2 * i, "%02x", key[i]);
-	strcat(text, "\n");
-	unlink(new);
-	fd = open(new, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text) || fsync(fd) || link(new, path))
-		r = errno == EEXIST && !access(path, F_OK) ? 0 : vol_fail(NULL, errno ? -errno : -EIO, "%s cannot be made: %s", path, vol_strerror(-errno));
-	if (fd >= 0)
-		close(fd);
-	unlink(new);
-	explicit_bzero(text, sizeof(text));
-	explicit_bzero(key, sizeof(key));
-	return r;
-}
-
-int agent_key_new(const char *server)
-{
-	char dir[3072], path[3200], new[3210];
-	int fd, r;
-
-	agent_key_path(server, path, sizeof(path));
-	if (!access(path, F_OK))
-		return 0;
-	snprintf(dir, sizeof(dir), "%s/keys", vol_config_dir());
-	snprintf(new, sizeof(new), "%s.new", path);
-	if (mkdir(dir, 0700) && errno != EEXIST)
-		return vol_fail(NULL, -errno, "%s cannot be made: %s", dir, vol_strerror(-errno));
-	fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return vol_fail(NULL, -errno, "%s cannot be opened: %s", dir, vol_strerror(-errno));
-	r = write_key(new, path);
-	if (!r && fsync(fd))
-		r = vol_fail(NULL, -errno, "%s cannot be written: %s", dir, vol_strerror(-errno));
-	close(fd);
-	return r;
-}
-
-int agent_secret(const struct server *s, char secret[AGENT_SECRET])
-{
-	char program[4096], key[4096], why[600], *argv[] = { NULL, "dhchap", "--key", key, NULL };
-	struct stream out = { .text = secret, .size = AGENT_SECRET };
+	char program[4096], key[4096], why[600], *argv[] = { NULL, "key", dhchap ? "--dhchap" : key, dhchap ? key : NULL, NULL };
 	int r;
 
 	argv[0] = (char *)find_program(program, sizeof(program));
-	agent_key_path(s->name, key, sizeof(key));
-	secret[0] = 0;
-	r = run(argv, "", vol_server_timeout(), true, &out);
-	secret[strcspn(secret, "\n")] = 0;
-	if (!r && strncmp(secret, "DHHC-1:", 7))
-		r = vol_fail(NULL, -EPROTO, "it is none");
-	if (r == -EINTR || !r)
-		return r;
+	server_key_path(server, key, sizeof(key));
+	r = run(argv, "", vol_server_timeout(), true, out);
+	if (!r)
+		return 0;
 	snprintf(why, sizeof(why), "%s", r == -ETIMEDOUT ? "it takes too long" : vol_error(NULL));
-	return vol_fail(NULL, -EIO, "no secret can be made of %s: %s", key, why);
+	return vol_fail(NULL, -EIO, "%s %s: %s", what, key, why);
+}
+
+int server_key_make(const char *server)
+{
+	char path[4096], text[256] = "";
+	struct stream out = { .text = text, .size = sizeof(text) };
+	int r;
+
+	server_key_path(server, path, sizeof(path));
+	if (!access(path, F_OK))
+		return 0;
+	*strrchr(path, '/') = 0;
+	if (mkdir(path, 0700) && errno != EEXIST)
+		return vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno));
+	r = key_program(server, false, "the agent's key cannot be made,", &out);
+	server_key_path(server, path, sizeof(path));
+	return !access(path, F_OK) ? 0 : r; /* or another command has */
+}
+
+int server_secret(const struct server *s, char secret[AGENT_SECRET])
+{
+	struct stream out = { .text = secret, .size = AGENT_SECRET };
+	int r;
+
+	secret[0] = 0;
+	r = key_program(s->name, true, "no secret can be made of", &out);
+	secret[strcspn(secret, "\n")] = 0;
+	return !r && strncmp(secret, "DHHC-1:", 7) ? vol_fail(NULL, -EPROTO, "no secret can be made of the key of server %s", s->name) : r;
 }

@@ -30,11 +30,11 @@ int agent_unlink(const struct server *s, const struct link_info *l, bool test) _
 int agent_gone(const struct server *s, const struct link_info *l, struct json_object *via) __must_check;
 
 /* Path of a server's key. */
-void agent_key_path(const char *server, char *buf, size_t size);
+void server_key_path(const char *server, char *buf, size_t size);
 /* A new one, unless there is one. */
-int agent_key_new(const char *server) __must_check;
+int server_key_make(const char *server) __must_check;
 /* The secret by which the kernels authenticate the server's connections, as both derive it from the key. */
 #define AGENT_SECRET 128
-int agent_secret(const struct server *s, char secret[AGENT_SECRET]) __must_check;
+int server_secret(const struct server *s, char secret[AGENT_SECRET]) __must_check;
 
 #endif

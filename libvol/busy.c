@@ -166,20 +166,38 @@ int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void
 	return r;
 }
 
-bool busy_is_mount(const char *want, const char *type)
+/* Of the last mount there. */
+static bool last_mount(const char *want, char type[32], char source[256])
 {
-	char *line = NULL, *dir, *found, *source;
+	char *line = NULL, *dir, *t, *from;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	bool is = false;
 	size_t size = 0;
 
 	while (f && getline(&line, &size, f) > 0)
-		if (take_apart(line, &dir, &found, &source) && !strcmp(dir, want))
-			is = !type || !strcmp(found, type);
+		if (take_apart(line, &dir, &t, &from) && !strcmp(dir, want)) {
+			is = true;
+			snprintf(type, 32, "%s", t);
+			snprintf(source, 256, "%s", from);
+		}
 	free(line);
 	if (f)
 		fclose(f);
 	return is;
+}
+
+bool busy_is_mount(const char *dir, const char *type)
+{
+	char t[32], source[256];
+
+	return last_mount(dir, t, source) && (!type || !strcmp(t, type));
+}
+
+bool busy_is_dead_mount(const char *dir)
+{
+	char type[32], source[256];
+
+	return last_mount(dir, type, source) && !strncmp(source, "/dev/", 5) && access(source, F_OK);
 }
 
 struct mounted { struct words *w; const char *pid, *comm; };

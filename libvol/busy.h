@@ -20,6 +20,8 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void *arg) __must_check;
 /* Whether the last mount on that directory is of such a type ("autofs"), NULL: of any. */
 bool busy_is_mount(const char *dir, const char *type);
+/* Whether it is of a device that is not there any more. */
+bool busy_is_dead_mount(const char *dir);
 
 /* Adds to the text what else than a process that has it open keeps a device, or a partition of
  * it, that is known to be busy: swap, other devices made on it, mounts, in whichever namespace.

@@ -72,21 +72,27 @@ static int begin(struct describe *d)
 	return r;
 }
 
-static int store(struct describe *d)
+int describe_write(const char *path, int dir, struct json_object *root)
 {
-	const char *text = json_object_to_json_string_ext(d->root, JSON_C_TO_STRING_PRETTY);
+	const char *text = json_object_to_json_string_ext(root, JSON_C_TO_STRING_PRETTY);
 	size_t len = strlen(text);
 	char new[3210];
 	int fd, r = 0;
 
-	snprintf(new, sizeof(new), "%s.new", d->path);
+	if (snprintf(new, sizeof(new), "%s.new", path) >= (int)sizeof(new))
+		return vol_fail(NULL, -ENAMETOOLONG, "%.100s… is too long for a path", path);
 	fd = open(new, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
 	if (fd < 0 || write(fd, text, len) != (ssize_t)len || write(fd, "\n", 1) != 1 || fsync(fd) ||
-	    rename(new, d->path) || fsync(d->lock))
-		r = vol_fail(NULL, errno ? -errno : -EIO, "%s cannot be written: %s", d->path, vol_strerror(-errno));
+	    rename(new, path) || fsync(dir))
+		r = vol_fail(NULL, errno ? -errno : -EIO, "%s cannot be written: %s", path, vol_strerror(-errno));
 	if (fd >= 0)
 		close(fd);
 	return r;
+}
+
+static int store(struct describe *d)
+{
+	return describe_write(d->path, d->lock, d->root);
 }
 
 /* Index of the entry of that pool with `name` as its `key`, or how many there are. */

@@ -42,4 +42,7 @@ int describe_server_add(const char *pool, const uint8_t uuid[16], const char *se
 int describe_server_find(const uint8_t uuid[16], const char *server, struct json_object **attrs) __must_check;
 int describe_server_del(const uint8_t uuid[16], const char *server) __must_check; /* 0 also when it was not there */
 
+/* Puts such a file in place of an old one, durably; dir: its directory, open, and locked against other writers. */
+int describe_write(const char *path, int dir, struct json_object *root) __must_check;
+
 #endif

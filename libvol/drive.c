@@ -110,7 +110,7 @@ int drive_take(const struct server *s, struct link_info *l, bool force)
 	/* When it is away there is nothing left to protect: what is told then is a remark. */
 	if (asked && agent_gone(s, l, via(s, l)))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
-	return is_vm(s) ? 0 : nvmet_clear(l);
+	return is_vm(s) ? 0 : nvmet_clear(s, l);
 }
 
 int drive_take_test(const struct server *s, const struct link_info *l)
@@ -132,7 +132,7 @@ int drive_clear(const struct server *s, struct link_info *l, bool *keep)
 	if (is_vm(s))
 		return vm_unplug(s, l);
 	r = nvmet_unplug(l);
-	return r ? r : nvmet_clear(l);
+	return r ? r : nvmet_clear(s, l);
 }
 
 int drive_resize(const struct server *s, const struct link_info *l)

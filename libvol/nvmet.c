@@ -221,7 +221,7 @@ static int put_host(struct server *s)
 		s->dhchap = false;
 		return 0;
 	}
-	r = agent_secret(s, secret);
+	r = server_secret(s, secret);
 	if (r)
 		return r;
 	get(path, "dhchap_key", now, sizeof(now));
@@ -468,20 +468,7 @@ int nvmet_unplug(const struct link_info *l)
 	return r;
 }
 
-/* An entry of a host that nobody lets in has been made here, or is of no use: it cannot be removed otherwise. */
-static int forget_host(void *arg, const char *dir, const char *name)
-{
-	char path[PATH];
-	int r = shut_out("", dir, name);
-
-	(void)arg;
-	path_of(path, "hosts/%s", name);
-	if (!r && rmdir(path) && errno != EBUSY && errno != ENOENT)
-		r = vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno));
-	return r;
-}
-
-int nvmet_clear(const struct link_info *l)
+int nvmet_clear(const struct server *s, const struct link_info *l)
 {
 	char nqn[128], path[PATH], ports[PATH];
 	struct port none = { .nqn = nqn };
@@ -496,10 +483,14 @@ int nvmet_clear(const struct link_info *l)
 		r = each(ports, drop_port, NULL);
 	path_of(path, "subsystems/%s/allowed_hosts", nqn);
 	if (!r)
-		r = each(path, forget_host, NULL);
+		r = each(path, shut_out, "");
 	path_of(path, "subsystems/%s", nqn);
 	if (!r)
 		r = take_away(path);
+	/* The server's entry stays as long as somebody lets it in. */
+	path_of(path, "hosts/%s", s->host);
+	if (!r && rmdir(path) && errno != EBUSY && errno != ENOENT)
+		r = vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno));
 	close(fd);
 	return r;
 }

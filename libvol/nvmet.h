@@ -31,7 +31,7 @@ int nvmet_plug(struct server *s, const struct link_info *l) __must_check;
 /* The device is not open there any more; a server that is connected is told.  0 also when it was not there. */
 int nvmet_unplug(const struct link_info *l) __must_check;
 /* And nothing is left of the subsystem; who is connected loses it. */
-int nvmet_clear(const struct link_info *l) __must_check;
+int nvmet_clear(const struct server *s, const struct link_info *l) __must_check;
 /* The namespace takes in the size of its device. */
 int nvmet_resize(const struct link_info *l) __must_check;
 /* Whether l->device is enabled in a namespace. */

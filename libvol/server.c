@@ -128,7 +128,7 @@ int vol_check_server(struct json_object *attrs)
 /* Its agent and this host know each other by a key, which no pool ever has. */
 static int see_to_key(const char *name, struct json_object *attrs)
 {
-	return *json_str(attrs, "agent") ? agent_key_new(name) : 0;
+	return *json_str(attrs, "agent") ? server_key_make(name) : 0;
 }
 
 /* ---- this host's records, and the pool's ------------------------------------ */

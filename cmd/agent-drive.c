@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What a drive is, as requests and records tell it, and what of that is allowed. */
+#include "agent.h"
+#include "../libvol/present.h"
+
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+/* ---- fields ---------------------------------------------------------------- */
+
+/* A string of such characters that fits; absent: "". */
+static int take(struct json_object *o, const char *key, const char *chars, char *buf, size_t size)
+{
+	const char *s = "";
+
+	if (json_object_object_get_ex(o, key, NULL) && !json_get_str(o, key, &s))
+		return vol_fail(NULL, -EINVAL, "\"%s\" is no text", key);
+	if (strlen(s) >= size)
+		return vol_fail(NULL, -EINVAL, "\"%s\" is longer than %zu bytes", key, size - 1);
+	for (const char *c = s; *c; c++)
+		if (chars ? !strchr(chars, *c) : (unsigned char)*c < ' ' || *c == 127)
+			return vol_fail(NULL, -EINVAL, "\"%s\" has a character that cannot be in it", key);
+	strcpy(buf, s);
+	return 0;
+}
+
+static int take_bool(struct json_object *o, const char *key, bool *b)
+{
+	*b = false;
+	if (json_object_object_get_ex(o, key, NULL) && !json_get_bool(o, key, b))
+		return vol_fail(NULL, -EINVAL, "\"%s\" is neither true nor false", key);
+	return 0;
+}
+
+int agent_uuid_parse(struct json_object *o, uint8_t uuid[16])
+{
+	static const uint8_t none[16];
+	char text[VOL_UUID_TEXT];
+	uint8_t u[16];
+	int r = take(o, "uuid", NULL, text, sizeof(text));
+
+	if (r)
+		return r;
+	if (vol_uuid_parse(text, u) || !memcmp(u, none, 16))
+		return vol_fail(NULL, -EINVAL, "\"uuid\" is not the UUID of a volume");
+	memcpy(uuid, u, 16);
+	return 0;
+}
+
+int agent_nqn_parse(struct json_object *o, char nqn[224])
+{
+	int r = take(o, "nqn", ALNUM "+_.:-", nqn, 224);
+
+	if (!r && nqn[0] && strncmp(nqn, AGENT_NQN, strlen(AGENT_NQN)))
+		r = vol_fail(NULL, -EINVAL, "\"nqn\" does not begin with " AGENT_NQN ": it is no subsystem of vd's");
+	return r;
+}
+
+static bool is_port(const char *s)
+{
+	return *s && strlen(s) <= 5 && strspn(s, "0123456789") == strlen(s) && atoi(s) >= 1 && atoi(s) <= 65535;
+}
+
+static int parse_via(struct json_object *o, struct agent_drive *d)
+{
+	uint8_t addr[16];
+	char kind[16];
+	int r = take(o, "kind", NULL, kind, sizeof(kind));
+
+	if (r)
+		return r;
+	if (!strcmp(kind, "scsi"))
+		return 0;
+	if (strcmp(kind, "nvme-tcp"))
+		return vol_fail(NULL, -EINVAL, "\"kind\" is neither nvme-tcp nor scsi");
+	d->nvme = true;
+	if ((r = agent_nqn_parse(o, d->nqn)) || (r = take(o, "address", NULL, d->address, sizeof(d->address))) ||
+	    (r = take(o, "port", NULL, d->port, sizeof(d->port))) || (r = take_bool(o, "dhchap", &d->dhchap)))
+		return r;
+	if (!d->nqn[0])
+		return vol_fail(NULL, -EINVAL, "\"nqn\" is missing");
+	if (inet_pton(AF_INET, d->address, addr) != 1 && inet_pton(AF_INET6, d->address, addr) != 1)
+		return vol_fail(NULL, -EINVAL, "\"address\" is no IP address");
+	if (!is_port(d->port))
+		return vol_fail(NULL, -EINVAL, "\"port\" is not the number of one");
+	return 0;
+}
+
+/* Names below the root, each there once, and none that means a way back. */
+static bool is_plain_path(const char *path)
+{
+	for (const char *at = path; *at; ) {
+		size_t n = strcspn(++at, "/");
+
+		if (at[-1] != '/' || !n || (n == 1 && at[0] == '.') || (n == 2 && at[0] == '.' && at[1] == '.'))
+			return false;
+		at += n;
+	}
+	return path[0] == '/';
+}
+
+static int parse_mount(struct json_object *o, struct agent_drive *d)
+{
+	int r;
+
+	d->mount = true;
+	if ((r = take(o, "dir", NULL, d->dir, sizeof(d->dir))) || (r = take(o, "options", ALNUM "+_.,:=/@%-", d->options, sizeof(d->options))) ||
+	    (r = take(o, "mkfs", "abcdefghijklmnopqrstuvwxyz0123456789", d->mkfs, sizeof(d->mkfs))) ||
+	    (r = take_bool(o, "automount", &d->automount)) || (r = take_bool(o, "duplicate", &d->duplicate)))
+		return r;
+	if (d->dir[0] && !is_plain_path(d->dir))
+		return vol_fail(NULL, -EINVAL, "\"dir\" is no path from the root on in which nothing is said twice");
+	return 0;
+}
+
+int agent_drive_parse(struct json_object *o, struct agent_drive *out)
+{
+	struct agent_drive d = { 0 };
+	char mode[4], pool[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
+	struct json_object *part;
+	int r;
+
+	if ((r = agent_uuid_parse(o, d.uuid)) || (r = take(o, "name", NULL, d.name, sizeof(d.name))) ||
+	    (r = take(o, "mode", NULL, mode, sizeof(mode))))
+		return r;
+	vol_uuid_text(d.uuid, d.uuid_text);
+	r = vol_parse_object(d.name, pool, volume);
+	if (r)
+		return r;
+	if (!volume[0] || d.name[0] == '/')
+		return vol_fail(NULL, -EINVAL, "\"name\" is not POOL/VOLUME");
+	if (!json_get_u64(o, "size", &d.size) || !d.size || d.size % 512 || d.size > INT64_MAX)
+		return vol_fail(NULL, -EINVAL, "\"size\" is not that of a volume in bytes");
+	if (strcmp(mode, "rw") && strcmp(mode, "ro"))
+		return vol_fail(NULL, -EINVAL, "\"mode\" is neither rw nor ro");
+	d.readonly = !strcmp(mode, "ro");
+	if (!json_get(o, "via", json_type_object, &part))
+		return vol_fail(NULL, -EINVAL, "\"via\" is missing: how is the drive reached?");
+	r = parse_via(part, &d);
+	if (r)
+		return r;
+	if (json_object_object_get_ex(o, "mount", NULL)) {
+		if (!json_get(o, "mount", json_type_object, &part))
+			return vol_fail(NULL, -EINVAL, "\"mount\" is no object");
+		r = parse_mount(part, &d);
+		if (r)
+			return r;
+	}
+	*out = d;
+	return 0;
+}
+
+struct json_object *agent_drive_json(const struct agent_drive *d)
+{
+	struct json_object *o = json_object_new_object(), *part = json_object_new_object();
+
+	json_set_str(o, "uuid", d->uuid_text);
+	json_set_str(o, "name", d->name);
+	json_set_u64(o, "size", d->size);
+	json_set_str(o, "mode", d->readonly ? "ro" : "rw");
+	json_set_str(part, "kind", d->nvme ? "nvme-tcp" : "scsi");
+	if (d->nvme) {
+		json_set_str(part, "nqn", d->nqn);
+		json_set_str(part, "address", d->address);
+		json_set_str(part, "port", d->port);
+		json_set_bool(part, "dhchap", d->dhchap);
+	}
+	json_set(o, "via", part);
+	if (d->mount) {
+		part = json_object_new_object();
+		json_set_str(part, "dir", d->dir);
+		json_set_str(part, "options", d->options);
+		json_set_str(part, "mkfs", d->mkfs);
+		json_set_bool(part, "automount", d->automount);
+		json_set_bool(part, "duplicate", d->duplicate);
+		json_set(o, "mount", part);
+	}
+	return o;
+}
+
+/* ---- what is allowed ----------------------------------------------------------- */
+
+/* Of these none makes the kernel or mount(8) do anything but with this file system; those with
+ * a "=" take a value. */
+static const char *const harmless[] = {
+	"ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "atime", "noatime", "nodiratime", "relatime", "strictatime",
+	"exec", "noexec", "nosuid", "nodev", "discard", "nodiscard", "discard=", "_netdev", "nofail", "defaults", "iversion", "acl", "noacl",
+	"user_xattr", "nouser_xattr", "nouuid", "norecovery", "noload", "data=", "commit=", "barrier", "nobarrier", "barrier=", "errors=",
+	"delalloc", "nodelalloc", "journal_checksum", "stripe=", "inode32", "inode64", "largeio", "nolargeio", "swalloc", "allocsize=",
+	"logbufs=", "logbsize=", "sunit=", "swidth=", "quota", "noquota", "uquota", "gquota", "pquota", "usrquota", "grpquota", "prjquota",
+	"uqnoenforce", "gqnoenforce", "pqnoenforce", "dax", "dax=", "compress", "compress=", "compress-force", "compress-force=", "space_cache=",
+	"ssd", "nossd", "autodefrag", "noautodefrag", "subvol=", "subvolid=", "uid=", "gid=", "umask=", "dmask=", "fmask=", "utf8",
+};
+
+static bool is_harmless(const char *option, size_t n)
+{
+	size_t name = strcspn(option, "=,");
+
+	if (name < n)
+		name++; /* with its "=" */
+	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
+		if (strlen(harmless[i]) == name && !strncmp(harmless[i], option, name))
+			return true;
+	return false;
+}
+
+static int check_options(const char *options)
+{
+	for (const char *at = options; *at; ) {
+		size_t n = strcspn(at, ",");
+
+		if (!is_harmless(at, n))
+			return vol_fail(NULL, -EPERM, "this server does not mount with the option \"%.*s\"\n"
+					"its administrator may allow it: vdagent --trust-mount-options", (int)n, at);
+		at += n + (at[n] == ',');
+	}
+	return 0;
+}
+
+static int not_allowed(const char *dir, const char *why)
+{
+	return vol_fail(NULL, -EPERM, "this server does not mount on %s: %s", dir, why);
+}
+
+/* Nobody but root can put another in its place, or into it. */
+static bool is_roots(int fd)
+{
+	struct stat st;
+
+	return !fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
+int agent_dir_allowed(const struct agent *a, const char *dir)
+{
+	const char *at = NULL;
+	char part[256];
+	int fd, next;
+
+	for (unsigned i = 0; i < a->ndirs && !at; i++) {
+		size_t n = strlen(a->dir[i]);
+
+		while (n && a->dir[i][n - 1] == '/')
+			n--;
+		if (n && !strncmp(dir, a->dir[i], n) && dir[n] == '/') {
+			at = dir + n + 1;
+			snprintf(part, sizeof(part), "%.*s", (int)n, dir);
+		}
+	}
+	if (!at)
+		return not_allowed(dir, "it is below none of the directories that its vdagent was given (--mount-dir)");
+	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	/* Each but the last, and as far as they are there: what is missing is made in one that is root's. */
+	while (fd >= 0 && is_roots(fd) && strchr(at, '/')) {
+		size_t n = strcspn(at, "/");
+
+		snprintf(part, sizeof(part), "%.*s", (int)n, at);
+		next = openat(fd, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (next < 0 && errno == ENOENT)
+			break;
+		close(fd);
+		fd = next;
+		at += n + 1;
+	}
+	if (fd < 0)
+		return errno == ENOENT ? not_allowed(dir, "there is no such directory") :
+					 not_allowed(dir, "a symbolic link, or a file, is in the way");
+	next = is_roots(fd);
+	close(fd);
+	return next ? 0 : not_allowed(dir, "others than root may change a directory that is above it");
+}
+
+int agent_drive_allowed(const struct agent *a, const struct agent_drive *d)
+{
+	int r;
+
+	if (!d->mount)
+		return 0;
+	r = a->trust_options ? 0 : check_options(d->options);
+	return r ? r : agent_dir_allowed(a, d->dir[0] ? d->dir : PRESENT_DIR "/drive");
+}

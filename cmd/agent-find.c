@@ -1,0 +1,570 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Block devices of drives: looked for in sysfs, asked for, let go.
+ *
+ * W1. What tells that a device is there is sysfs; udev's events only say when to look again, and without
+ *     any it is looked at twice a second.
+ * W2. Only the subsystem, or the virtio-scsi buses, that may have the drive are asked to look.
+ * W3. What sysfs says is of the kernel's, and in it are texts of the target's: each is bounded, and
+ *     compared; none is used as a name.
+ */
+#include "agent.h"
+#include "../libvol/busy.h"
+
+#include <arpa/inet.h>
+#include <ctype.h>
+#include <dirent.h>
+#include <fcntl.h>
+#include <gnutls/crypto.h>
+#include <gnutls/gnutls.h>
+#include <libudev.h>
+#include <linux/fs.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#define LOOK_MS 500
+#define REACH_MS 3000
+#define NAME_MAX_ 32 /* of a device or controller */
+
+static const char *sysfs(void)
+{
+	const char *dir = secure_getenv("VD_SYSFS_DIR");
+
+	return dir && *dir ? dir : "/sys";
+}
+
+static const char *fabrics(void)
+{
+	const char *path = secure_getenv("VD_NVME_FABRICS");
+
+	return path && *path ? path : "/dev/nvme-fabrics";
+}
+
+__attribute__((format(printf, 2, 3)))
+static int open_sys(int how, const char *fmt, ...)
+{
+	char path[1024], rest[512];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(rest, sizeof(rest), fmt, ap);
+	va_end(ap);
+	snprintf(path, sizeof(path), "%.400s/%s", sysfs(), rest);
+	return open(path, how | O_CLOEXEC);
+}
+
+/* Its bytes, and a NUL; -1: it is not there. */
+static ssize_t read_bytes(int fd, char *buf, size_t size)
+{
+	ssize_t n = fd >= 0 ? read(fd, buf, size - 1) : -1;
+
+	if (fd >= 0)
+		close(fd);
+	buf[n > 0 ? n : 0] = 0;
+	return n;
+}
+
+/* One line, "" when it is not there. */
+static void read_line(int fd, char *buf, size_t size)
+{
+	read_bytes(fd, buf, size);
+	buf[strcspn(buf, "\n")] = 0;
+}
+
+static bool is(int fd, const char *want)
+{
+	char buf[256];
+
+	read_line(fd, buf, sizeof(buf));
+	return !strcmp(buf, want);
+}
+
+static int tell(int fd, const char *what)
+{
+	int r = fd < 0 || write(fd, what, strlen(what)) != (ssize_t)strlen(what) ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* Calls fn for each name in a directory of sysfs until it answers other than 0. */
+static int each(const char *dir, int (*fn)(const char *name, void *arg), void *arg)
+{
+	char path[512];
+	struct dirent *e;
+	int r = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "%.400s/%s", sysfs(), dir);
+	d = opendir(path);
+	while (d && !r && (e = readdir(d)))
+		if (e->d_name[0] != '.' && strlen(e->d_name) < NAME_MAX_)
+			r = fn(e->d_name, arg);
+	if (d)
+		closedir(d);
+	return r;
+}
+
+/* ---- NVMe controllers ------------------------------------------------------------ */
+
+struct controller { const char *nqn, *address, *port; char name[NAME_MAX_]; bool live; };
+
+/* One over TCP, of that subsystem; to that address, where it is told. */
+static int is_controller(const char *name, void *arg)
+{
+	struct controller *c = arg;
+	char address[256], want[64];
+
+	if (!is(open_sys(O_RDONLY, "class/nvme/%s/subsysnqn", name), c->nqn) ||
+	    !is(open_sys(O_RDONLY, "class/nvme/%s/transport", name), "tcp"))
+		return 0;
+	read_line(open_sys(O_RDONLY, "class/nvme/%s/address", name), address, sizeof(address));
+	snprintf(want, sizeof(want), "traddr=%s,trsvcid=%s", c->address ? c->address : "", c->port ? c->port : "");
+	if (c->address && (strncmp(address, want, strlen(want)) || (address[strlen(want)] && address[strlen(want)] != ',')))
+		return 0;
+	snprintf(c->name, sizeof(c->name), "%s", name);
+	c->live = is(open_sys(O_RDONLY, "class/nvme/%s/state", name), "live");
+	return c->live; /* rather one that is */
+}
+
+static bool find_controller(struct controller *c)
+{
+	c->name[0] = 0;
+	each("class/nvme", is_controller, c);
+	return c->name[0];
+}
+
+/* ---- what a device is -------------------------------------------------------------- */
+
+static bool is_uuid(int fd, const uint8_t uuid[16])
+{
+	char text[64];
+	uint8_t u[16];
+
+	read_line(fd, text, sizeof(text));
+	return !vol_uuid_parse(text, u) && !memcmp(u, uuid, 16);
+}
+
+static bool is_nvme(const char *name, const char *nqn)
+{
+	return is(open_sys(O_RDONLY, "block/%s/device/subsysnqn", name), nqn) && !is(open_sys(O_RDONLY, "block/%s/hidden", name), "1");
+}
+
+/* The id of page 83h that is this text. */
+static bool in_page_83(const uint8_t *page, size_t n, const char *text)
+{
+	size_t len = strlen(text), at = 4;
+
+	while (at + 4 <= n) {
+		size_t size = page[at + 3];
+
+		if ((page[at] & 0xf) == 2 /* ASCII */ && size == len && at + 4 + size <= n && !memcmp(page + at + 4, text, len))
+			return true;
+		at += 4 + size;
+	}
+	return false;
+}
+
+static bool is_serial(const char *name, const uint8_t uuid[16])
+{
+	char text[VOL_UUID_TEXT], buf[1024];
+	uint8_t *page = (uint8_t *)buf;
+	ssize_t n = read_bytes(open_sys(O_RDONLY, "block/%s/device/vpd_pg80", name), buf, sizeof(buf));
+
+	vol_uuid_text(uuid, text);
+	if (n >= 4 + (ssize_t)strlen(text) && page[1] == 0x80 && (page[2] << 8 | page[3]) == (int)strlen(text) &&
+	    !memcmp(page + 4, text, strlen(text)))
+		return true;
+	n = read_bytes(open_sys(O_RDONLY, "block/%s/device/vpd_pg83", name), buf, sizeof(buf));
+	return n > 4 && page[1] == 0x83 && in_page_83(page, (size_t)n, text);
+}
+
+/* Host, channel, target and unit of a SCSI device on a virtio-scsi bus. */
+static bool scsi_address(const char *name, char *out, size_t size)
+{
+	char path[1024], real[PATH_MAX];
+	unsigned host, channel, target, unit;
+	const char *last;
+	int n = 0;
+
+	snprintf(path, sizeof(path), "%.400s/block/%s/device", sysfs(), name);
+	if (!realpath(path, real))
+		return false;
+	last = strrchr(real, '/') + 1;
+	if (sscanf(last, "%u:%u:%u:%u%n", &host, &channel, &target, &unit, &n) != 4 || last[n] ||
+	    !is(open_sys(O_RDONLY, "class/scsi_host/host%u/proc_name", host), "virtio_scsi"))
+		return false;
+	snprintf(out, size, "%u:%u:%u:%u", host, channel, target, unit);
+	return true;
+}
+
+struct wanted { const uint8_t *uuid; const char *nqn; char name[NAME_MAX_], address[64]; };
+
+static int is_wanted(const char *name, void *arg)
+{
+	struct wanted *w = arg;
+
+	if (w->nqn[0] ? !is_nvme(name, w->nqn) || (!is_uuid(open_sys(O_RDONLY, "block/%s/nguid", name), w->uuid) &&
+						   !is_uuid(open_sys(O_RDONLY, "block/%s/uuid", name), w->uuid)) :
+			!is_serial(name, w->uuid) || !scsi_address(name, w->address, sizeof(w->address)))
+		return 0;
+	snprintf(w->name, sizeof(w->name), "%s", name);
+	return 1;
+}
+
+int agent_device_find(const struct agent_drive *d, struct agent_device *out)
+{
+	struct wanted w = { .uuid = d->uuid, .nqn = d->nqn };
+	struct controller c = { .nqn = d->nqn };
+	char text[64];
+	struct stat st;
+	struct agent_device dev = { .live = true };
+
+	if (!each("block", is_wanted, &w))
+		return vol_fail(NULL, -ENODEV, "no block device of this server is volume %s", d->uuid_text);
+	snprintf(dev.path, sizeof(dev.path), "/dev/%s", w.name);
+	for (char *s = dev.path + 5; *s; s++)
+		if (*s == '!') /* so sysfs writes it */
+			*s = '/';
+	read_line(open_sys(O_RDONLY, "block/%s/dev", w.name), text, sizeof(text));
+	/* The node may be udev's to make, yet. */
+	if (stat(dev.path, &st) || !S_ISBLK(st.st_mode))
+		return vol_fail(NULL, -ENODEV, "%s is not there yet", dev.path);
+	snprintf(dev.address, sizeof(dev.address), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
+	if (strcmp(dev.address, text))
+		return vol_fail(NULL, -ENODEV, "%s is another device", dev.path);
+	read_line(open_sys(O_RDONLY, "block/%s/size", w.name), text, sizeof(text));
+	dev.size = strtoull(text, NULL, 10) * 512;
+	dev.readonly = is(open_sys(O_RDONLY, "block/%s/ro", w.name), "1");
+	if (d->nvme) {
+		dev.live = find_controller(&c) && c.live;
+		read_line(open_sys(O_RDONLY, "block/%s/nsid", w.name), text, sizeof(text));
+		snprintf(dev.address, sizeof(dev.address), "%s nsid %lu", c.name[0] ? c.name : "?", strtoul(text, NULL, 10));
+	} else {
+		snprintf(dev.address, sizeof(dev.address), "%s", w.address);
+	}
+	*out = dev;
+	return 0;
+}
+
+/* ---- this machine's name ------------------------------------------------------------- */
+
+static bool read_config(const char *path, char *buf, size_t size)
+{
+	read_line(open(path, O_RDONLY | O_CLOEXEC), buf, size);
+	for (char *s = buf; *s; s++)
+		if (!isalnum((unsigned char)*s) && !strchr(".:_-", *s))
+			return false;
+	return buf[0];
+}
+
+/* Of the machine's id, which is not for others to know, as machine-id(5) asks. */
+static int derive_id(char id[VOL_UUID_TEXT])
+{
+	static const char salt[] = "vd NVMe host";
+	uint8_t hash[32];
+	char machine[64];
+
+	if (!read_config("/etc/machine-id", machine, sizeof(machine)) || strlen(machine) != 32)
+		return vol_fail(NULL, -ENOENT, "this machine has no name for NVMe: neither /etc/nvme/hostnqn nor /etc/machine-id tells one\n"
+				"'systemd-machine-id-setup' makes the latter");
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, machine, 32, salt, strlen(salt), hash))
+		return vol_fail(NULL, -EIO, "HMAC-SHA256 failed");
+	hash[6] = (hash[6] & 0x0f) | 0x40;
+	hash[8] = (hash[8] & 0x3f) | 0x80;
+	vol_uuid_text(hash, id);
+	return 0;
+}
+
+int agent_host_self(struct agent_host *h)
+{
+	static const char prefix[] = "nqn.2014-08.org.nvmexpress:uuid:";
+	bool named = read_config("/etc/nvme/hostnqn", h->nqn, sizeof(h->nqn));
+	uint8_t u[16];
+	int r = 0;
+
+	/* One name has one id: the kernel takes no pair of which it knows only one half. */
+	if (!read_config("/etc/nvme/hostid", h->id, sizeof(h->id)) || vol_uuid_parse(h->id, u)) {
+		if (named && !strncmp(h->nqn, prefix, sizeof(prefix) - 1) && !vol_uuid_parse(h->nqn + sizeof(prefix) - 1, u))
+			vol_uuid_text(u, h->id);
+		else
+			r = derive_id(h->id);
+	}
+	if (!r && !named)
+		snprintf(h->nqn, sizeof(h->nqn), "%s%s", prefix, h->id);
+	return r;
+}
+
+/* The options that it lists are those of a kernel without it, too. */
+bool agent_host_dhchap(void)
+{
+	char options[4096], *line = NULL;
+	size_t size = 0;
+	bool found = false;
+	FILE *f;
+
+	read_bytes(open(fabrics(), O_RDONLY | O_CLOEXEC), options, sizeof(options));
+	if (!strstr(options, "dhchap_secret"))
+		return false;
+	f = fopen("/proc/kallsyms", "re");
+	while (f && !found && getline(&line, &size, f) > 0)
+		found = strstr(line, " nvme_auth_init_ctrl");
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* ---- events --------------------------------------------------------------------------- */
+
+struct agent_events { struct udev *udev; struct udev_monitor *monitor; };
+
+struct agent_events *agent_events_new(void)
+{
+	struct agent_events *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	e->udev = udev_new();
+	e->monitor = e->udev ? udev_monitor_new_from_netlink(e->udev, "udev") : NULL;
+	if (e->monitor && !udev_monitor_filter_add_match_subsystem_devtype(e->monitor, "block", NULL) &&
+	    udev_monitor_enable_receiving(e->monitor) >= 0)
+		return e;
+	agent_events_free(e);
+	return NULL;
+}
+
+void agent_events_free(struct agent_events *e)
+{
+	if (!e)
+		return;
+	udev_monitor_unref(e->monitor);
+	udev_unref(e->udev);
+	free(e);
+}
+
+void agent_events_wait(struct agent_events *e, int64_t deadline)
+{
+	struct udev_device *d;
+
+	while (!vol_interrupted()) {
+		struct pollfd p = { e ? udev_monitor_get_fd(e->monitor) : -1, POLLIN, 0 };
+		int64_t left = deadline - vol_now_ms();
+
+		if (left <= 0)
+			return;
+		if (poll(&p, 1, left > LOOK_MS ? LOOK_MS : (int)left) <= 0)
+			continue;
+		for (unsigned i = 0; i < 1000 && (d = udev_monitor_receive_device(e->monitor)); i++)
+			udev_device_unref(d);
+		return;
+	}
+}
+
+/* ---- asking for it ----------------------------------------------------------------------- */
+
+/* The kernel would try for minutes, and could not be told to stop. */
+static int check_reachable(const struct agent_drive *d)
+{
+	struct sockaddr_storage to = { 0 };
+	struct sockaddr_in *v4 = (void *)&to;
+	struct sockaddr_in6 *v6 = (void *)&to;
+	bool four = inet_pton(AF_INET, d->address, &v4->sin_addr) == 1;
+	struct pollfd p;
+	socklen_t size = sizeof(int);
+	int e = 0;
+
+	to.ss_family = four ? AF_INET : AF_INET6;
+	if (four)
+		v4->sin_port = htons((uint16_t)atoi(d->port));
+	else if (inet_pton(AF_INET6, d->address, &v6->sin6_addr) == 1)
+		v6->sin6_port = htons((uint16_t)atoi(d->port));
+	p = (struct pollfd){ socket(to.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), POLLOUT, 0 };
+	if (p.fd < 0)
+		return vol_fail(NULL, -errno, "no socket: %s", vol_strerror(-errno));
+	if (connect(p.fd, (struct sockaddr *)&to, four ? sizeof(*v4) : sizeof(*v6))) {
+		e = errno;
+		if (e == EINPROGRESS)
+			e = poll(&p, 1, REACH_MS) == 1 ? getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &e, &size) ? errno : e : ETIMEDOUT;
+	}
+	close(p.fd);
+	return e ? vol_fail(NULL, -e, "the NVMe target at %s, port %s, cannot be reached: %s", d->address, d->port, strerrordesc_np(e)) : 0;
+}
+
+static int nvme_connect(const struct agent_drive *d, const char *secret)
+{
+	struct agent_host host;
+	char text[1024];
+	ssize_t n;
+	int fd, r = agent_host_self(&host);
+
+	if (!r)
+		r = check_reachable(d);
+	if (r)
+		return r;
+	fd = open(fabrics(), O_RDWR | O_CLOEXEC);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s: %s; the kernel needs its module nvme-tcp: 'modprobe nvme-tcp'", fabrics(), strerrordesc_np(errno));
+	n = snprintf(text, sizeof(text), "nqn=%s,transport=tcp,traddr=%s,trsvcid=%s,hostnqn=%s,hostid=%s,ctrl_loss_tmo=-1,reconnect_delay=2%s%s",
+		     d->nqn, d->address, d->port, host.nqn, host.id, d->dhchap ? ",dhchap_secret=" : "", d->dhchap ? secret : "");
+	/* EALREADY: another drive's thread was first. */
+	if (n < (ssize_t)sizeof(text) && write(fd, text, (size_t)n) < 0 && errno != EALREADY)
+		r = vol_fail(NULL, -errno, "the NVMe target at %s, port %s, does not let this server (%s) have %s: %s\nthe kernel's log tells more",
+			     d->address, d->port, host.nqn, d->nqn, strerrordesc_np(errno));
+	explicit_bzero(text, sizeof(text));
+	close(fd);
+	return r;
+}
+
+struct scan { unsigned n; int r; };
+
+static int scan_bus(const char *name, void *arg)
+{
+	struct scan *s = arg;
+	int r;
+
+	if (!is(open_sys(O_RDONLY, "class/scsi_host/%s/proc_name", name), "virtio_scsi"))
+		return 0;
+	r = tell(open_sys(O_WRONLY, "class/scsi_host/%s/scan", name), "- - -");
+	s->n++;
+	s->r = r ? r : s->r;
+	return 0;
+}
+
+/* W2 */
+static int ask_for(const struct agent_drive *d, const char *secret)
+{
+	struct controller c = { .nqn = d->nqn, .address = d->address, .port = d->port };
+	struct scan s = { 0 };
+
+	if (d->nvme) {
+		if (!find_controller(&c))
+			return nvme_connect(d, secret);
+		(void)!tell(open_sys(O_WRONLY, "class/nvme/%s/rescan_controller", c.name), "1"); /* it may be reconnecting */
+		return 0;
+	}
+	each("class/scsi_host", scan_bus, &s);
+	if (!s.n)
+		return vol_fail(NULL, -ENODEV, "this machine has no virtio-scsi bus");
+	return s.r ? vol_fail(NULL, s.r, "the SCSI bus cannot be scanned: %s", strerrordesc_np(-s.r)) : 0;
+}
+
+/* A device that is there and was smaller before. */
+static void look_at_size(const struct agent_drive *d, const struct agent_device *dev)
+{
+	if (!d->nvme)
+		(void)!tell(open_sys(O_WRONLY, "block/%s/device/rescan", dev->path + 5), "1");
+}
+
+int agent_device_get(const struct agent_drive *d, const char *secret, int64_t deadline, struct agent_device *out)
+{
+	struct agent_events *events = agent_events_new(); /* before anything can come */
+	struct agent_device dev;
+	int64_t ask = 0;
+	int r, found;
+
+	for (;;) {
+		found = agent_device_find(d, &dev);
+		r = 0;
+		if (!found && dev.size == d->size)
+			break;
+		if (vol_now_ms() >= ask) {
+			r = ask_for(d, secret);
+			if (!found)
+				look_at_size(d, &dev);
+			ask = vol_now_ms() + 4 * LOOK_MS;
+			if (r)
+				break;
+			found = agent_device_find(d, &dev);
+			if (!found && dev.size == d->size)
+				break;
+		}
+		if (vol_interrupted()) {
+			r = vol_fail(NULL, -EINTR, "interrupted");
+			break;
+		}
+		if (vol_now_ms() >= deadline) {
+			r = found ? vol_fail(NULL, -ETIMEDOUT, "the drive did not appear on this server: no %s has volume %s", d->nvme ?
+					     "namespace of the subsystem" : "disk of its virtio-scsi buses", d->uuid_text) :
+				    vol_fail(NULL, -EUCLEAN, "%s has %llu bytes, and not the %llu that the volume has", dev.path,
+					     (unsigned long long)dev.size, (unsigned long long)d->size);
+			break;
+		}
+		agent_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
+	}
+	agent_events_free(events);
+	if (!r)
+		*out = dev;
+	return r;
+}
+
+/* ---- letting it go -------------------------------------------------------------------------- */
+
+int agent_device_drop(const struct agent_drive *d, const struct agent_device *dev)
+{
+	int r = d->nvme ? 0 : tell(open_sys(O_WRONLY, "block/%s/device/delete", dev->path + 5), "1");
+
+	return r ? vol_fail(NULL, r, "%s cannot be removed: %s", dev->path, strerrordesc_np(-r)) : 0;
+}
+
+/* No device of the subsystem is in use. */
+static int is_in_use(const char *name, void *arg)
+{
+	char path[64], users[512] = "";
+	int fd;
+
+	if (!is_nvme(name, arg))
+		return 0;
+	snprintf(path, sizeof(path), "/dev/%s", name);
+	fd = open(path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK);
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 || errno != EBUSY)
+		return 0;
+	busy_otherwise(path, users, sizeof(users));
+	return vol_fail(NULL, -EBUSY, "%s, a drive of the same host, is in use%s%s: the connection stays", path, users[0] ? " by " : "", users);
+}
+
+static int disconnect(const char *nqn)
+{
+	struct controller c = { .nqn = nqn };
+	int r = each("block", is_in_use, (void *)nqn);
+
+	for (unsigned i = 0; !r && i < 64 && find_controller(&c); i++) {
+		r = tell(open_sys(O_WRONLY, "class/nvme/%s/delete_controller", c.name), "1");
+		if (r)
+			r = r == -ENOENT ? 0 : vol_fail(NULL, r, "%s cannot be disconnected: %s", c.name, strerrordesc_np(-r));
+	}
+	return r;
+}
+
+int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int64_t deadline)
+{
+	struct agent_events *events = agent_events_new();
+	struct wanted w = { .uuid = uuid, .nqn = nqn };
+	struct controller c = { .nqn = nqn };
+	int64_t ask = 0;
+	int r = nqn[0] && let_go ? disconnect(nqn) : 0;
+
+	while (!r && each("block", is_wanted, &w)) {
+		if (vol_interrupted())
+			r = vol_fail(NULL, -EINTR, "interrupted");
+		else if (vol_now_ms() >= deadline)
+			r = vol_fail(NULL, -ETIMEDOUT, "this server still has the drive, as /dev/%s", w.name);
+		else if (nqn[0] && vol_now_ms() >= ask && find_controller(&c)) {
+			(void)!tell(open_sys(O_WRONLY, "class/nvme/%s/rescan_controller", c.name), "1");
+			ask = vol_now_ms() + 4 * LOOK_MS;
+		}
+		if (!r)
+			agent_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
+	}
+	agent_events_free(events);
+	return r;
+}
