@@ -583,10 +583,10 @@ static void names_path(const char *name, char *buf, size_t size)
 	snprintf(buf, size, "%s/names/%s", vol_runtime_dir(), name);
 }
 
-/* For udev's rules, which find them another way if this cannot be written. */
+/* For udev's rules, which find the names another way if this cannot be written. */
 static void tell_names(const struct dm_volume *v, const char *name)
 {
-	char path[4096], text[2 * VOL_NAME_SIZE + 32];
+	char path[4096], text[2 * VOL_NAME_SIZE + VOL_UUID_TEXT + 64], uuid[VOL_UUID_TEXT];
 	size_t n;
 	int fd;
 
@@ -594,7 +594,8 @@ static void tell_names(const struct dm_volume *v, const char *name)
 	if (strchr(name, '/') || vol_runtime_dir_make() || (mkdir(path, 0700) && errno != EEXIST))
 		return;
 	names_path(name, path, sizeof(path));
-	n = (size_t)snprintf(text, sizeof(text), "VD_POOL=%s\nVD_VOLUME=%s\n", v->pool, v->name);
+	vol_uuid_text(v->uuid, uuid);
+	n = (size_t)snprintf(text, sizeof(text), "VD_POOL=%s\nVD_VOLUME=%s\nVD_VOLUME_UUID=%s\n", v->pool, v->name, uuid);
 	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd >= 0 && write(fd, text, n) != (ssize_t)n)
 		unlink(path);

@@ -484,7 +484,7 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 		server->dhchap = mine.dhchap; /* as it was when it answered */
 		describe_drive_free(&mine);
 	}
-	if (!r && (server || (spec->mount && !l->mount[0]))) /* its mount point may have it in its name */
+	if (!r && (server || (spec->mount && *spec->mount && !l->mount[0]))) /* its mount point may have it in its name */
 		r = volume_uuid(p, l);
 	if (r)
 		return r;

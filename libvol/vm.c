@@ -194,14 +194,18 @@ static int device_add(struct qmp *q, const struct server *s, const struct link_i
 		      unsigned sector)
 {
 	struct json_object *args = json_object_new_object();
-	char serial[VOL_UUID_TEXT];
+	char serial[VOL_UUID_TEXT], product[2 * VOL_NAME_SIZE];
 	int r;
 
 	vol_uuid_text(l->volume_uuid, serial);
+	snprintf(product, sizeof(product), "%s/%s", l->pool, l->volume);
+	product[16] = 0; /* as much as there is room for */
 	json_set_str(args, "driver", "scsi-hd");
 	json_set_str(args, "id", id);
 	json_set_str(args, "bus", bus->name);
 	json_set_str(args, "drive", id);
+	json_set_str(args, "vendor", "vd"); /* by which a guest's udev knows it: 62-vd-drives.rules */
+	json_set_str(args, "product", product);
 	json_set_str(args, "serial", serial);
 	json_set_str(args, "device_id", serial); /* else the first 20 bytes of it */
 	json_set_u64(args, "logical_block_size", sector);

@@ -21,7 +21,8 @@ closed()
 	vdpool check "${d[@]}" p-1
 }
 
-boots()
+# What the machine has of ours, and two disks
+machine()
 {
 	local root=$T/job/root
 	make -C "$VD" -s install DESTDIR="$root" DM_RULES=56-dm-vd.rules >/dev/null
@@ -32,6 +33,12 @@ boots()
 	# shellcheck disable=SC2016 # the guest's
 	echo 'install dm-vd insmod /vd/build/modules/$(uname -r)/dm-vd.ko' >"$root/etc/modprobe.d/vd.conf"
 	truncate -s 512M m0 m1
+}
+
+boots()
+{
+	local root=$T/job/root
+	machine
 	boot "$1" first m0 m1
 	closed
 	boot "$1" second m0 m1
@@ -51,4 +58,22 @@ boots()
 
 @test "6.12: pools are activated by their last member, links come back at boot, and all is closed at shutdown" {
 	boots 6.12
+}
+
+# vdlink's mounts, and what the next boot makes of them
+presents()
+{
+	machine
+	boot "$1" present m0 m1
+	closed
+	boot "$1" presented m0 m1
+	closed
+}
+
+@test "6.1: systemd mounts what is linked, at once or when it is used, and ends it" {
+	presents 6.1
+}
+
+@test "6.12: systemd mounts what is linked, at once or when it is used, and ends it" {
+	presents 6.12
 }

@@ -14,10 +14,13 @@ linked()
 	vdcreate -q pool/v -L 32m
 	vdlink -q pool/v
 	head -c 4m /dev/urandom | dd of="$VD_DEV_DIR/pool/v" bs=64k oflag=direct status=none
+	echo "start=2048, size=8192" | sfdisk -q -X dos "$VD_DEV_DIR/pool/v"
 	sha256sum <"$VD_DEV_DIR/pool/v" >before
 	vdunlink -q pool/v
 	uuid=$(vdls --noheadings -o uuid pool/v | tr -d ' ')
 	vdserver add -q pool/guest --qmp "$T/q"
+	mkdir -p job/root/usr/lib/udev/rules.d
+	cp "$VD/udev-rules/62-vd-drives.rules" job/root/usr/lib/udev/rules.d
 	"$VD/tests/lab/lab.sh" -k "$1" -j "$T/job" -q "$T/q" -p "$T/guest" "bash /vd/tests/lab/jobs/vm.sh $uuid" >"$T/said" 2>&1 3>&- &
 	lab=$!
 	comes job/ready
@@ -77,6 +80,8 @@ many()
 		vdcreate -q "pool/v$i" -L 8m
 	done
 	vdserver add -q pool/guest --qmp "$T/q"
+	mkdir -p job/root/usr/lib/udev/rules.d
+	cp "$VD/udev-rules/62-vd-drives.rules" job/root/usr/lib/udev/rules.d
 	"$VD/tests/lab/lab.sh" -k "$1" -j "$T/job" -q "$T/q" -p "$T/guest" -t 1700 "bash /vd/tests/lab/jobs/many.sh $times $drives" >"$T/said" 2>&1 3>&- &
 	lab=$!
 	comes job/ready

@@ -199,5 +199,115 @@ without()
 	vdunlink -q p-1/web p-1/monday p-1/plain
 }
 
+mounts() { awk -v "d=$1" '$5 == d {for (i = 6; i < NF; i++) if ($i == "-") printf "%s ", $(i + 1)}' /proc/self/mountinfo | xargs; }
+mounted() { [ "$(mounts "$1")" = "$2" ]; }
+# sleeps_in PID DIR
+sleeps_in() { [ "$(readlink "/proc/$1/cwd")" = "$2" ] && grep -qx sleep "/proc/$1/comm"; }
+unit() { systemctl is-active "$(systemd-escape -p --suffix="$1" "$2")" || true; }
+# refused TEXT COMMAND...
+refused()
+{
+	local text=$1
+	shift
+	if "$@" >/tmp/refused 2>&1; then echo "$* should have failed"; return 1; fi
+	grep -F -- "$text" /tmp/refused || { cat /tmp/refused; return 1; }
+}
+
+# What is mounted is a unit's.
+present()
+{
+	local kind pid uuid
+	# shellcheck disable=SC2086
+	vdpool create -q p-1 $DISKS
+	rm /etc/vd/devices
+	vdcreate -q -L 64M p-1/web
+
+	step a file system is made, mounted in its own directory, and has names
+	vdlink --mkfs ext4 -m auto p-1/web
+	[ "$(mounts /srv/vd/web)" = ext4 ]
+	[ "$(unit mount /srv/vd/web)" = active ]
+	[ -e /run/systemd/transient/srv-vd-web.mount ]
+	uuid=$(vdls --noheadings -o uuid p-1/web | xargs)
+	[ "$(readlink -f "/dev/disk/by-id/vd-$uuid")" = "$(readlink -f /dev/vdisk/p-1/web)" ]
+	echo kept >/srv/vd/web/note
+
+	step while it is busy it stays, and who keeps it so is said
+	(cd /srv/vd/web && exec sleep 1000) &
+	pid=$!
+	until_ok 20 sleeps_in $pid /srv/vd/web
+	refused "in use by sleep ($pid)" vdunlink p-1/web
+	[ "$(unit mount /srv/vd/web)" = active ]
+	kill $pid
+	wait $pid || true
+	vdunlink p-1/web
+	[ -z "$(mounts /srv/vd/web)" ]
+	[ "$(unit mount /srv/vd/web)" = inactive ]
+	[ ! -e "/dev/disk/by-id/vd-$uuid" ]
+
+	step an automount waits, until somebody looks
+	vdlink --automount -m /mnt --mount-options noatime p-1/web
+	[ "$(mounts /mnt)" = autofs ]
+	[ "$(vdlink ls --noheadings -o state,mount p-1 | xargs)" = "up /mnt" ]
+	[ "$(cat /mnt/note)" = kept ]
+	[ "$(mounts /mnt)" = "autofs ext4" ]
+	findmnt -t ext4 -no OPTIONS /mnt | grep -w noatime
+	vdunlink p-1/web
+	[ -z "$(mounts /mnt)" ]
+	[ "$(unit automount /mnt) $(unit mount /mnt)" = "inactive inactive" ]
+	vdlink -q --automount -m /mnt p-1/web
+	vdunlink p-1/web
+	[ -z "$(mounts /mnt)" ]
+	[ "$(unit automount /mnt)" = inactive ]
+
+	step a copy of what is mounted is mounted only if that is asked for
+	for kind in ext4 xfs; do
+		modprobe $kind
+		vdcreate -q -L 320M p-1/$kind
+		vdlink -q --mkfs $kind -m auto p-1/$kind
+		echo old >/srv/vd/$kind/note
+		sync -f /srv/vd/$kind
+		vdsnap -q -n $kind-s p-1/$kind
+		echo new >/srv/vd/$kind/note
+		vdlink -m /mnt p-1/$kind-s 2>&1 | tee /tmp/said
+		grep "not mounted: .* /srv/vd/$kind: it has the same UUID" /tmp/said
+		[ -b /dev/vdisk/p-1/$kind-s ]
+		[ -z "$(mounts /mnt)" ]
+		vdunlink -q p-1/$kind-s
+		vdlink --duplicate -m /mnt p-1/$kind-s
+		[ "$(mounts /mnt)" = $kind ]
+		[ "$(cat /mnt/note /srv/vd/$kind/note | xargs)" = "old new" ]
+		[ $kind != xfs ] || findmnt -no OPTIONS /mnt | grep -w nouuid
+		vdunlink -q p-1/$kind-s
+		[ -z "$(mounts /mnt)" ]
+	done
+	vdunlink -q p-1/ext4
+
+	step what is closed is mounted again as it was, when it is restored
+	mkdir /srv/web
+	vdlink -q --automount -m /srv/web p-1/web
+	umount /srv/vd/xfs
+	vdpool deactivate p-1
+	[ "$(vdlink ls --noheadings -o state p-1 | sort -u)" = "  down" ]
+	vdlink --restore p-1
+	[ "$(mounts /srv/vd/xfs)" = xfs ]
+	[ "$(mounts /srv/web)" = autofs ]
+	[ "$(cat /srv/web/note)" = kept ]
+	cp -r /etc/vd /job/root/etc
+	no_failure
+}
+
+presented()
+{
+	step and at boot
+	until_ok 120 mounted /srv/vd/xfs xfs
+	until_ok 120 mounted /srv/web autofs
+	until_ok 60 idle
+	[ "$(cat /srv/web/note)" = kept ]
+	[ "$(mounts /srv/web)" = "autofs ext4" ]
+	[ "$(cat /srv/vd/xfs/note)" = new ]
+	echo dirty >>/srv/vd/xfs/note
+	no_failure
+}
+
 udevadm settle --timeout=120
 "$1"

@@ -6,7 +6,7 @@
 . /vd/tests/lab/jobs/common.sh
 modprobe virtio_scsi
 modprobe sd_mod
-disk=/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_$1
+disk=/dev/disk/by-id/vd-$1
 
 comes() { udevadm wait --timeout=200 "$disk"; }
 goes() { udevadm wait --timeout=200 --removed "$disk"; }
@@ -15,6 +15,11 @@ touch /job/ready
 echo "== it comes"
 comes
 [ "$(lsblk -dno SERIAL "$disk")" = "$1" ]
+[ "$(lsblk -dno VENDOR,MODEL "$disk" | xargs)" = "vd pool/v" ]
+udevadm wait --timeout=200 "$disk-part1" "/dev/vdisk/by-id/$1-part1"
+[ "$(readlink -f "/dev/vdisk/by-id/$1")" = "$(readlink -f "$disk")" ]
+[ "$(readlink -f "$disk-part1")" = "$(readlink -f "$disk")1" ]
+[ "$(find /dev/vdisk/by-id -type l | wc -l)" = 2 ] # and no other disk's
 [ "$(blockdev --getsize64 "$disk")" = 33554432 ]
 [ "$(blockdev --getss "$disk") $(blockdev --getpbsz "$disk")" = "512 4096" ]
 sha256sum <"$disk" >/job/sum
