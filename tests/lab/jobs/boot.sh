@@ -220,6 +220,7 @@ present()
 	# shellcheck disable=SC2086
 	vdpool create -q p-1 $DISKS
 	rm /etc/vd/devices
+	udevadm settle
 	vdcreate -q -L 64M p-1/web
 
 	step a file system is made, mounted in its own directory, and has names
@@ -283,7 +284,6 @@ present()
 	vdunlink -q p-1/ext4
 
 	step what is closed is mounted again as it was, when it is restored
-	mkdir /srv/web
 	vdlink -q --automount -m /srv/web p-1/web
 	umount /srv/vd/xfs
 	vdpool deactivate p-1
