@@ -8,7 +8,7 @@
 modprobe virtio_scsi
 modprobe sd_mod
 
-disk() { echo "/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_$1"; }
+disk() { echo "/dev/disk/by-id/vd-$1"; }
 # next N: sets $disk
 next()
 {
@@ -52,13 +52,13 @@ done
 echo "== $2 drives at once"
 next all
 for ((i = 0; i < 6000; i++)); do
-	[ "$(find /dev/disk/by-id -name 'scsi-0QEMU_QEMU_HARDDISK_*' | wc -l)" -lt $(($2 + 1)) ] || break
+	[ "$(find /dev/disk/by-id -name 'vd-*' | wc -l)" -lt $(($2 + 1)) ] || break
 	sleep 0.05
 done
-for disk in /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_*; do
+for disk in /dev/disk/by-id/vd-*; do
 	[ "$disk" != "$base" ] || continue
-	echo "${disk##*_}" | dd of="$disk" bs=512 count=1 conv=sync oflag=direct status=none
-	echo "${disk##*_}"
+	echo "${disk##*/vd-}" | dd of="$disk" bs=512 count=1 conv=sync oflag=direct status=none
+	echo "${disk##*/vd-}"
 done | sort >/job/written
 [ "$(lsblk -dno NAME | grep -c ^sd)" = $(($2 + 1)) ]
 touch /job/all
