@@ -9,7 +9,7 @@
 #include "../libvol/link-list.h"
 
 static char *size_text, *sector_text, *journal_text, *policy, *thresholds, *readonly_text, *grow_by, *grow_to;
-static int force, quick, repair, unlock, all, complete, activate_readonly;
+static int force, quick, repair, all, complete, activate_readonly;
 static struct json_object *attrs;
 static bool attrs_given;
 
@@ -639,7 +639,6 @@ static const struct poptOption set_options[] = {
 	THRESHOLDS, POLICY, GROWTH,
 	{ "readonly", 0, POPT_ARG_STRING, &readonly_text, 0, "of a volume: may it be written?", "y|n" },
 	{ "attr", 0, POPT_ARG_STRING, NULL, 'A', "of a volume: sets an attribute; without =VALUE takes it away (again for more)", "KEY[=VALUE]" },
-	{ "unlock", 0, POPT_ARG_NONE, &unlock, 0, "of a volume: breaks its lock, whoever holds it", NULL },
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
@@ -647,29 +646,19 @@ static const struct poptOption set_options[] = {
 
 static int set_volume(struct vol_pool *pool, const char *volume)
 {
-	struct json_object *q;
-	int r = 0;
+	struct json_object *q = cmd_request_on("set", volume);
 
-	if (unlock) {
-		q = cmd_request_on("unlock", volume);
-		json_set_bool(q, "force", true);
-		r = cmd_call(pool, q, NULL, NULL, NULL);
-	}
-	if (!r && (readonly_text || attrs_given)) {
-		q = cmd_request_on("set", volume);
-		if (readonly_text)
-			json_set_bool(q, "readonly", cmd_parse_yes_no("--readonly", readonly_text) == 1);
-		if (attrs_given)
-			json_set(q, "attrs", json_object_get(attrs));
-		r = cmd_call(pool, q, NULL, NULL, NULL);
-	}
-	return r;
+	if (readonly_text)
+		json_set_bool(q, "readonly", cmd_parse_yes_no("--readonly", readonly_text) == 1);
+	if (attrs_given)
+		json_set(q, "attrs", json_object_get(attrs));
+	return cmd_call(pool, q, NULL, NULL, NULL);
 }
 
 static int set(const struct cmd_args *a)
 {
 	char name[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
-	bool of_pool = thresholds || policy || grow_by || grow_to, of_volume = readonly_text || attrs_given || unlock;
+	bool of_pool = thresholds || policy || grow_by || grow_to, of_volume = readonly_text || attrs_given;
 	struct vol_pool *pool;
 	int code, r;
 
@@ -678,14 +667,12 @@ static int set(const struct cmd_args *a)
 		return cmd_failed(NULL, r);
 	if (volume[0] ? of_pool : of_volume)
 		return cmd_usage(volume[0] ? "%s is a volume; --thresholds, --policy, --grow-by and --grow-to are a pool's" :
-					     "%s is a pool; --readonly, --attr and --unlock are a volume's", a->arg[0]);
+					     "%s is a pool; --readonly and --attr are a volume's", a->arg[0]);
 	if (!of_pool && !of_volume)
 		return cmd_usage("%s: nothing is to be set; --help shows what can be", a->arg[0]);
 	code = check_policy();
 	if (!code && readonly_text && cmd_parse_yes_no("--readonly", readonly_text) < 0)
 		code = CMD_USAGE;
-	if (!code && unlock && !cmd_confirm("Break the lock of %s? Who holds it may be at work on it", a->arg[0]))
-		code = CMD_REFUSED;
 	pool = code ? NULL : cmd_open(name, 0, &code);
 	if (!pool)
 		return code;

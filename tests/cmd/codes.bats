@@ -60,27 +60,6 @@ load helper
 	must 3 vdpool set --readonly y p/nope
 }
 
-@test "vdpool set --unlock wants a yes, and breaks the lock" {
-	need_server "a control socket"
-	need python3
-	make_pool
-	make_volume
-	serve
-	# as another host would that has gone away
-	python3 - "$T/run/p.ctl" <<'PY'
-import socket, sys
-s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1])
-s.sendall(b'{"op":"lock","volume":"v","purpose":"test","holder":{"host":"11111111-2222-3333-4444-555555555555","boot":"11111111-2222-3333-4444-555555555555","hostname":"far","purpose":"a test","pid":1,"since":1}}\n')
-assert b"result" in s.makefile("rb").readline()
-PY
-	must 6 vdpool set --unlock p/v
-	[ "$(field p/v locked)" = true ]
-	must 4 vdrm -y p/v
-	ok vdpool set -y --unlock p/v
-	[ "$(field p/v locked)" = false ]
-	ok vdrm -y p/v
-}
-
 @test "vdpool forget takes a path off the list, and leaves the member alone" {
 	make_pool
 	at_rest

@@ -171,7 +171,6 @@ PY
 	local pid
 	pid=$(shown pid)
 	says "being linked or unlinked by vdlink, pid$pid" "vdunlink p/v"
-	must 4 vdpool set -y --unlock p/v
 	kill -9 $pid
 	wait $! || true
 	rm -r bin

@@ -117,7 +117,7 @@ vdresize -q -L 520M p-1/web
 dmsetup message vd-p--1-pool 0 "lock web host=$pool boot=$pool pid=7 since=7 hostname=far purpose=backup"
 fails 4 "it is locked" vdlink --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((512 << 20)) ]
-vdpool set -q -y --unlock p-1/web
+vdlock break -q -y --force p-1/web
 vdlink -q --refresh p-1/web
 [ "$(blockdev --getsize64 /dev/vdisk/p-1/web)" = $((520 << 20)) ]
 for n in 1 2 3; do vdlink -q --refresh p-1/web & done
