@@ -211,30 +211,43 @@ grep()
 	command grep "$@"
 }
 
+# hold DEVICE: it stays from here on until the function that is running ends, though another command
+# has let go of it since `uri` made it, as it may when this runs beside the test.
+hold() { while [[ $1 == /dev/mapper/vdt-* ]] && ! { exec {held}<"$1"; } 2>/dev/null; do uri "${1#*/vdt-}" >/dev/null || return; done; }
+
 # Those who speak NBD have a device instead.
 fio()
 {
-	local a args=()
+	local a args=() held='' r=0
 	for a; do
 		case $a in
 		--ioengine=nbd) args+=(--ioengine=libaio --direct=1) ;;
-		--uri=*) args+=("--filename=${a#--uri=}") ;;
+		--uri=*) args+=("--filename=${a#--uri=}"); hold "${a#--uri=}" || return ;;
 		*) args+=("$a") ;;
 		esac
 	done
-	command fio --thread "${args[@]}"
+	command fio --thread "${args[@]}" || r=$?
+	[ -z "$held" ] || exec {held}<&-
+	return $r
 }
 qemu-io() { if [[ ${!#} == /dev/* ]]; then command qemu-io -n "$@"; else command qemu-io "$@"; fi; }
 nbdcopy()
 {
-	local from=${*: -2:1} to=${!#} sparse=
+	local from=${*: -2:1} to=${!#} sparse='' held='' r=0
+	hold "$from" && hold "$to" || return
+	copy "$@" || r=$?
+	[ -z "$held" ] || exec {held}<&-
+	return $r
+}
+copy()
+{
 	case $from,$to in
 	/dev/*,-) dd if="$from" bs=1M iflag=direct status=none ;;
 	/dev/*,null:) dd if="$from" of=/dev/null bs=1M iflag=direct status=none ;;
 	/dev/*) dd if="$from" of="$to" bs=1M iflag=direct conv=sparse status=none ;;
 	*,/dev/*)
 		[[ $* != *destination-is-zero* ]] || sparse=,sparse
-		dd if="$from" of="$to" bs=1M iflag=fullblock oflag=direct conv=notrunc,fsync$sparse status=none ;;
+		dd if="$from" of="$to" bs=1M iflag=fullblock oflag=direct conv=nocreat,notrunc,"fsync$sparse" status=none ;;
 	*) return 1 ;;
 	esac
 }

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""In the server of links.sh, by hand: does what it is told over TCP, and says when it is done."""
+import os
+import socket
+import subprocess
+
+DISK = '/dev/disk/by-id/nvme-uuid.6c7d1d4e-0b5c-4d0a-9c5d-1a2b3c4d5e6f'
+DEEDS = {
+    'connect': [f'nvme connect -t tcp -a 10.0.0.1 -s 4421 -n hand', f'udevadm wait --timeout=60 {DISK}', f'mount {DISK} /mnt/hand'],
+    'disconnect': ['umount /mnt/hand', 'nvme disconnect -n hand'],
+}
+
+os.makedirs('/mnt/hand', exist_ok=True)
+with socket.create_server(('0.0.0.0', 9999)) as server:
+    while True:
+        with server.accept()[0] as peer, peer.makefile('rw') as line:
+            deed = line.readline().strip()
+            for command in DEEDS[deed]:
+                subprocess.run(command.split(), check=True)
+            print('done', file=line, flush=True)

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# shellcheck shell=bash
+# What links.sh times: on the host itself, and (nvme-tcp) in a guest that is the host.
+
+# timed ROW PROGRAM COMMAND...
+timed()
+{
+	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
+	shift 2
+	"$@"
+	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>"$samples"
+}
+# The time between each two lines that say that a step is done
+steps()
+{
+	local was=${EPOCHREALTIME/./} line
+	vdlink -v p/v web1 2>&1 >/dev/null | while read -r line; do
+		[[ $line == *": done"* ]] || continue
+		echo "step-${line%%:*} vd $((${EPOCHREALTIME/./} - was))"
+		was=${EPOCHREALTIME/./}
+	done >>"$samples"
+	vdunlink -q p/v
+}
+# all LINK UNLINK: by hand; $TIMES of each, in turns
+all()
+{
+	local i
+	: >"$samples"
+	for ((i = 0; i < TIMES; i++)); do
+		timed link vd vdlink -q p/v web1
+		timed unlink vd vdunlink -q p/v
+		timed link hand "$1"
+		timed unlink hand "$2"
+		steps
+	done
+}
+
+# ---- NVMe over TCP, by hand ----------------------------------------------------
+
+NVMET=/sys/kernel/config/nvmet SUB=/sys/kernel/config/nvmet/subsystems/hand
+tell() { exec 4<>/dev/tcp/10.0.0.2/9999; echo "$1" >&4; read -r _ <&4; exec 4>&-; }
+nvme_hand()
+{
+	mkdir "$SUB" "$SUB/namespaces/1"
+	ln -s "$NVMET/hosts/$NQN" "$SUB/allowed_hosts/"
+	echo 6c7d1d4e-0b5c-4d0a-9c5d-1a2b3c4d5e6f >"$SUB/namespaces/1/device_uuid"
+	echo /dev/hand >"$SUB/namespaces/1/device_path"
+	echo 1 >"$SUB/namespaces/1/enable"
+	ln -s "$SUB" "$NVMET/ports/1/subsystems/"
+	tell connect
+}
+nvme_hand_back()
+{
+	tell disconnect
+	rm "$NVMET/ports/1/subsystems/hand" "$SUB/allowed_hosts/$NQN"
+	rmdir "$SUB/namespaces/1" "$SUB"
+}
+if [ "${1:-}" = nvme-tcp ]; then
+	set -eu -o pipefail
+	NQN=$2 samples=/job/samples
+	export VD_SERVER_TIMEOUT=60
+	vdpool create -q -y p "$DISKS"
+	vdcreate -q -L 8M -a y p/other # the pool stays open
+	vdcreate -q -L 64M -a y p/v
+	mkfs.ext4 -q /dev/vdisk/p/v
+	vdunlink -q p/v
+	vdserver add -q p/web1 --kind nvme-tcp --host "$NQN" --address 10.0.0.1 --agent 10.0.0.2
+	modprobe nvmet-tcp
+	[ -d $NVMET ] || mount -t configfs configfs /sys/kernel/config
+	modprobe brd rd_nr=1 rd_size=65536
+	mkfs.ext4 -q /dev/ram0
+	ln -s ram0 /dev/hand
+	mkdir -p "$NVMET/hosts/$NQN" $NVMET/ports/1
+	echo ipv4 >$NVMET/ports/1/addr_adrfam
+	echo tcp >$NVMET/ports/1/addr_trtype
+	echo 10.0.0.1 >$NVMET/ports/1/addr_traddr
+	echo 4421 >$NVMET/ports/1/addr_trsvcid
+	all nvme_hand nvme_hand_back
+fi

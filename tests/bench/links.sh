@@ -1,0 +1,129 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# links.sh [vm] [nvme-tcp]   from a command to a drive that is mounted on a server, and back until it is
+#                            gone there: vdlink and vdunlink beside a script that does the same by hand
+#
+#   vm         a guest of this host, with systemd and vdagent; by hand: QMP, and a program in the
+#              guest that waits for the disk and mounts it
+#   nvme-tcp   two guests; by hand: configfs, and a program on the other that is told to
+#              connect, waits for the disk and mounts it
+#
+#   TIMES=20  LAB_KERNEL=6.12
+#
+# What is by hand has no agent to start, no lock and no record, and does not look at what it mounts.
+# Samples, "ROW PROGRAM MICROSECONDS", are in build/bench/links-KIND.tsv; step-X is the time
+# that vdlink takes for one step.
+set -eu -o pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+VD=$(cd "$here/../.." && pwd)
+out=$VD/build/bench
+export PATH=$VD/build:$PATH TIMES=${TIMES:-20} VD_SERVER_TIMEOUT=60
+KERNEL=${LAB_KERNEL:-6.12}
+T=$(mktemp -d /var/tmp/vdb.XXXXXX)
+machines=()
+finish()
+{
+	local m
+	vdlink ls --noheadings -o path 2>/dev/null | xargs -r vdunlink -q --force || true
+	for m in "${machines[@]}"; do kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true; done
+	wait
+	rm -rf "$T"
+}
+trap finish EXIT
+mkdir -p "$out"
+[ $# -gt 0 ] || set -- vm nvme-tcp
+
+# start NAME ADDRESS [OPTION]...: a guest that does as it is told (tests/lab/jobs/do.sh)
+start()
+{
+	machines+=("$1")
+	"$VD/tests/lab/lab.sh" -b -k "$KERNEL" -c 1 -m 1G -t 3600 -j "$T/$1" -p "$T/$1/pid" "${@:3}" \
+		"bash /vd/tests/lab/jobs/do.sh $2" >"$T/$1/log" 2>&1 &
+}
+# on NAME COMMAND: $output
+on()
+{
+	local dir=$T/$1 n=1
+	while [ -e "$dir/do.$n" ]; do n=$((n + 1)); done
+	printf '%s\n' "$2" >"$dir/do.new"
+	mv "$dir/do.new" "$dir/do.$n"
+	until [ -e "$dir/rc.$n" ]; do sleep 0.1; done
+	output=$(cat "$dir/said.$n")
+	[ "$(cat "$dir/rc.$n")" = 0 ] || { echo "$1: $2: $output" >&2; return 1; }
+}
+# A server: systemd, and vdagent as make install puts it there, with that key
+server_root()
+{
+	local root=$T/$1/root
+	mkdir -p "$root"/etc/{vd,nvme} "$root/srv"
+	make -C "$VD" -s install DESTDIR="$root" >/dev/null
+	rm "$root"/usr/lib/*/libvol.a
+	strip "$root"/usr/sbin/* "$root"/usr/lib/*/nbdkit/plugins/*
+	tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
+	install -m 600 "$2" "$root/etc/vd/agent.key"
+}
+# guest/links.sh has the rest of it
+# shellcheck source=tests/bench/guest/links.sh
+. "$here/guest/links.sh"
+
+vm()
+{
+	local port=$((20000 + RANDOM % 10000)) dev
+	export VD_CONFIG_DIR=$T/etc VD_RUNTIME_DIR=$T/run VD_DEV_DIR=$T/dev
+	mkdir -p "$T"/{etc/keys,run,web1}
+	vdagent key -q "$T/etc/keys/web1.key"
+	server_root web1 "$T/etc/keys/web1.key"
+	vdpool create -q -L 256M p "$T/m0" "$T/m1"
+	vdcreate -q -L 64M -a y p/v
+	mkfs.ext4 -q "$VD_DEV_DIR/p/v"
+	vdcreate -q -L 8M -a y p/other # the server of the pool runs
+	vdunlink -q p/v
+	truncate -s 64M "$T/hand.img"
+	mkfs.ext4 -q "$T/hand.img"
+	start web1 10.0.2.15 -i systemd -q "$T/q" -n "user,restrict=on,hostfwd=tcp:127.0.0.1:$port-:8653"
+	on web1 'systemctl start vdagent; modprobe sd_mod'
+	on web1 "setsid bash /vd/tests/bench/guest/waits.sh /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_hand >/dev/null 2>&1 </dev/null &"
+	vdserver add -q p/web1 --qmp "$T/q" --agent "127.0.0.1:$port"
+	samples=$out/links-vm.tsv
+	all vm_hand vm_hand_back
+}
+vm_hand()
+{
+	"$here/qmp.py" "$T/q" blockdev-add '{"driver": "file", "node-name": "hand", "filename": "'"$T/hand.img"'", "cache": {"direct": true}}' \
+		device_add '{"driver": "scsi-hd", "id": "hand", "bus": "scsi0.0", "drive": "hand", "serial": "hand", "device_id": "hand"}'
+	until [ -e "$T/web1/mounted" ]; do sleep 0.005; done
+}
+vm_hand_back()
+{
+	: >"$T/web1/undo"
+	until [ -e "$T/web1/unmounted" ]; do sleep 0.005; done
+	"$here/qmp.py" "$T/q" device_del '{"id": "hand"}' wait DEVICE_DELETED blockdev-del '{"node-name": "hand"}'
+	until [ -e "$T/web1/gone" ]; do sleep 0.005; done
+	rm "$T/web1"/{mounted,undo,unmounted,gone}
+}
+
+nvme_tcp()
+{
+	local port=$((20000 + RANDOM % 10000 * 2))
+	mkdir -p "$T"/{host/root/etc/vd/keys,web1}
+	truncate -s 512M "$T/m0"
+	vdagent key -q "$T/host/root/etc/vd/keys/web1.key"
+	server_root web1 "$T/host/root/etc/vd/keys/web1.key"
+	tr -d - </proc/sys/kernel/random/uuid >"$T/host/root/etc/machine-id"
+	echo nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555 >"$T/web1/root/etc/nvme/hostnqn"
+	start host 10.0.0.1 -d "$T/m0" -n "socket,udp=127.0.0.1:$((port + 1)),localaddr=127.0.0.1:$port"
+	start web1 10.0.0.2 -i systemd -n "socket,udp=127.0.0.1:$port,localaddr=127.0.0.1:$((port + 1))"
+	on web1 'modprobe nvme-tcp; systemctl start vdagent'
+	on web1 'setsid python3 /vd/tests/bench/guest/connects.py >/dev/null 2>&1 </dev/null &'
+	on host "TIMES=$TIMES bash /vd/tests/bench/guest/links.sh nvme-tcp $(cat "$T/web1/root/etc/nvme/hostnqn")"
+	cp "$T/host/samples" "$out/links-nvme-tcp.tsv"
+}
+
+for kind; do
+	case $kind in
+	vm) vm ;;
+	nvme-tcp) nvme_tcp ;;
+	*) echo "links.sh: no such kind: $kind" >&2; exit 2 ;;
+	esac
+	"$here/table.py" "$out/links-$kind.tsv"
+done
