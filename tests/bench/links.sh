@@ -37,7 +37,7 @@ mkdir -p "$out"
 start()
 {
 	machines+=("$1")
-	"$VD/tests/lab/lab.sh" -b -k "$KERNEL" -c 1 -m 1G -t 3600 -j "$T/$1" -p "$T/$1/pid" "${@:3}" \
+	"$VD/tests/lab/lab.sh" -k "$KERNEL" -c 1 -m 1G -t 3600 -j "$T/$1" -p "$T/$1/pid" "${@:3}" \
 		"bash /vd/tests/lab/jobs/do.sh $2" >"$T/$1/log" 2>&1 &
 }
 # on NAME COMMAND: $output
@@ -111,7 +111,7 @@ nvme_tcp()
 	server_root web1 "$T/host/root/etc/vd/keys/web1.key"
 	tr -d - </proc/sys/kernel/random/uuid >"$T/host/root/etc/machine-id"
 	echo nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555 >"$T/web1/root/etc/nvme/hostnqn"
-	start host 10.0.0.1 -d "$T/m0" -n "socket,udp=127.0.0.1:$((port + 1)),localaddr=127.0.0.1:$port"
+	start host 10.0.0.1 -b -d "$T/m0" -n "socket,udp=127.0.0.1:$((port + 1)),localaddr=127.0.0.1:$port"
 	start web1 10.0.0.2 -i systemd -n "socket,udp=127.0.0.1:$port,localaddr=127.0.0.1:$((port + 1))"
 	on web1 'modprobe nvme-tcp; systemctl start vdagent'
 	on web1 'setsid python3 /vd/tests/bench/guest/connects.py >/dev/null 2>&1 </dev/null &'
