@@ -135,6 +135,23 @@ int drive_clear(const struct server *s, struct link_info *l, bool *keep)
 	return r ? r : nvmet_clear(s, l);
 }
 
+bool drive_needs_preparing(const struct server *s)
+{
+	return !is_vm(s);
+}
+
+int drive_prepare(struct server *s, struct link_info *l)
+{
+	int r = nvmet_ready();
+
+	return r ? r : nvmet_prepare(s, l);
+}
+
+int drive_open(const struct server *s, const struct link_info *l)
+{
+	return nvmet_open(s, l);
+}
+
 int drive_resize(const struct server *s, const struct link_info *l)
 {
 	return is_vm(s) ? vm_resize(s, l) : nvmet_resize(l);

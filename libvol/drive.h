@@ -37,6 +37,11 @@ int drive_take_test(const struct server *s, const struct link_info *l) __must_ch
 /* Of a link that is down: what there is of it here goes, before it is made again.  *keep: it is whole, as the
  * server may be using it, and stays with its device. */
 int drive_clear(const struct server *s, struct link_info *l, bool *keep) __must_check;
+/* Of several links that are down, before each is made again by the steps above: all are prepared, and then all opened, so that
+ * a server which waits for this host finds all of them there. */
+int drive_prepare(struct server *s, struct link_info *l) __must_check;
+int drive_open(const struct server *s, const struct link_info *l) __must_check;
+bool drive_needs_preparing(const struct server *s);
 /* The drive takes in l->size. */
 int drive_resize(const struct server *s, const struct link_info *l) __must_check;
 /* Whether this host still gives it to the server. */

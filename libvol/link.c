@@ -899,3 +899,33 @@ steps:
 	describe_drive_free(&mine);
 	return r;
 }
+
+int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct link_info *l, struct server *s)
+{
+	struct describe_drive mine;
+	bool whole;
+	int r;
+
+	/* A front has no device without its link. */
+	if (!link_served(old) || !vol_pool_in_kernel(p))
+		return 0;
+	*l = *old;
+	r = server_agreed(p, l->server, s);
+	if (r || !drive_needs_preparing(s))
+		return r;
+	r = describe_find(l->uuid, l->volume, &mine);
+	if (r)
+		return r;
+	s->dhchap = mine.dhchap;
+	describe_drive_free(&mine);
+	r = drive_clear(s, l, &whole);
+	if (!r && !whole)
+		r = take_device(l);
+	if (!r && !whole)
+		r = make_device(&(struct link_spec){ .readonly = l->readonly }, p, l, 0);
+	if (!r && !whole)
+		r = wait_device(l);
+	if (!r)
+		r = drive_prepare(s, l);
+	return r ? r : 1;
+}

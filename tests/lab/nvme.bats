@@ -106,7 +106,7 @@ two_machines()
 	[ "$output" = "written there" ]
 
 	step the server is cut off its power: the drives are there again, and nothing was typed
-	on host 'vdlink pool/v web1 && vdlink --mkfs xfs pool/w web1 2>&1 || vdlink --mkfs ext4 pool/w web1'
+	on host 'vdlink pool/v web1 && vdlink --mkfs ext4 pool/w web1'
 	on web1 'echo "before the cut" >/srv/vd/v/cut && sync /srv/vd/v/cut'
 	cut_off web1
 	start web1
@@ -123,7 +123,7 @@ two_machines()
 
 	step the host is cut off its power under a program that writes, which goes on when it is back
 	on web1 'cat >/run/writer <<"END"
-for ((n = 0;; n++)); do for d in v w; do echo $n >>/srv/vd/$d/log && sync /srv/vd/$d/log || echo "failed at $n" >>/run/failed; done; echo $n >/run/written; sleep 0.1; done
+for ((n = 0;; n++)); do for d in v w; do echo $n >>/srv/vd/$d/log && sync /srv/vd/$d/log || echo "failed at $n" >>/run/failed; done; echo $n >/run/written~; mv /run/written~ /run/written; sleep 0.1; done
 END
 	bash /run/writer >/run/writer.said 2>&1 & echo $! >/run/writer.pid
 	until [ "$(cat /run/written 2>/dev/null || echo 0)" -ge 5 ]; do sleep 0.1; done'
