@@ -356,6 +356,9 @@ static int unlink_locked(const uint8_t uuid[16], bool test)
 	if (r)
 		return r == -ENOENT ? 0 : r;
 	there = !agent_device_find(&d, &dev);
+	if (there && !dev.live) /* it would hang until the host is there again */
+		return vol_fail(NULL, -EIO, "%s cannot be unlinked while its host does not answer it: what was written to %s last is still to be stored there",
+				d.name, dev.path);
 	if (there)
 		r = unmount(&dev, test);
 	if (r || test)

@@ -159,28 +159,33 @@ static int ask(const struct cmd_args *a)
 /* ---- key --------------------------------------------------------------------------- */
 
 static const struct poptOption key_options[] = {
-	{ "dhchap", 0, POPT_ARG_NONE, &dhchap, 0, "write, from a key that is there, the secret of DH-HMAC-CHAP that goes with it", NULL },
+	{ "dhchap", 0, POPT_ARG_NONE, &dhchap, 0, "write, of a key that is there, the secret of DH-HMAC-CHAP that goes with it", NULL },
 	CMD_COMMON_OPTIONS,
 	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
-static int key_(const struct cmd_args *a)
+static int write_secret(const char *path)
 {
 	char secret[AGENT_DHCHAP];
 	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(path, key);
+
+	if (!r)
+		r = agent_key_dhchap(key, secret);
+	if (!r)
+		puts(secret);
+	explicit_bzero(key, sizeof(key));
+	explicit_bzero(secret, sizeof(secret));
+	return r ? cmd_failed(NULL, r) : CMD_OK;
+}
+
+static int key_(const struct cmd_args *a)
+{
 	int r;
 
-	if (dhchap) {
-		r = agent_key_read(a->arg[0], key);
-		if (!r)
-			r = agent_key_dhchap(key, secret);
-		if (!r)
-			puts(secret);
-		explicit_bzero(key, sizeof(key));
-		explicit_bzero(secret, sizeof(secret));
-		return r ? cmd_failed(NULL, r) : CMD_OK;
-	}
+	if (dhchap)
+		return write_secret(a->arg[0]);
 	r = agent_key_make(a->arg[0]);
 	if (r)
 		return cmd_failed(NULL, r);

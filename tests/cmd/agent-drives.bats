@@ -324,6 +324,20 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	losetup -d "$disk2"
 }
 
+@test "a drive whose host does not answer is not waited for" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	echo connecting >sys/class/nvme/nvme7/state
+	ask '{"op":"status"}'
+	answers '.drives[0].state == "stalled"'
+	denied "does not answer" unlink
+	mountpoint mnt/d
+	echo live >sys/class/nvme/nvme7/state
+	try unlink
+}
+
 @test "all mounts of a drive go, or none" {
 	setup_agent
 	disk d
