@@ -23,7 +23,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define DEVICE_MS 30000  /* until a drive must have appeared, or gone */
+#define DEVICE_MS 20000  /* until a drive must have appeared, or gone */
 #define RESTORE_MS 5000  /* the same where it is tried again */
 #define BACKOFF_MS 30000
 

@@ -148,7 +148,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	setup_agent
 	disk d
 	namespace "${U/1/2}"
-	ask "$(request link)" & # it waits for half a minute
+	ask "$(request link)" & # it waits for a while
 	wait_for eval '[ "$(records)" != "[]" ]'
 	echo $U >"sys/block/$L/nguid"
 	echo "$NQN-2" >"sys/block/$L/device/subsysnqn"
