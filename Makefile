@@ -45,7 +45,7 @@ endif
 INCLUDES := -I. -Idm-target/core -Ilibvol
 ALL_CFLAGS = $(BASE_CFLAGS) $(INCLUDES) $(CFLAGS) $(SAN)
 ALL_LDFLAGS = $(LDFLAGS) $(SAN) -pthread -Wl,--as-needed
-LIBS := -lnbd -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
+LIBS := -ljson-c -lblkid -luuid -ludev -ldevmapper $(if $(wildcard /usr/include/isa-l*),-lisal)
 CMD_LIBS := -lpopt
 
 ENGINE_SRC := $(wildcard dm-target/core/*.c)
@@ -214,7 +214,8 @@ check-format: all $(B)/tests/format/images ; @$(RUN) format $(wildcard tests/for
 
 # Sub-suites in one list, so that one of them failing does not hide the others.
 CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd check-lab-short
-check: deps
+# What the lab needs comes first: some of check-cmd needs QEMU, too.
+check: lab-deps
 	+@rm -rf build/results; mkdir -p build/results; \
 	$(MAKE) --no-print-directory -j2 all; built=$$?; \
 	[ $$built = 0 ] || echo "not ok build" >build/results/build.tap; \
@@ -313,7 +314,7 @@ lab: all
 LAB_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/lab/*.c))
 $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 	$(call say,LD,$@)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lnbd
 check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats boot.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)

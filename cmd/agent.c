@@ -16,7 +16,6 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -322,7 +321,7 @@ static int settle(const struct agent_device *dev)
 		r = fd < 0 ? -errno : 0;
 		if (r != -EBUSY || ms >= 2000)
 			break;
-		poll(NULL, 0, 50);
+		vol_nap(50);
 	}
 	if (r == -EBUSY) {
 		device_users(dev->path, users, sizeof(users));
@@ -454,7 +453,7 @@ static void *restore_drive(void *arg)
 			break;
 		if (delay == 1000)
 			vol_log(VOL_LOG_WARN, "%s is not there yet: %s", s->drive.name, vol_error(NULL));
-		poll(NULL, 0, 200); /* events may be many */
+		vol_nap(200); /* events may be many */
 		agent_events_wait(events, vol_now_ms() + delay);
 		delay = 2 * delay > BACKOFF_MS ? BACKOFF_MS : 2 * delay;
 	}

@@ -254,6 +254,46 @@ void cmd_args_free(struct cmd_args *a)
 	live_context = NULL;
 }
 
+static void overview(FILE *f, const char *program, const struct cmd_subcommand *table, size_t n)
+{
+	int width = 0;
+
+	for (size_t i = 0; i < n; i++)
+		width = strlen(table[i].synopsis) > (size_t)width ? (int)strlen(table[i].synopsis) : width;
+	fprintf(f, "Usage: %s SUBCOMMAND [OPTION]... ARGUMENT...\n\n", program);
+	for (size_t i = 0; i < n; i++)
+		fprintf(f, "  %s %-*s  %s\n", program, width, table[i].synopsis, table[i].help);
+	fprintf(f, "\n%s SUBCOMMAND --help shows the options; %s(8) tells all.\n", program, program);
+}
+
+int cmd_subcommands(int argc, char **argv, const char *program, const struct cmd_subcommand *table, size_t n)
+{
+	static const struct poptOption none[] = { CMD_COMMON_OPTIONS, POPT_TABLEEND };
+	const char *want = argc > 1 ? argv[1] : "";
+	struct cmd_args a;
+	int code;
+
+	if (!strcmp(want, "--help") || !strcmp(want, "-?") || !strcmp(want, "help")) {
+		overview(stdout, program, table, n);
+		return CMD_OK;
+	}
+	if (!strcmp(want, "--version"))
+		cmd_parse(&a, argc, argv, none, "SUBCOMMAND", 0, 0, NULL); /* ends here */
+	for (size_t i = 0; i < n; i++) {
+		if (strcmp(table[i].name, want))
+			continue;
+		argv[1] = argv[0];
+		cmd_parse(&a, argc - 1, argv + 1, table[i].options, table[i].synopsis, table[i].min, table[i].max, table[i].on_option);
+		code = table[i].fn(&a);
+		cmd_args_free(&a);
+		return code;
+	}
+	if (*want)
+		cmd_usage("there is no subcommand \"%s\"", want);
+	overview(stderr, program, table, n);
+	return CMD_USAGE;
+}
+
 int cmd_parse_pool(const char *text, char pool[VOL_NAME_SIZE])
 {
 	char volume[VOL_NAME_SIZE];

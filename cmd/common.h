@@ -52,6 +52,18 @@ void cmd_parse(struct cmd_args *a, int argc, char **argv, const struct poptOptio
 	       unsigned min, unsigned max, int (*fn)(int val, char *arg));
 void cmd_args_free(struct cmd_args *a);
 
+/* A program with subcommands: parses, and calls the one that is named.  on_option: of cmd_parse(). */
+struct cmd_subcommand {
+	const char *name;
+	int (*fn)(const struct cmd_args *);
+	const struct poptOption *options;
+	const char *synopsis;
+	unsigned min, max;
+	const char *help;
+	int (*on_option)(int val, char *arg);
+};
+int cmd_subcommands(int argc, char **argv, const char *program, const struct cmd_subcommand *table, size_t n);
+
 const char *cmd_version(void);
 /* Says "NAME: text" on stderr; the exit code. */
 int cmd_usage(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -48,11 +48,6 @@ static struct json_object *request(const char *volume, uint64_t size)
 	return q;
 }
 
-static int unlock(struct vol_pool *pool, const char *volume)
-{
-	return cmd_call(pool, cmd_request_on("unlock", volume), NULL, NULL, NULL);
-}
-
 /* Born locked, so that nobody takes it half made; if this process dies before it
  * unlocks, the lock is stale and whoever comes next breaks it. */
 static int create(const char *pool_name, const char *volume, uint64_t size, bool keep_lock)
@@ -69,7 +64,7 @@ static int create(const char *pool_name, const char *volume, uint64_t size, bool
 		size = json_u64(made, "size");
 		json_object_put(made);
 		if (!cmd_opt.test && !keep_lock)
-			r = unlock(pool, volume);
+			r = cmd_call(pool, cmd_request_on("unlock", volume), NULL, NULL, NULL);
 	}
 	if (!r)
 		cmd_say(cmd_opt.test ? "volume %s/%s of %s would be created" : "volume %s/%s of %s created",

@@ -861,63 +861,28 @@ static int probe(const struct cmd_args *a)
 
 /* ---- table ---------------------------------------------------------------- */
 
-static const struct {
-	const char *name;
-	int (*fn)(const struct cmd_args *);
-	const struct poptOption *options;
-	const char *synopsis;
-	unsigned min, max;
-	int (*on_option)(int, char *);
-	const char *help;
-} subcommands[] = {
-	{ "create", create, create_options, "create POOL {DEVICE | FILE}...", 2, 257, NULL, "make a pool" },
-	{ "add", add, add_options, "add POOL {DEVICE | FILE}...", 2, 256, NULL, "give it more members" },
-	{ "grow", grow, grow_options, "grow POOL [MEMBER]", 1, 2, NULL, "take in what members have become larger by" },
-	{ "ls", ls, report_options, "ls [POOL]...", 0, 4096, NULL, "list pools" },
-	{ "show", show, report_options, "show POOL...", 1, 4096, NULL, "tell all about a pool" },
-	{ "check", check, check_options, "check POOL", 1, 1, NULL, "look for damage" },
-	{ "dump", dump, report_options, "dump POOL", 1, 1, NULL, "list every block of metadata" },
-	{ "set", set, set_options, "set {POOL | POOL/VOLUME}", 1, 1, on_set_option, "change properties of a pool or volume" },
-	{ "activate", activate, activate_options, "activate {POOL | MEMBER}... | --all", 0, 4096, NULL, "open in the kernel, with the devices of its links" },
-	{ "deactivate", deactivate, deactivate_options, "deactivate {POOL | MEMBER}... | --all", 0, 4096, NULL, "take them away, and close it" },
-	{ "probe", probe, probe_options, "probe DEVICE", 1, 1, NULL, "tell what its label says, for udev" },
-	{ "forget", forget, forget_options, "forget PATH...", 1, 4096, NULL, "do not look at a device or file any more" },
+static const struct cmd_subcommand subcommands[] = {
+	{ "create", create, create_options, "create POOL {DEVICE | FILE}...", 2, 257, "make a pool", NULL },
+	{ "add", add, add_options, "add POOL {DEVICE | FILE}...", 2, 256, "give it more members", NULL },
+	{ "grow", grow, grow_options, "grow POOL [MEMBER]", 1, 2, "take in what members have become larger by", NULL },
+	{ "ls", ls, report_options, "ls [POOL]...", 0, 4096, "list pools", NULL },
+	{ "show", show, report_options, "show POOL...", 1, 4096, "tell all about a pool", NULL },
+	{ "check", check, check_options, "check POOL", 1, 1, "look for damage", NULL },
+	{ "dump", dump, report_options, "dump POOL", 1, 1, "list every block of metadata", NULL },
+	{ "set", set, set_options, "set {POOL | POOL/VOLUME}", 1, 1, "change properties of a pool or volume",
+	  on_set_option },
+	{ "activate", activate, activate_options, "activate {POOL | MEMBER}... | --all", 0, 4096, "open in the kernel, with the devices of its links", NULL },
+	{ "deactivate", deactivate, deactivate_options, "deactivate {POOL | MEMBER}... | --all", 0, 4096, "take them away, and close it", NULL },
+	{ "probe", probe, probe_options, "probe DEVICE", 1, 1, "tell what its label says, for udev", NULL },
+	{ "forget", forget, forget_options, "forget PATH...", 1, 4096, "do not look at a device or file any more", NULL },
 };
-
-static void overview(FILE *f)
-{
-	fprintf(f, "Usage: vdpool SUBCOMMAND [OPTION]... ARGUMENT...\n\n");
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
-		fprintf(f, "  vdpool %-34s %s\n", subcommands[i].synopsis, subcommands[i].help);
-	fprintf(f, "\nvdpool SUBCOMMAND --help shows the options; vdpool(8) tells all.\n");
-}
 
 int main(int argc, char **argv)
 {
-	struct cmd_args a;
-	const char *want = argc > 1 ? argv[1] : "";
 	int code;
 
 	attrs = json_object_new_object();
-	if (!strcmp(want, "--help") || !strcmp(want, "-?") || !strcmp(want, "help")) {
-		overview(stdout);
-		return CMD_OK;
-	}
-	if (!strcmp(want, "--version"))
-		cmd_parse(&a, argc, argv, report_options, "SUBCOMMAND", 0, 0, NULL); /* ends here */
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
-		if (strcmp(subcommands[i].name, want))
-			continue;
-		argv[1] = argv[0];
-		cmd_parse(&a, argc - 1, argv + 1, subcommands[i].options, subcommands[i].synopsis, subcommands[i].min,
-			  subcommands[i].max, subcommands[i].on_option);
-		code = subcommands[i].fn(&a);
-		cmd_args_free(&a);
-		json_object_put(attrs);
-		return code;
-	}
-	if (*want)
-		cmd_usage("there is no subcommand \"%s\"", want);
-	overview(stderr);
-	return CMD_USAGE;
+	code = cmd_subcommands(argc, argv, "vdpool", subcommands, sizeof(subcommands) / sizeof(subcommands[0]));
+	json_object_put(attrs);
+	return code;
 }

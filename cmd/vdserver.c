@@ -71,35 +71,29 @@ static int add(const struct cmd_args *a)
 	return CMD_OK;
 }
 
-static int accept_(const struct cmd_args *a)
+static int change(const char *text, int (*fn)(const char *pool, const char *name, bool test), const char *done)
 {
 	char pool[VOL_NAME_SIZE];
 	const char *name;
-	int r, code = parse_server(a->arg[0], pool, &name);
+	int r, code = parse_server(text, pool, &name);
 
 	if (code)
 		return code;
-	r = server_accept(pool, name, cmd_opt.test);
+	r = fn(pool, name, cmd_opt.test);
 	if (r)
 		return cmd_failed(NULL, r);
-	cmd_say(cmd_opt.test ? "server %s/%s would be accepted on this host" : "server %s/%s is accepted on this host, as the pool describes it", pool,
-		name);
+	cmd_say("server %s/%s %s %s", pool, name, cmd_opt.test ? "would be" : "is", done);
 	return CMD_OK;
+}
+
+static int accept_(const struct cmd_args *a)
+{
+	return change(a->arg[0], server_accept, "accepted on this host, as the pool describes it");
 }
 
 static int remove_(const struct cmd_args *a)
 {
-	char pool[VOL_NAME_SIZE];
-	const char *name;
-	int r, code = parse_server(a->arg[0], pool, &name);
-
-	if (code)
-		return code;
-	r = server_remove(pool, name, cmd_opt.test);
-	if (r)
-		return cmd_failed(NULL, r);
-	cmd_say(cmd_opt.test ? "server %s/%s would be removed" : "server %s/%s is removed", pool, name);
-	return CMD_OK;
+	return change(a->arg[0], server_remove, "removed");
 }
 
 /* ---- ls, show, export -------------------------------------------------------------- */
@@ -278,55 +272,17 @@ static int export(const struct cmd_args *a)
 
 /* ---- table ---------------------------------------------------------------------------- */
 
-static const struct {
-	const char *name;
-	int (*fn)(const struct cmd_args *);
-	const struct poptOption *options;
-	const char *synopsis;
-	unsigned min, max;
-	const char *help;
-} subcommands[] = {
-	{ "add", add, add_options, "add POOL/SERVER --qmp PATH", 1, 1, "describe a server in the pool" },
-	{ "accept", accept_, change_options, "accept POOL/SERVER", 1, 1, "have this host speak to one that a pool describes" },
-	{ "ls", ls, report_options, "ls [POOL]", 0, 1, "list servers" },
-	{ "show", show, show_options, "show POOL/SERVER", 1, 1, "tell all about a server" },
-	{ "export", export, show_options, "export {POOL | POOL/SERVER}", 1, 1, "write what the pool says as text" },
-	{ "rm", remove_, change_options, "rm POOL/SERVER", 1, 1, "remove a server's description" },
+static const struct cmd_subcommand subcommands[] = {
+	{ "add", add, add_options, "add POOL/SERVER --qmp PATH", 1, 1, "describe a server in the pool", NULL },
+	{ "accept", accept_, change_options, "accept POOL/SERVER", 1, 1, "have this host speak to one that a pool describes", NULL },
+	{ "ls", ls, report_options, "ls [POOL]", 0, 1, "list servers", NULL },
+	{ "show", show, show_options, "show POOL/SERVER", 1, 1, "tell all about a server", NULL },
+	{ "export", export, show_options, "export {POOL | POOL/SERVER}", 1, 1, "write what the pool says as text", NULL },
+	{ "rm", remove_, change_options, "rm POOL/SERVER", 1, 1, "remove a server's description", NULL },
 };
-
-static void overview(FILE *f)
-{
-	fprintf(f, "Usage: vdserver SUBCOMMAND [OPTION]... ARGUMENT...\n\n");
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
-		fprintf(f, "  vdserver %-30s %s\n", subcommands[i].synopsis, subcommands[i].help);
-	fprintf(f, "\nvdserver SUBCOMMAND --help shows the options; vdserver(8) tells all.\n");
-}
 
 int main(int argc, char **argv)
 {
-	const char *want = argc > 1 ? argv[1] : "";
-	struct cmd_args a;
-	int code;
-
-	if (!strcmp(want, "--help") || !strcmp(want, "-?") || !strcmp(want, "help")) {
-		overview(stdout);
-		return CMD_OK;
-	}
-	if (!strcmp(want, "--version"))
-		cmd_parse(&a, argc, argv, show_options, "SUBCOMMAND", 0, 0, NULL); /* ends here */
 	vol_set_purpose("vdserver");
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
-		if (strcmp(subcommands[i].name, want))
-			continue;
-		argv[1] = argv[0];
-		cmd_parse(&a, argc - 1, argv + 1, subcommands[i].options, subcommands[i].synopsis, subcommands[i].min,
-			  subcommands[i].max, NULL);
-		code = subcommands[i].fn(&a);
-		cmd_args_free(&a);
-		return code;
-	}
-	if (*want)
-		cmd_usage("there is no subcommand \"%s\"", want);
-	overview(stderr);
-	return CMD_USAGE;
+	return cmd_subcommands(argc, argv, "vdserver", subcommands, sizeof(subcommands) / sizeof(subcommands[0]));
 }

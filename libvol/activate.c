@@ -167,7 +167,7 @@ static int hand_over(const char *pool, const uint8_t uuid[16], char *const *memb
 static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
 			   const char **why)
 {
-	char *member[VD_MEMBERS_MAX], text[VOL_UUID_TEXT];
+	char *member[VD_MEMBERS_MAX];
 	struct record rec = { 0 };
 	struct vol_pool *p;
 	unsigned m, k = 0;
@@ -178,8 +178,7 @@ static int start_in_kernel(const char *pool, const uint8_t uuid[16], const char 
 	r = vol_serve_alone(pool, uuid);
 	if (r)
 		return r;
-	vol_uuid_text(uuid, text);
-	r = vol_pool_open(text, VOL_OFFLINE | flags, &p);
+	r = vol_pool_open_uuid(uuid, VOL_OFFLINE | flags, &p);
 	if (r)
 		return r;
 	r = link_fronts(p, &fronts);
@@ -218,7 +217,6 @@ static bool in_kernel(const uint8_t uuid[16])
 int activate_kernel(const char *pool, const uint8_t uuid[16], const char *const *volume, unsigned n, unsigned flags,
 		    bool *started, const char **why)
 {
-	struct timespec nap = { 0, 50000000 };
 	int lock, r;
 
 	*started = false;
@@ -248,7 +246,7 @@ int activate_kernel(const char *pool, const uint8_t uuid[16], const char *const 
 			return vol_fail(NULL, -EINTR, "interrupted");
 		if (i == TRIES)
 			return -EBUSY;
-		nanosleep(&nap, NULL);
+		vol_nap(50);
 	}
 }
 

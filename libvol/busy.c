@@ -238,7 +238,7 @@ static void add_mounts(struct words *w, dev_t dev)
 		if (i < n)
 			continue;
 		seen[n++] = st.st_ino;
-		vol_process_name((pid_t)atoi(e->d_name), comm);
+		(void)vol_process((pid_t)atoi(e->d_name), comm, NULL);
 		m.pid = e->d_name;
 		m.comm = comm;
 		(void)!busy_mounts(m.pid, dev, true, add_mount, &m);
@@ -367,7 +367,7 @@ void device_users(const char *path, char *buf, size_t size)
 	while (d && (e = readdir(d))) {
 		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || !process_uses(e->d_name, fs, blk))
 			continue;
-		vol_process_name((pid_t)atoi(e->d_name), comm);
+		(void)vol_process((pid_t)atoi(e->d_name), comm, NULL);
 		add_words(&w, "%s (%.16s)", comm, e->d_name);
 	}
 	if (d)

@@ -57,11 +57,6 @@ static const char *base_name(const char *dev)
 #define BUSY_MS 2000u
 #define BUSY_NAP_MS 20u
 
-static void nap_busy(void)
-{
-	nanosleep(&(struct timespec){ 0, BUSY_NAP_MS * 1000000l }, NULL);
-}
-
 static int fail_busy(const char *dev, const char *users)
 {
 	return vol_fail(NULL, -EBUSY, "%s is in use%s%s", dev, users[0] ? " by " : "", users[0] ? users :
@@ -102,7 +97,7 @@ int device_nbd_disconnect(const char *dev)
 		r = fd < 0 ? -errno : 0;
 		if (r != -EBUSY || ms >= BUSY_MS)
 			break;
-		nap_busy();
+		vol_nap(BUSY_NAP_MS);
 	}
 	if (r == -EBUSY) {
 		users[0] = 0; /* its front has it open, as ever */
@@ -141,7 +136,7 @@ static int loop_attach(const char *file, struct loop_config *config, char dev[DE
 		snprintf(dev, DEVICE_PATH, "/dev/loop%d", n);
 		fd = open(dev, how);
 		for (unsigned ms = 0; fd < 0 && errno == ENOENT && ms < 2000; ms += 20) {
-			nanosleep(&(struct timespec){ 0, 20000000 }, NULL); /* devtmpfs or udev makes the node */
+			vol_nap(20); /* devtmpfs or udev makes the node */
 			fd = open(dev, how);
 		}
 		if (fd < 0) {
@@ -216,7 +211,7 @@ int device_loop_detach(const char *dev)
 			break;
 		if (!r)
 			close(fd);
-		nap_busy();
+		vol_nap(BUSY_NAP_MS);
 	}
 	if (r == -EBUSY) {
 		device_users(dev, users, sizeof(users));
@@ -238,9 +233,12 @@ int device_loop_detach(const char *dev)
 		sys_read(name, "loop/backing_file", holder, sizeof(holder));
 		if (!holder[0])
 			return 0;
-		nanosleep(&(struct timespec){ 0, 5000000 }, NULL);
+		vol_nap(5);
 	}
-	return r ? r : vol_fail(NULL, -EBUSY, "%s is still in use", dev);
+	if (r)
+		return r;
+	device_users(dev, users, sizeof(users));
+	return fail_busy(dev, users);
 }
 
 int device_loop_nth(const char *file, unsigned n, char dev[DEVICE_PATH])

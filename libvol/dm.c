@@ -204,7 +204,6 @@ static int run(struct dm_task *t)
 /* libdevmapper's own wait has no end. */
 static void wait_for_udev(uint32_t cookie)
 {
-	struct timespec nap = { 0, 1000000 };
 	int64_t end = vol_now_ms() + UDEV_MS;
 	int ready = 1;
 
@@ -213,7 +212,7 @@ static void wait_for_udev(uint32_t cookie)
 		late = !dm_udev_wait_immediate(cookie, &ready); /* somebody has taken the semaphore away */
 		if (late || ready)
 			return;
-		nanosleep(&nap, NULL);
+		vol_nap(1);
 	}
 	late = !vol_interrupted();
 	if (late)
@@ -451,7 +450,6 @@ void vol_dm_pool_drop_table(const uint8_t uuid[16])
 
 int vol_dm_pool_stop(const uint8_t uuid[16])
 {
-	struct timespec nap = { 0, 20000000 };
 	struct dm_info di;
 	char volume[64];
 	int r = vol_dm_present() ? info(uuid, NULL, &di, NULL) : -ENOENT;
@@ -460,7 +458,7 @@ int vol_dm_pool_stop(const uint8_t uuid[16])
 	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
 		if (vol_part_of(makedev(di.major, di.minor), volume))
 			return -EBUSY;
-		nanosleep(&nap, NULL);
+		vol_nap(20);
 		r = info(uuid, NULL, &di, NULL);
 	}
 	if (r)
@@ -690,13 +688,12 @@ int vol_dm_volume_resize(const struct dm_volume *v)
 int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 {
 	char path[DM_PATH], who[512] = "", names[4096];
-	struct timespec nap = { 0, 20000000 };
 	struct dm_info di;
 	int r = info(pool, uuid, &di, path);
 
 	/* It may be udev that has it open, for a moment. */
 	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
-		nanosleep(&nap, NULL);
+		vol_nap(20);
 		r = info(pool, uuid, &di, path);
 	}
 	if (r)

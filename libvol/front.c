@@ -91,13 +91,6 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static void nap(unsigned ms)
-{
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
-
-	nanosleep(&t, NULL);
-}
-
 __attribute__((format(printf, 2, 3)))
 static void say(const struct front *f, const char *fmt, ...)
 {
@@ -247,7 +240,7 @@ static int connect_again(struct front_worker *w, bool patient)
 				continue;
 			}
 		}
-		nap(delay);
+		vol_nap(delay);
 		delay = vd_min(delay * 2, 2000u);
 	}
 }

@@ -622,7 +622,7 @@ static void busy_text(const struct stat *st, char why[256])
 		snprintf(why, 256, "is in use (mounted, swap, part of another device, or held by a process)");
 		return;
 	}
-	vol_process_name(pid, comm);
+	(void)vol_process(pid, comm, NULL);
 	snprintf(why, 256, "is in use by process %d (%s)", (int)pid, comm[0] ? comm : "gone by now");
 }
 

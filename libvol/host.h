@@ -62,8 +62,12 @@ const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool vol_interrupted(void);
 int64_t vol_now_ms(void); /* CLOCK_MONOTONIC */
-/* What a process is called; "" when it is gone. */
-void vol_process_name(pid_t pid, char comm[64]);
+void vol_nap(unsigned ms); /* less when a signal comes */
+/* Whether it runs, what it is called ("" when it is gone), and when it began, in ticks since the boot: with its
+ * number that is no other's.  The last two may be NULL. */
+bool vol_process(pid_t pid, char comm[64], uint64_t *began);
+/* As vol_pool_open(): a name may be of two pools, this is not. */
+int vol_pool_open_uuid(const uint8_t uuid[16], unsigned flags, struct vol_pool **out) __must_check;
 const char *vol_config_dir(void);
 const char *vol_runtime_dir(void);
 /* Makes the runtime directory (0700) when it is not there. */

@@ -79,33 +79,16 @@ int link_members(struct vol_pool *p, unsigned *missing, unsigned *members)
 
 /* ---- what links there are ------------------------------------------------ */
 
-/* Whether a process runs, and as what.  One that has ended and waits to be reaped
- * does not run. */
-static bool process_runs(pid_t pid, char comm[32])
-{
-	char path[64], state = 'X';
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = pid > 1 ? fopen(path, "re") : NULL;
-	if (!f)
-		return false;
-	if (fscanf(f, "%*d (%31[^)]) %c", comm, &state) != 2)
-		state = 'X';
-	fclose(f);
-	return state != 'Z' && state != 'X';
-}
-
 bool link_front_runs(pid_t pid)
 {
-	char comm[32];
+	char comm[64];
 
-	return process_runs(pid, comm) && !strcmp(comm, "vd-front");
+	return vol_process(pid, comm, NULL) && !strcmp(comm, "vd-front");
 }
 
 static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)
 {
-	char file[512], dev[DEVICE_PATH], comm[32];
+	char file[512], dev[DEVICE_PATH], comm[64];
 	uint64_t size;
 
 	if (!strncmp(who->purpose, CLIENT_PURPOSE, sizeof(who->purpose)))
@@ -117,7 +100,7 @@ static enum link_state state_of(const struct link_info *l, const struct vd_disk_
 	if (l->kernel && l->front == KERNEL_PID)
 		return link_served(l) && !vm_runs(l) ? LINK_DOWN : LINK_UP;
 	if (!link_front_runs(l->front))
-		return process_runs(l->front, comm) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
+		return vol_process(l->front, comm, NULL) && !strncmp(comm, "vd", 2) ? LINK_UNFINISHED : LINK_DOWN;
 	link_fuse_path(l, file, sizeof(file));
 	if (device_size(l->device, &size) || !size)
 		return LINK_DOWN;
@@ -212,6 +195,26 @@ int link_list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg
 	r = vol_call(p, q, list_part, &ls, NULL);
 	json_object_put(q);
 	return r < 0 && *vol_error(p) ? vol_fail(NULL, r, "%s", vol_error(p)) : r;
+}
+
+static int look(void *arg, const struct link_info *l)
+{
+	struct link_looked *k = arg;
+
+	if (l->state != LINK_ELSEWHERE && l->state != LINK_CLIENT) {
+		k->mine = *l;
+		k->have_mine = true;
+	} else if (!l->readonly) {
+		k->writer = *l;
+		k->have_writer = true;
+	}
+	return 0;
+}
+
+int link_look(struct vol_pool *p, const char *volume, struct link_looked *k)
+{
+	memset(k, 0, sizeof(*k));
+	return link_list_open(p, volume, look, k);
 }
 
 void link_result(struct link_results *all, int r)

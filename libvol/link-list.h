@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What link.c, which makes and undoes links, and link-pool.c, which does so for whole pools, have
- * from link-list.c, which finds them, and from each other; the rest of that is in link.h.
+ * What link.c, which makes and undoes links, link-again.c, which makes them again, and link-pool.c,
+ * which does so for whole pools, have from link-list.c, which finds them, and from each other; the
+ * rest of that is in link.h.
  * Texts are in vol_error(NULL).
  */
 #ifndef VOL_LINK_LIST_H
@@ -26,8 +27,13 @@ int link_call(struct vol_pool *p, struct json_object *q, struct json_object **an
 /* How many of its members there are not, and how many it should have. */
 int link_members(struct vol_pool *p, unsigned *missing, unsigned *members) __must_check;
 
+#define LINK_SCAN_MS 5000u /* for a device to take its size */
+
 /* All open pointers of a pool, or (volume not NULL) of one volume. */
 int link_list_open(struct vol_pool *p, const char *volume, link_fn fn, void *arg) __must_check;
+/* The link of a volume to this host, and whoever else writes to it. */
+struct link_looked { struct link_info mine, writer; bool have_mine, have_writer; };
+int link_look(struct vol_pool *p, const char *volume, struct link_looked *k) __must_check;
 /* Calls fn for one pool, or (NULL) for each found, once.  One that cannot be had does not keep the
  * others from theirs: the first result that is not 0 is answered, with its text; other texts are logged. */
 int link_each_pool(const char *pool, int (*fn)(void *arg, const char *name), void *arg) __must_check;

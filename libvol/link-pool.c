@@ -231,12 +231,9 @@ static int stop_pool(const char *uuid_text, const uint8_t uuid[16], const struct
 
 static int not_a_servers(const char *pool, const uint8_t uuid[16])
 {
-	char text[VOL_UUID_TEXT];
 	struct vol_pool *p;
-	int r, e;
+	int r = vol_pool_open_uuid(uuid, VOL_READONLY, &p), e;
 
-	vol_uuid_text(uuid, text);
-	r = vol_pool_open(text, VOL_READONLY, &p);
 	if (r)
 		return r;
 	if (vol_pool_is_remote(p))

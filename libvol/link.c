@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "activate.h"
@@ -20,18 +19,10 @@
 #include "vm.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
-#define SCAN_MS 5000u
 
 static int make_dir(const char *path, mode_t mode)
 {
 	return mkdir(path, mode) && errno != EEXIST ? vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno)) : 0;
-}
-
-static void nap(unsigned ms)
-{
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
-
-	nanosleep(&t, NULL);
 }
 
 __attribute__((format(printf, 2, 3)))
@@ -100,23 +91,6 @@ static int call_pointer_del(struct vol_pool *p, const struct link_info *l)
 
 	json_set_u64(q, "link", l->link);
 	return link_call(p, q, NULL);
-}
-
-/* The link of a volume to this host, and whoever else writes to it. */
-struct looked { struct link_info mine, writer; bool have_mine, have_writer; };
-
-static int look(void *arg, const struct link_info *l)
-{
-	struct looked *k = arg;
-
-	if (l->state != LINK_ELSEWHERE && l->state != LINK_CLIENT) {
-		k->mine = *l;
-		k->have_mine = true;
-	} else if (!l->readonly) {
-		k->writer = *l;
-		k->have_writer = true;
-	}
-	return 0;
 }
 
 static int refuse(const struct link_info *l)
@@ -223,12 +197,12 @@ static int wait_device(const struct link_info *l)
 {
 	uint64_t size = 0;
 
-	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
+	for (unsigned ms = 0; ms < LINK_SCAN_MS; ms += 10) {
 		if (!device_size(l->device, &size) && size == l->size)
 			return 0;
 		if (vol_interrupted())
 			return vol_fail(NULL, -EINTR, "interrupted");
-		nap(10);
+		vol_nap(10);
 	}
 	return vol_fail(NULL, -ETIMEDOUT, "%s has %llu bytes, not the volume's %llu", l->device, (unsigned long long)size,
 			(unsigned long long)l->size);
@@ -279,7 +253,7 @@ static int drop_device(const struct link_info *l)
 	}
 	/* It ends on its own: its connections must be gone before the server counts them. */
 	for (unsigned ms = 0; !r && link_front_runs(l->front) && ms < 10000; ms += 5)
-		nap(5);
+		vol_nap(5);
 	return r;
 }
 
@@ -403,10 +377,10 @@ int link_pool_name(const char *pool, char name[VOL_NAME_SIZE], uint8_t uuid[16])
 
 static int check_link(struct vol_pool *p, struct link_info *l, bool test)
 {
-	struct looked k = { 0 };
+	struct link_looked k;
 	int r;
 
-	r = link_list_open(p, l->volume, look, &k);
+	r = link_look(p, l->volume, &k);
 	if (r)
 		return r;
 	if (k.have_mine)
@@ -602,13 +576,13 @@ static void stop_if_unused(struct vol_pool *p)
 		if (stopped) {
 			snprintf(socket, sizeof(socket), "%s", vol_pool_name(p));
 			for (unsigned ms = 0; vol_serve_running(socket) && ms < 10000; ms += 10)
-				nap(10);
+				vol_nap(10);
 			/* Its socket goes before it does. */
 			if (server >= 0)
 				(void)!poll(&(struct pollfd){ .fd = server, .events = POLLIN }, 1, 10000);
 			break;
 		}
-		nap(20);
+		vol_nap(20);
 	}
 	if (server >= 0)
 		close(server);
@@ -623,7 +597,6 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 {
 	struct vol_pool *p;
 	const char *started, *why, *name = spec->volume;
-	char uuid[VOL_UUID_TEXT];
 	struct server s;
 	int lock, r, k;
 
@@ -649,8 +622,7 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	}
 	if (r)
 		goto no_pool;
-	vol_uuid_text(l->uuid, uuid);
-	r = vol_pool_open(uuid, spec->test ? VOL_TEST | (spec->takeover ? VOL_TAKEOVER : 0) : 0, &p);
+	r = vol_pool_open_uuid(l->uuid, spec->test ? VOL_TEST | (spec->takeover ? VOL_TAKEOVER : 0) : 0, &p);
 	if (r) {
 		if (!spec->test)
 			(void)!vol_dm_pool_stop(l->uuid); /* where it was opened for nothing */
@@ -747,9 +719,9 @@ static int umount_one(void *arg, const char *dir)
 
 int link_undo(const struct link_spec *spec, struct link_info *l)
 {
-	struct looked k = { 0 };
+	struct link_looked k;
 	struct vol_pool *p;
-	char pool[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
+	char pool[VOL_NAME_SIZE];
 	uint8_t uuid[16];
 	int lock, r, e;
 
@@ -763,11 +735,10 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	if (!spec->test)
 		vol_dm_pool_clear(uuid);
 	/* With no server running, the pool is opened here: nothing of the link is up then. */
-	vol_uuid_text(uuid, text);
-	r = vol_pool_open(text, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
+	r = vol_pool_open_uuid(uuid, (spec->test ? VOL_TEST : 0) | (spec->takeover ? VOL_TAKEOVER : 0), &p);
 	if (r)
 		goto no_pool;
-	r = link_list_open(p, spec->volume, look, &k);
+	r = link_look(p, spec->volume, &k);
 	if (!r && !k.have_mine) {
 		/* A command that was killed may have left it open for nobody. */
 		if (vol_pool_in_kernel(p) && !spec->test)
@@ -788,10 +759,8 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = link_call(p, link_request("lock", l->volume), NULL);
 	if (r)
 		goto out;
-	r = take_from_server(l);
-	if (r)
-		; /* nothing else is touched then */
-	else if (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK)) {
+	r = take_from_server(l); /* nothing else is touched if it cannot be */
+	if (!r && (l->state != LINK_DOWN || l->kernel || !access(l->device, F_OK))) {
 		char file[512], dev[DEVICE_PATH];
 		bool certain = l->state == LINK_UP || l->kernel;
 
@@ -834,15 +803,7 @@ no_pool:
 	return r;
 }
 
-/* ---- restoring ----------------------------------------------------------- */
-
-struct restorer {
-	bool test, complete;
-	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
-	void *arg;
-	struct link_downs down; /* those of one pool */
-	bool some_up;
-};
+/* ---- again --------------------------------------------------------------- */
 
 int link_down(struct link_downs *d, const struct link_info *l)
 {
@@ -869,14 +830,6 @@ int link_down(struct link_downs *d, const struct link_info *l)
 	snprintf(more[d->n++].mount, sizeof(l->mount), "%s", mine.mount);
 	describe_drive_free(&mine);
 	return 0;
-}
-
-static int collect_down(void *arg, const struct link_info *l)
-{
-	struct restorer *rs = arg;
-
-	rs->some_up |= l->state == LINK_UP;
-	return l->state == LINK_DOWN ? link_down(&rs->down, l) : 0;
 }
 
 static int umount_dead(void *arg, const char *dir)
@@ -916,157 +869,5 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	spec.options = mine.options;
 	r = run_steps(&spec, p, l, true);
 	describe_drive_free(&mine);
-	return r;
-}
-
-static int restore_pool(void *arg, const char *name)
-{
-	struct restorer *rs = arg;
-	char pool[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
-	struct vol_pool *p;
-	struct link_info *l;
-	uint8_t uuid[16];
-	unsigned missing, members;
-	int lock, r, k;
-
-	r = link_pool_name(name, pool, uuid);
-	if (r)
-		return r;
-	r = link_lock(pool, &lock);
-	if (r)
-		return r;
-	l = malloc(sizeof(*l));
-	rs->down.n = 0;
-	rs->some_up = false;
-	vol_uuid_text(uuid, text);
-	r = l ? vol_pool_open(text, VOL_READONLY, &p) : -ENOMEM;
-	if (r)
-		goto out;
-	r = link_members(p, &missing, &members);
-	if (!r && !(rs->complete && missing))
-		r = link_list_open(p, NULL, collect_down, rs);
-	k = vol_pool_close(p);
-	r = r ? r : k;
-	if (r || (!rs->down.n && !rs->some_up))
-		goto out;
-	if (!rs->test) {
-		const char **names = calloc(rs->down.n + 1, sizeof(*names));
-
-		for (size_t i = 0; names && i < rs->down.n; i++)
-			names[i] = rs->down.l[i].volume;
-		/* Links that are up may have lost their server a moment ago. */
-		r = names ? activate_pool(pool, uuid, names, (unsigned)rs->down.n, false, NULL, NULL) : -ENOMEM;
-		free(names);
-		if (!r)
-			r = vol_pool_open(text, 0, &p);
-		if (r)
-			goto out;
-	}
-	for (size_t i = 0; i < rs->down.n; i++) {
-		*l = rs->down.l[i];
-		k = rs->test ? 0 : link_make_again(p, &rs->down.l[i], l);
-		if (k && !r)
-			r = k;
-		if (rs->fn)
-			rs->fn(rs->arg, l, k, k ? vol_error(NULL) : "");
-	}
-	if (!rs->test) {
-		k = vol_pool_close(p);
-		r = r ? r : k;
-	}
-out:
-	close(lock);
-	free(l);
-	return r;
-}
-
-int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
-{
-	struct restorer rs = { .test = test, .complete = complete, .fn = fn, .arg = arg };
-	int r = link_each_pool(pool, restore_pool, &rs);
-
-	free(rs.down.l);
-	return r;
-}
-
-/* ---- resizing ------------------------------------------------------------ */
-
-/* A front asks its server. */
-static int refresh_front(const struct link_info *l)
-{
-	char file[512];
-	struct stat st;
-	uint64_t size;
-	int r;
-
-	if (!link_front_runs(l->front) || kill(l->front, SIGUSR1))
-		return vol_fail(NULL, -ESRCH, "the front of %s/%s is gone", l->pool, l->volume);
-	link_fuse_path(l, file, sizeof(file));
-	for (unsigned ms = 0; ms < SCAN_MS; ms += 10) {
-		if (!strncmp(l->device, "/dev/loop", 9) && !stat(file, &st) && (uint64_t)st.st_size == l->size) {
-			r = device_loop_resize(l->device);
-			if (r)
-				return r;
-		}
-		if (!device_size(l->device, &size) && size == l->size)
-			return 0;
-		nap(10);
-	}
-	return vol_fail(NULL, -ETIMEDOUT, "%s does not take the size of %s/%s", l->device, l->pool, l->volume);
-}
-
-/* The size that the device takes is still the volume's then: nobody changes it meanwhile. */
-static int refresh_kernel(const struct link_info *l)
-{
-	char uuid[VOL_UUID_TEXT];
-	struct vol_pool *p;
-	int hold, r, e;
-
-	vol_uuid_text(l->uuid, uuid);
-	r = vol_pool_open(uuid, VOL_READONLY, &p);
-	if (r)
-		return r;
-	r = vol_pool_hold(p, &hold);
-	if (!r) {
-		r = activate_refresh(p, l);
-		close(hold);
-	} else {
-		vol_fail(NULL, r, "%s", vol_error(p));
-	}
-	e = vol_pool_close(p);
-	return r ? r : e;
-}
-
-int link_refresh(const char *pool, const char *volume, bool test)
-{
-	char name[VOL_NAME_SIZE], text[VOL_UUID_TEXT];
-	struct looked k = { 0 };
-	struct vol_pool *p;
-	struct server s;
-	uint8_t uuid[16];
-	int lock, r, e;
-
-	r = link_pool_name(pool, name, uuid);
-	if (!r)
-		r = link_lock(name, &lock);
-	if (r)
-		return r;
-	vol_uuid_text(uuid, text);
-	r = vol_pool_open(text, VOL_READONLY, &p);
-	if (r)
-		goto out;
-	r = link_list_open(p, volume, look, &k);
-	e = vol_pool_close(p);
-	r = r ? r : e;
-	if (!r && (!k.have_mine || k.mine.state != LINK_UP))
-		r = vol_fail(NULL, -ENOENT, "%s/%s is not linked to this host", pool, volume);
-	if (!r && !test)
-		r = k.mine.kernel ? refresh_kernel(&k.mine) : refresh_front(&k.mine);
-	if (!r && !test && link_served(&k.mine))
-		r = server_here(k.mine.pool, k.mine.uuid, k.mine.server, &s);
-	if (!r && !test && link_served(&k.mine))
-		r = vm_resize(&s, &k.mine);
-out:
-	close(lock);
 	return r;
 }

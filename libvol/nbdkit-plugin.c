@@ -196,29 +196,12 @@ static unsigned hook_connections(void *arg)
 	return __atomic_load_n(&connections, __ATOMIC_SEQ_CST);
 }
 
-static bool process_gone(pid_t pid)
-{
-	char path[64], state = 'X';
-	FILE *f;
-
-	if (!pid)
-		return false;
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (f) {
-		if (fscanf(f, "%*d (%*[^)]) %c", &state) != 1)
-			state = 'X';
-		fclose(f);
-	}
-	return state == 'X' || state == 'Z';
-}
-
 static bool any_dying(uint32_t volume)
 {
 	const struct conn *c;
 
 	pthread_mutex_lock(&clients_lock);
-	for (c = conns; c && (vol_volume_id(c->v) != volume || !process_gone(c->pid)); c = c->next)
+	for (c = conns; c && (vol_volume_id(c->v) != volume || !c->pid || vol_process(c->pid, NULL, NULL)); c = c->next)
 		;
 	pthread_mutex_unlock(&clients_lock);
 	return c;
@@ -228,7 +211,7 @@ static void hook_reap(void *arg, uint32_t volume)
 {
 	(void)arg;
 	for (unsigned ms = 0; ms < DYING_MS && any_dying(volume); ms += 10)
-		nanosleep(&(struct timespec){ 0, 10000000 }, NULL);
+		vol_nap(10);
 }
 
 /* I12: memory must not wait for a write that waits for us.  Where it is not
@@ -422,7 +405,7 @@ static pid_t peer_text(char *who, size_t size)
 	} else if (u.sa.sa_family == AF_INET6) {
 		inet_ntop(AF_INET6, &u.in6.sin6_addr, ip, sizeof(ip));
 	} else if (u.sa.sa_family == AF_UNIX && (pid = nbdkit_peer_pid()) > 0) {
-		vol_process_name((pid_t)pid, comm);
+		(void)vol_process((pid_t)pid, comm, NULL);
 		snprintf(who, size, "process %" PRId64 " (%.31s)", pid, comm[0] ? comm : "gone");
 		return (pid_t)pid;
 	}
@@ -467,7 +450,7 @@ static int join_once(uint32_t volume, const char *who, pid_t pid, struct client 
 		;
 	if (c && strcmp(c->who, who)) {
 		snprintf(why, size, "%s has it", c->who);
-		r = process_gone(c->pid) ? -EAGAIN : -EBUSY;
+		r = c->pid && !vol_process(c->pid, NULL, NULL) ? -EAGAIN : -EBUSY;
 	} else if (c && c->lost) {
 		snprintf(why, size, "it was linked");
 	} else if (c) {
@@ -506,7 +489,7 @@ static struct client *client_join(uint32_t volume, const char *who, pid_t pid, s
 	}
 	r = join_once(volume, who, pid, &fresh, info, &c, why, size);
 	for (unsigned ms = 0; r == -EAGAIN && ms < DYING_MS; ms += 10) {
-		nanosleep(&(struct timespec){ 0, 10000000 }, NULL);
+		vol_nap(10);
 		r = join_once(volume, who, pid, &fresh, info, &c, why, size);
 	}
 	free(fresh);

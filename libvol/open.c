@@ -771,6 +771,14 @@ int vol_pool_open(const char *name, unsigned flags, struct vol_pool **out)
 	return 0;
 }
 
+int vol_pool_open_uuid(const uint8_t uuid[16], unsigned flags, struct vol_pool **out)
+{
+	char text[VOL_UUID_TEXT];
+
+	vol_uuid_text(uuid, text);
+	return vol_pool_open(text, flags, out);
+}
+
 /* The kernel has closed the pool since: it is opened as if it were now. */
 static int open_anew(struct vol_pool *p)
 {

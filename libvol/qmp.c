@@ -29,14 +29,6 @@ struct qmp {
 	unsigned ndeleted;
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 static unsigned limit_s(void)
 {
 	const char *e = getenv("VD_SERVER_TIMEOUT");
@@ -47,13 +39,13 @@ static unsigned limit_s(void)
 
 static void begin(struct qmp *q)
 {
-	q->deadline = now_ms() + limit_s() * 1000u;
+	q->deadline = (uint64_t)vol_now_ms() + limit_s() * 1000u;
 }
 
 static int wait_for(struct qmp *q, short events)
 {
 	for (;;) {
-		uint64_t now = now_ms();
+		uint64_t now = (uint64_t)vol_now_ms();
 		struct pollfd p = { q->fd, events, 0 };
 		int n;
 

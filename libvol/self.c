@@ -336,18 +336,40 @@ int64_t vol_now_ms(void)
 	return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-void vol_process_name(pid_t pid, char comm[64])
+void vol_nap(unsigned ms)
 {
-	char path[64];
+	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+
+	nanosleep(&t, NULL);
+}
+
+bool vol_process(pid_t pid, char comm[64], uint64_t *began)
+{
+	char path[64], text[1024], state, *name, *end;
+	unsigned long long ticks;
+	size_t n;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/comm", (int)pid);
-	comm[0] = 0;
-	f = fopen(path, "re");
-	if (f) {
-		if (!fgets(comm, 64, f))
-			comm[0] = 0;
-		fclose(f);
-	}
-	comm[strcspn(comm, "\n")] = 0;
+	if (comm)
+		comm[0] = 0;
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = pid > 0 ? fopen(path, "re") : NULL;
+	if (!f)
+		return false;
+	n = fread(text, 1, sizeof(text) - 1, f);
+	fclose(f);
+	text[n] = 0;
+	/* Between the two the process may have put anything. */
+	name = strchr(text, '(');
+	end = strrchr(text, ')');
+	if (!name || !end)
+		return false;
+	*end = 0;
+	if (comm)
+		snprintf(comm, 64, "%s", name + 1);
+	if (sscanf(end + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &ticks) != 2)
+		return false;
+	if (began)
+		*began = ticks;
+	return state != 'Z' && state != 'X';
 }

@@ -5,7 +5,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/syscall.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "qmp.h"
@@ -21,29 +21,6 @@ static void drive_id(const struct link_info *l, char id[ID_SIZE])
 		n += snprintf(id + n, ID_SIZE - (size_t)n, "%02x", l->volume_uuid[i]);
 }
 
-/* When a process began, in ticks since the boot: with its number that is no other's. -ESRCH */
-static int began_at(pid_t pid, uint64_t *began)
-{
-	unsigned long long ticks;
-	char path[64], text[1024], state, *p;
-	size_t n;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return -ESRCH;
-	n = fread(text, 1, sizeof(text) - 1, f);
-	fclose(f);
-	text[n] = 0;
-	p = strrchr(text, ')'); /* what is before may be anything */
-	if (!p || sscanf(p + 1, " %c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu", &state, &ticks) != 2 ||
-	    state == 'Z' || state == 'X')
-		return -ESRCH;
-	*began = ticks;
-	return 0;
-}
-
 /* With its process all that QEMU had open is closed.  Its sockets close a moment before it ends. */
 static bool has_ended(pid_t pid, uint64_t began)
 {
@@ -51,8 +28,8 @@ static bool has_ended(pid_t pid, uint64_t began)
 	uint64_t now;
 	bool ended;
 
-	p.fd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-	ended = pid <= 0 || began_at(pid, &now) || now != began || (p.fd >= 0 && poll(&p, 1, ENDING_MS) > 0);
+	p.fd = pid > 0 ? pidfd_open(pid, 0) : -1;
+	ended = pid <= 0 || !vol_process(pid, NULL, &now) || now != began || (p.fd >= 0 && poll(&p, 1, ENDING_MS) > 0);
 	if (p.fd >= 0)
 		close(p.fd);
 	return ended;
@@ -192,7 +169,6 @@ static int node_there(struct qmp *q, const char *id)
 static int blockdev_del(struct qmp *q, const char *id)
 {
 	int64_t end = vol_now_ms() + ENDING_MS;
-	struct timespec nap = { 0, 10000000 };
 	struct json_object *args;
 	char why[256];
 	int r;
@@ -209,7 +185,7 @@ static int blockdev_del(struct qmp *q, const char *id)
 			return r;
 		if (vol_now_ms() > end || vol_interrupted())
 			return vol_fail(NULL, -EBUSY, "QEMU does not let go of the drive: %s", why);
-		nanosleep(&nap, NULL);
+		vol_nap(10);
 	}
 }
 
@@ -279,7 +255,7 @@ int vm_plug(const struct server *s, struct link_info *l, unsigned sector)
 	if (r)
 		return r;
 	r = find_bus(q, s, &bus);
-	if (!r && (qmp_pid(q) <= 0 || began_at(qmp_pid(q), &l->vm_began)))
+	if (!r && (qmp_pid(q) <= 0 || !vol_process(qmp_pid(q), NULL, &l->vm_began)))
 		r = vol_fail(NULL, -ESRCH, "the process of VM %s cannot be seen from here: QEMU itself must have made %s", s->name, s->qmp);
 	if (!r) {
 		l->vm = qmp_pid(q);
@@ -377,7 +353,7 @@ int vm_unplug(const struct server *s, const struct link_info *l)
 								     s->name, (int)l->vm, s->qmp);
 	if (r)
 		return r;
-	if (began_at(qmp_pid(q), &began))
+	if (!vol_process(qmp_pid(q), NULL, &began))
 		began = 0;
 	drive_id(l, id);
 	r = list(q, "/machine/peripheral", &items);
@@ -424,5 +400,5 @@ bool vm_runs(const struct link_info *l)
 {
 	uint64_t began;
 
-	return l->vm > 0 && !began_at(l->vm, &began) && began == l->vm_began;
+	return l->vm > 0 && vol_process(l->vm, NULL, &began) && began == l->vm_began;
 }

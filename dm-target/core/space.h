@@ -129,7 +129,7 @@ uint64_t vd_space_set_aside(struct vd_pool *pool); /* from writers without a pro
 /* Blocks that data may take and leave the reserve and `kept`; mine (NULL: nothing): what is
  * promised to its writer.  Negative: so many are missing.  A look without a lock: who
  * takes blocks looks again (A5).  Class N. */
-int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept);
+int64_t vd_space_room(const struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept);
 /* Blocks with count > 0, as of the running checkpoint after vd_space_fold(): what
  * the superblock's used_blocks must say, since vd_space_init() believes it. Class N. */
 uint64_t vd_space_used(struct vd_pool *pool);

@@ -248,7 +248,7 @@ static int64_t set_aside(const struct vd_pool *pool)
 
 /* With s->lock, or for a look.  Who is promised something has it from R5's part if need be, and no more than
  * that: beyond it he is a writer like others. */
-static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
+int64_t vd_space_room(const struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
 {
 	const struct vd_space *s = pool->space;
 	int64_t free = __atomic_load_n(&s->free, __ATOMIC_RELAXED) - __atomic_load_n(&s->joining, __ATOMIC_RELAXED);
@@ -256,11 +256,6 @@ static int64_t room_for(const struct vd_pool *pool, const struct vd_promise *min
 
 	left = mine && aside ? vd_promise_open(mine) : 0;
 	return left > 0 ? vd_max(room, vd_min(left, room + (int64_t)vd_change_part(pool) + vd_atomic_read(&mine->all))) : room;
-}
-
-int64_t vd_space_room(struct vd_pool *pool, const struct vd_promise *mine, uint64_t kept)
-{
-	return room_for(pool, mine, kept);
 }
 
 uint64_t vd_space_set_aside(struct vd_pool *pool)
@@ -278,7 +273,7 @@ int vd_space_reserve_for(struct vd_pool *pool, const struct vd_promise *mine, vd
 	if (!want || want > 1024)
 		return -EINVAL;
 	vd_spin_lock(&s->lock);
-	room = room_for(pool, mine, 0);
+	room = vd_space_room(pool, mine, 0);
 	if (room > 0) {
 		want = room < want ? (unsigned)room : want;
 		if (goal != VD_PBLK_NONE && VD_PBLK_MEMBER(goal) < s->nmembers) {
@@ -317,7 +312,7 @@ int vd_space_reserve_mask(struct vd_pool *pool, const struct vd_promise *mine, v
 
 	vd_spin_lock(&s->lock);
 	g = VD_PBLK_MEMBER(p) < s->nmembers ? space_find(s, space_nr(p)) : NULL;
-	if (g && end <= VD_GROUP_BLOCKS && !space_bit(g->busy, at + must) && room_for(pool, mine, 0) >= (int64_t)n &&
+	if (g && end <= VD_GROUP_BLOCKS && !space_bit(g->busy, at + must) && vd_space_room(pool, mine, 0) >= (int64_t)n &&
 	    member_room(pool, g->m, n) == n)
 		while ((at = space_bit_next(g->busy, at, end, false)) < end) {
 			last = space_bit_next(g->busy, at, end, true);

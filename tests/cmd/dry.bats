@@ -8,6 +8,7 @@ REST=1
 # All that a command could have changed.
 state()
 {
+	settle
 	sha256sum m* n* e etc/devices etc/servers/* 2>/dev/null
 	ls -l etc dev dev/p 2>/dev/null
 	grep -l "^$T" /sys/block/loop*/loop/backing_file 2>/dev/null

@@ -89,6 +89,8 @@ end_servers()
 # Nobody has a pool open: where the kernel is the target, it neither; and it has it again.
 at_rest() { :; }
 at_work() { :; }
+# What is put off is done before a test looks whether anything changes.
+settle() { :; }
 
 need() { local c; for c in "$@"; do command -v "$c" >/dev/null || skip "$c is not installed"; done; }
 need_root() { [ "$(id -u)" = 0 ] || skip "needs root"; }

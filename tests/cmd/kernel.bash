@@ -63,6 +63,7 @@ pools()
 }
 # shellcheck disable=SC2119
 at_work() { [ "${REST:-0}" = 1 ] || serve; }
+settle() { attach; [ -z "$(pools)" ] || dmsetup message vd-p-pool 0 checkpoint; }
 server_pids() { servers; pools; }
 # shellcheck disable=SC2034 # kill.bats does
 DELAYS="0.03 0.06 0.1 0.15 0.2 0.25 0.3 0.4 0.5 0.7 1 1.4 2" # of after_kill_at: in emulation a command takes that long

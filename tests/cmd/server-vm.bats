@@ -453,3 +453,60 @@ before() { :; }
 	before() { ok vdlink p/v web1; }
 	killed_at_each ended vdunlink p/v
 }
+
+# ---- the VM killed at any point -----------------------------------------------------
+
+# vm_killed_at_each CHECK COMMAND...: at the 1st, 2nd, … that it sends, to whomever
+vm_killed_at_each()
+{
+	local check=$1 n pid kills=0
+	shift
+	need strace
+	strace -o trace true 2>/dev/null || skip "strace cannot be used here"
+	export VD_SERVER_TIMEOUT=5
+	for ((n = 1;; n++)); do
+		vm
+		before
+		: >trace
+		strace -q -o trace -e trace=sendto -e inject="sendto:signal=STOP:when=$n" "$@" </dev/null >done 2>&1 3>&- &
+		pid=$!
+		until grep -qs 'stopped by SIGSTOP' trace; do
+			kill -0 $pid 2>/dev/null || break
+			sleep 0.01
+		done
+		if ! grep -q 'stopped by SIGSTOP' trace; then
+			wait $pid
+			break
+		fi
+		end_vm
+		kill -CONT "$(pgrep -P $pid)"
+		wait $pid || true
+		kills=$((kills + 1))
+		$check >after 2>&1 || { echo "the VM killed at number $n, and then:"; cat done; tail -3 trace; cat after; return 1; }
+	done
+	end_vm
+	echo "$kills kills" >&3
+	[ $kills -ge 10 ]
+}
+
+# Either there is no link, or one that the next VM is given; and that can be undone.
+given_to_the_next()
+{
+	local s
+	s=$(state)
+	[ "$s" = "" ] || [ "$s" = down ] || { echo "a link to a VM that has ended is $s"; return 1; }
+	vm
+	mended
+	end_vm
+}
+
+@test "the VM killed at any point of vdlink: no link, or one for the next VM" {
+	describe
+	vm_killed_at_each given_to_the_next vdlink p/v web1
+}
+
+@test "the VM killed at any point of vdunlink: it is undone, or can be" {
+	describe
+	before() { ok vdlink p/v web1; }
+	vm_killed_at_each given_to_the_next vdunlink p/v
+}

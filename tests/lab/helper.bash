@@ -20,6 +20,9 @@ teardown()
 	cd / || return 1
 	if [ -z "$BATS_TEST_COMPLETED" ]; then
 		tail -n 30 "$T/job/out" "$T/job/console" 2>/dev/null | sed 's/^/| /'
+		# The guest first: vdunlink would ask it.
+		[ ! -e "$T/guest" ] || kill -KILL "$(cat "$T/guest")" 2>/dev/null || true
+		vdlink ls --noheadings -o path 2>/dev/null | xargs -r vdunlink -q || true
 	fi
 	rm -rf "$T"
 }

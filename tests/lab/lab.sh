@@ -19,6 +19,8 @@
 #   -a WORDS    more for the kernel's command line
 #   -p FILE     the process id to kill, for a power cut
 #   -q SOCKET   where QEMU listens for QMP; the guest has a virtio-scsi controller, and no disk on it
+#   -n NETDEV   a network card, eth0: QEMU's -netdev without its id (socket,listen=127.0.0.1:7000; user,hostfwd=…);
+#               with "user" the guest is 10.0.2.15
 #   -I          emulated, and a clock that counts instructions: times that repeat, on one CPU
 #
 # In the guest the tree is /vd, its commands are in the path, $VD_MODULE is dm-vd.ko.
@@ -37,11 +39,12 @@ kvm_works()
 		-serial stdio -kernel "$1" -append "console=ttyS0 panic=-1" </dev/null || true) 2>/dev/null | grep -qa 'Linux version'
 }
 
-kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' qmp='' build='' biogen='' icount=''
-while getopts k:d:j:t:m:c:i:a:p:q:bgI opt; do
+kernel=6.1 disks=() job='' limit=300 mem=2G cpus=2 init=udevd append='' pidfile='' qmp='' net=() build='' biogen='' icount=''
+while getopts k:d:j:t:m:c:i:a:p:q:n:bgI opt; do
 	case $opt in
 	k) kernel=$OPTARG ;; d) disks+=("$OPTARG") ;; j) job=$OPTARG ;; t) limit=$OPTARG ;;
 	m) mem=$OPTARG ;; c) cpus=$OPTARG ;; i) init=$OPTARG ;; a) append=$OPTARG ;; p) pidfile=$OPTARG ;; q) qmp=$OPTARG ;;
+	n) net=(-netdev "$OPTARG,id=net0" -device "virtio-net-pci,netdev=net0,mac=52:54:00:$(printf '%02x:%02x:%02x' $((RANDOM % 256)) $((RANDOM % 256)) $((RANDOM % 256)))") ;;
 	b) build=1 ;; g) build=1 biogen=1 ;; I) icount=1 cpus=1 ;; *) exit 125 ;;
 	esac
 done
@@ -133,12 +136,12 @@ else
 	[ -z "$qmp" ] || drives+=(-qmp "unix:$qmp,server=on,wait=off" -device virtio-scsi-pci,id=scsi0)
 	run=(qemu-system-x86_64 "${accel[@]}" -smp "$cpus" -m "$mem" -no-user-config -nodefaults -no-reboot -display none "${serial[@]}"
 		-kernel "/boot/vmlinuz-$kver" -initrd "$initrd"
-		-append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check random.trust_cpu=on lab.init=$init $append"
+		-append "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic mitigations=off no_timer_check random.trust_cpu=on net.ifnames=0 lab.init=$init $append"
 		-drive "file=$lab/root.erofs,format=raw,if=none,id=labroot,readonly=on" -device virtio-blk-pci,drive=labroot,serial=labroot
 		-fsdev "local,id=job,path=$job,security_model=none" -device virtio-9p-pci,fsdev=job,mount_tag=job
 		-fsdev "local,id=tree,path=$tree,security_model=none,readonly=on" -device virtio-9p-pci,fsdev=tree,mount_tag=tree
 		-fsdev local,id=modules,path=/lib/modules,security_model=none,readonly=on -device virtio-9p-pci,fsdev=modules,mount_tag=modules
-		"${drives[@]}")
+		"${drives[@]}" "${net[@]}")
 fi
 
 if [ $# = 0 ]; then

@@ -15,6 +15,7 @@ packages=(
 	systemd systemd-sysv udev kmod procps psmisc
 	dmsetup lvm2 thin-provisioning-tools fdisk util-linux-extra e2fsprogs xfsprogs
 	fio strace jq bats nbdkit libnbd-bin qemu-utils fuse3
+	iproute2 nvme-cli libgnutls30
 	make tcc libc6-dev stress-ng # a workload
 	libdevmapper1.02.1 libudev1 libblkid1 libpopt0 libjson-c5 libuuid1 libnbd0 libisal2
 	"$@"

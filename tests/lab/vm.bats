@@ -18,7 +18,7 @@ linked()
 	vdunlink -q pool/v
 	uuid=$(vdls --noheadings -o uuid pool/v | tr -d ' ')
 	vdserver add -q pool/guest --qmp "$T/q"
-	"$VD/tests/lab/lab.sh" -k "$1" -j "$T/job" -q "$T/q" "bash /vd/tests/lab/jobs/vm.sh $uuid" >"$T/said" 2>&1 3>&- &
+	"$VD/tests/lab/lab.sh" -k "$1" -j "$T/job" -q "$T/q" -p "$T/guest" "bash /vd/tests/lab/jobs/vm.sh $uuid" >"$T/said" 2>&1 3>&- &
 	lab=$!
 	comes job/ready
 	vdlink pool/v guest
@@ -61,4 +61,67 @@ given()
 # bats test_tags=short
 @test "6.12: a volume in the kernel is given to a VM, and again to the next" {
 	given 6.12
+}
+
+# A file system at work on one drive, while another comes and goes TIMES, and then DRIVES at once.
+many()
+{
+	[ -e /dev/fuse ] && [ -e /dev/loop-control ] || skip "no FUSE or loop devices for a link"
+	export VD_SERVER_TIMEOUT=60
+	local lab i volumes=() times=$2 drives=$3
+	pool_of 2 256M
+	vdcreate -q pool/base -L 64m
+	vdcreate -q pool/v -L 8m
+	for ((i = 0; i < drives; i++)); do
+		volumes+=("pool/v$i")
+		vdcreate -q "pool/v$i" -L 8m
+	done
+	vdserver add -q pool/guest --qmp "$T/q"
+	"$VD/tests/lab/lab.sh" -k "$1" -j "$T/job" -q "$T/q" -p "$T/guest" -t 1700 "bash /vd/tests/lab/jobs/many.sh $times $drives" >"$T/said" 2>&1 3>&- &
+	lab=$!
+	comes job/ready
+	vdlink -q pool/base guest
+	next 0 base
+	for ((i = 1; i <= times; i++)); do
+		next $i v
+		vdlink -q pool/v guest
+		comes_to job/used $i
+		vdunlink -q pool/v
+	done
+	for i in "${volumes[@]}"; do vdlink -q "$i" guest; done
+	[ "$(vdlink ls --noheadings -o address pool | sort -u | wc -l)" = $((drives + 1)) ]
+	next all base
+	comes job/all
+	[ "$(vdlink ls --noheadings -o state pool | sort -u | tr -d ' ')" = up ]
+	vdunlink -q "${volumes[@]}"
+	next gone base
+	wait $lab || { cat "$T/said"; return 1; }
+	vdunlink -q pool/base
+	[ -z "$(vdlink ls --noheadings pool)" ]
+	vdpool check -q pool
+	vdls --noheadings -o uuid "${volumes[@]}" | tr -d ' ' | sort | cmp - job/written
+	for i in "${volumes[@]:0:5}"; do
+		[ "$(read_volume "${i#*/}" | head -c 36)" = "$(vdls --noheadings -o uuid "$i" | tr -d ' ')" ]
+	done
+}
+next() { echo "$1 $(vdls --noheadings -o uuid "pool/$2" | tr -d ' ')" >job/next.new; mv job/next.new job/next; comes_to job/took "$1"; }
+comes_to()
+{
+	local i
+	for ((i = 0; i < 3000; i++)); do
+		[ "$(cat "$1" 2>/dev/null)" != "$2" ] || return 0
+		kill -0 "$lab" || break
+		sleep 0.05
+	done
+	echo "never: $1 $2"
+	cat "$T/said"
+	return 1
+}
+
+@test "6.1: a drive comes and goes a hundred times, and 64 at once, beside a file system at work" {
+	many 6.1 100 64
+}
+
+@test "6.12: a drive comes and goes a hundred times, and 64 at once, beside a file system at work" {
+	many 6.12 100 64
 }
