@@ -235,7 +235,10 @@ int device_loop_detach(const char *dev)
 			return 0;
 		vol_nap(5);
 	}
-	return r ? r : vol_fail(NULL, -EBUSY, "%s is still in use", dev);
+	if (r)
+		return r;
+	device_users(dev, users, sizeof(users));
+	return fail_busy(dev, users);
 }
 
 int device_loop_nth(const char *file, unsigned n, char dev[DEVICE_PATH])

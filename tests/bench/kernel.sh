@@ -5,6 +5,7 @@
 #   6.1, 6.12     bios, by the generator of kernel/ on RAM disks; a clock that counts instructions
 #   uml           the same at native speed
 #   cpus-2 -4     one job and four by fio, with so many CPUs, emulated
+#   link          a volume mounted on this host, beside LVM's tools and mount; instructions
 #   commands      commands beside LVM's, pools: snapshots, opening, metadata; instructions
 #
 #   BENCH_REPS=3            repetitions
@@ -16,7 +17,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 out=$here/../../build/bench
 lab=$here/../lab/lab.sh
 reps=${BENCH_REPS:-3}
-[ $# -gt 0 ] || set -- 6.1 6.12 uml cpus-2 cpus-4 commands pools
+[ $# -gt 0 ] || set -- 6.1 6.12 uml cpus-2 cpus-4 commands link pools
 mkdir -p "$out"
 
 # guest KERNEL MIB JOB [OPTION]...: RAM disks of three times that and 32 more; adds to the samples
@@ -43,6 +44,7 @@ for part; do
 	# What takes real time, on a machine that is not alone, is done more often.
 	uml) times=$((reps * 3)); guest uml "${MIB:-64}" bios -g ;;
 	cpus-*) times=$((reps + 2)); guest 6.1 "${MIB:-32}" cpus -c "${part#cpus-}" ;;
+	link) times=20; guest 6.1 512 link -I -m 2G ;;
 	commands) times=$reps; guest 6.1 512 commands -I -m 2G ;;
 	pools) for ((i = 1; i <= reps; i++)); do guest 6.1 2048 pools -I -g -m 4G; done ;;
 	*) echo "kernel.sh: no such part: $part" >&2; exit 2 ;;

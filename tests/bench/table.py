@@ -16,7 +16,7 @@ import sys
 BIOS = {'read': 0.90, 'write': 0.90, 'first-1': 0.60, 'first-32': 0.60, 'first-dense': 0.60,
         'seq-64k': 0.80, 'snap': 0.50, 'flush': 0.15}
 OTHERS = {'create': 1 / 5, 'snapshot': 1 / 5, 'snapshot-node': 1 / 5, 'metadata': 1 / 20,
-          'snapshot-1': 1, 'snapshot-10000': 1}
+          'snapshot-1': 1, 'snapshot-10000': 1, 'link': 1, 'unlink': 1}
 
 
 def read(path):
@@ -109,7 +109,7 @@ def main():
         rows = read(path)
         part = os.path.basename(path).removeprefix('kernel-').removesuffix('.tsv')
         print(f'{part}, {max(n for by in rows.values() for _, _, n in by.values())} of each\n')
-        {'cpus-2': cpus, 'cpus-4': cpus, 'commands': others, 'pools': others}.get(part, bios)(rows)
+        {'cpus-2': cpus, 'cpus-4': cpus, 'commands': others, 'link': others, 'pools': others}.get(part, bios)(rows)
         with open(path.removesuffix('.tsv') + '.json', 'w', encoding='ascii') as out:
             json.dump({row: {t: {'median': m, 'half_spread': s, 'n': n} for t, (m, s, n) in by.items()} for row, by in rows.items()},
                       out, indent=1)

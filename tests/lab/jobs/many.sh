@@ -44,6 +44,7 @@ for ((i = 1; i <= $1; i++)); do
 	was=/tmp/block
 	head -c 4096 /dev/urandom >$was
 	dd if=$was of="$disk" bs=4k oflag=direct status=none
+	udevadm settle # it looks at what was written to; nobody asks it before the drive goes
 	echo $i >/job/used
 	udevadm wait --timeout=100 --removed "$disk"
 done

@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only
+# Lines "ROW PROGRAM MICROSECONDS" in /job/samples: a volume with an ext4 becomes mounted on this host,
+# and is unmounted and goes, by vdlink and by hand with LVM's tools; then how long each step of
+# vdlink takes.  $TIMES of each, in turns, the pools active.
+. /vd/tests/lab/jobs/common.sh
+as_installed
+mkdir /tmp/bin /mnt/vd /mnt/lvm
+cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
+PATH=/tmp/bin:$PATH
+modprobe brd
+modprobe ext4
+lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
+# timed ROW PROGRAM COMMAND...
+timed() {
+	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
+	shift 2
+	"$@"
+	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>/job/samples
+	udevadm settle
+}
+by_hand() { lvm lvchange -ay -K g/v; mount /dev/g/v /mnt/lvm; }
+and_back() { umount /mnt/lvm; lvm lvchange -an g/v; }
+# The time between each two lines that say that a step is done
+steps()
+{
+	local was=${EPOCHREALTIME/./} line
+	vdlink -v -m /mnt/vd p/v 2>&1 >/dev/null | while read -r line; do
+		[[ $line == *": done"* ]] || continue
+		echo "step-${line%%:*} vd $((${EPOCHREALTIME/./} - was))"
+		was=${EPOCHREALTIME/./}
+	done >>/job/samples
+	vdunlink -q p/v
+	udevadm settle
+}
+
+vdpool create -q -y p /dev/ram0
+vdcreate -q -L 64M -a y p/other
+vdcreate -q -L 64M -a y p/v
+lvm vgcreate -y g /dev/ram1
+lvm lvcreate -y -L 512M -T g/p
+lvm lvcreate -y -V 64M -T g/p -n other
+lvm lvcreate -y -V 64M -T g/p -n v
+mkfs.ext4 -q /dev/vdisk/p/v
+mkfs.ext4 -q /dev/g/v
+udevadm settle
+vdunlink -q p/v
+lvm lvchange -an g/v
+for ((i = 0; i < TIMES; i++)); do
+	timed link vd vdlink -q -m /mnt/vd p/v
+	timed unlink vd vdunlink -q p/v
+	timed link lvm by_hand
+	timed unlink lvm and_back
+	steps
+done
