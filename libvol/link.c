@@ -413,7 +413,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	switch (failed) {
 	case DONE:
 	case UNLOCK:
-		if (l->mount[0] && device_umount(l->mount))
+		if (!link_served(l) && l->mount[0] && device_umount(l->mount))
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 		/* fall through */
 	case PRESENT:
@@ -638,9 +638,9 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (!r && spec->test && link_served(l)) {
 		r = server_agreed(p, l->server, &s);
 		if (!r)
-			r = drive_ready(&s, false);
-		if (!r)
 			r = drive_check(&s, spec);
+		if (!r)
+			r = drive_ready(&s, false);
 	}
 	if (!r && spec->test)
 		r = call_pointer_add(p, l, true);

@@ -70,7 +70,7 @@ struct link_spec {
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
-	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer */
+	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer, or let go */
 	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default */
 	const char *options;         /* of the mount, or NULL */
 	bool no_mount;               /* nor there, then */

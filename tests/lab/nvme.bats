@@ -123,7 +123,7 @@ two_machines()
 
 	step the host is cut off its power under a program that writes, which goes on when it is back
 	on web1 'cat >/run/writer <<"END"
-for ((n = 0;; n++)); do for d in v w; do echo $n >>/srv/vd/$d/log && sync /srv/vd/$d/log || echo "failed at $n" >>/run/failed; done; echo $n >/run/written~; mv /run/written~ /run/written; sleep 0.1; done
+for ((n = 0;; n++)); do for d in v w; do mountpoint -q /srv/vd/$d || continue; echo $n >>/srv/vd/$d/log && sync /srv/vd/$d/log || echo "failed at $n" >>/run/failed; done; echo $n >/run/written~; mv /run/written~ /run/written; sleep 0.1; done
 END
 	bash /run/writer >/run/writer.said 2>&1 & echo $! >/run/writer.pid
 	until [ "$(cat /run/written 2>/dev/null || echo 0)" -ge 5 ]; do sleep 0.1; done'
@@ -138,6 +138,19 @@ END
 	on host 'vdlink ls --noheadings -o state | xargs'
 	[ "$output" = "up up" ]
 	on host 'vdunlink pool/v pool/w'
+
+	step the host is shut down in order, and the program goes on when it is back
+	on host 'vdlink -q pool/v web1'
+	on web1 'rm /run/written; bash /run/writer >/run/writer.said 2>&1 & echo $! >/run/writer.pid
+	until [ "$(cat /run/written 2>/dev/null || echo 0)" -ge 5 ]; do sleep 0.1; done'
+	on host "$(sed -n 's/^ExecStop=-*//p' "$VD/packaging/systemd/vd-shutdown.service" | sed 's,/usr/sbin/,,')"
+	on host 'vdpool show pool; [ "$(vdpool show --reportformat json pool | jq -r ".report[0].pool[0].last_owner.in_use")" = false ]'
+	cut_off host
+	start host
+	on host 'vdlink --restore pool'
+	on web1 'n=$(cat /run/written); for ((i = 0; i < 1200; i++)); do [ "$(cat /run/written)" -gt $((n + 5)) ] && break; sleep 0.2; done
+		cat /run/failed /run/writer.said /run/written 2>/dev/null; kill $(cat /run/writer.pid); [ "$(cat /run/written)" -gt $((n + 5)) ] && [ ! -e /run/failed ]'
+	on host 'vdunlink pool/v'
 
 	step twenty times
 	on host 'for ((i = 0; i < 20; i++)); do vdlink -q pool/v web1 && vdunlink -q pool/v || exit; done'
