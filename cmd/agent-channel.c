@@ -21,7 +21,6 @@
  * cannot read what was said before. */
 #define PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3:-KX-ALL:+ECDHE-PSK"
 #define FLAGS (GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL | GNUTLS_NO_TICKETS)
-#define DEPTH_MAX 8
 
 struct agent_channel {
 	int fd;
@@ -443,30 +442,4 @@ int agent_channel_line(struct agent_channel *c, int64_t deadline, char **line, s
 		if (r)
 			return r;
 	}
-}
-
-int agent_json_parse(const char *line, size_t len, struct json_object **out)
-{
-	struct json_tokener *tok;
-	enum json_tokener_error e;
-	struct json_object *o;
-	bool whole;
-
-	if (memchr(line, 0, len))
-		return vol_fail(NULL, -EINVAL, "a NUL byte in a line");
-	tok = json_tokener_new_ex(DEPTH_MAX);
-	if (!tok)
-		return vol_fail(NULL, -ENOMEM, "out of memory");
-	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
-	o = json_tokener_parse_ex(tok, line, (int)len + 1); /* with its NUL: a bare number ends there */
-	e = json_tokener_get_error(tok);
-	whole = e == json_tokener_success && json_tokener_get_parse_end(tok) >= len;
-	json_tokener_free(tok);
-	if (whole && json_object_is_type(o, json_type_object)) {
-		*out = o;
-		return 0;
-	}
-	json_object_put(o);
-	return vol_fail(NULL, -EINVAL, "not a JSON object in one line: %s", e != json_tokener_success ? json_tokener_error_desc(e) :
-			whole ? "it is another value" : "something follows it");
 }

@@ -47,7 +47,4 @@ int agent_channel_send(struct agent_channel *c, const char *line, int64_t deadli
  * closed; -ETIMEDOUT, -EMSGSIZE. */
 int agent_channel_line(struct agent_channel *c, int64_t deadline, char **line, size_t *len) __must_check;
 
-/* One object of bounded depth, and nothing after it. -EINVAL. */
-int agent_json_parse(const char *line, size_t len, struct json_object **out) __must_check;
-
 #endif

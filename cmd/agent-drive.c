@@ -11,6 +11,33 @@
 #include <unistd.h>
 
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+#define DEPTH_MAX 8
+
+int agent_json_parse(const char *line, size_t len, struct json_object **out)
+{
+	struct json_tokener *tok;
+	enum json_tokener_error e;
+	struct json_object *o;
+	bool whole;
+
+	if (memchr(line, 0, len))
+		return vol_fail(NULL, -EINVAL, "a NUL byte in a line");
+	tok = json_tokener_new_ex(DEPTH_MAX);
+	if (!tok)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	o = json_tokener_parse_ex(tok, line, (int)len + 1); /* with its NUL: a bare number ends there */
+	e = json_tokener_get_error(tok);
+	whole = e == json_tokener_success && json_tokener_get_parse_end(tok) >= len;
+	json_tokener_free(tok);
+	if (whole && json_object_is_type(o, json_type_object)) {
+		*out = o;
+		return 0;
+	}
+	json_object_put(o);
+	return vol_fail(NULL, -EINVAL, "not a JSON object in one line: %s", e != json_tokener_success ? json_tokener_error_desc(e) :
+			whole ? "it is another value" : "something follows it");
+}
 
 /* ---- fields ---------------------------------------------------------------- */
 
@@ -247,9 +274,9 @@ int agent_dir_allowed(const struct agent *a, const char *dir)
 
 		while (n && a->dir[i][n - 1] == '/')
 			n--;
-		if (n && !strncmp(dir, a->dir[i], n) && dir[n] == '/') {
+		if (!strncmp(dir, a->dir[i], n) && dir[n] == '/') {
 			at = dir + n + 1;
-			snprintf(part, sizeof(part), "%.*s", (int)n, dir);
+			snprintf(part, sizeof(part), "%.*s", n ? (int)n : 1, dir);
 		}
 	}
 	if (!at)

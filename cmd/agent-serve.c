@@ -262,7 +262,7 @@ int agent_serve(const struct agent *a)
 		if (fd >= 0)
 			take(a, fd);
 		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
-			poll(NULL, 0, 100); /* do not spin while there is nothing to take it with */
+			vol_nap(100); /* do not spin while there is nothing to take it with */
 	}
 	close(listener);
 	end_all();

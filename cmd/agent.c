@@ -16,14 +16,13 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#define DEVICE_MS 30000  /* until a drive must have appeared, or gone */
+#define DEVICE_MS 20000  /* until a drive must have appeared, or gone */
 #define RESTORE_MS 5000  /* the same where it is tried again */
 #define BACKOFF_MS 30000
 
@@ -322,7 +321,7 @@ static int settle(const struct agent_device *dev)
 		r = fd < 0 ? -errno : 0;
 		if (r != -EBUSY || ms >= 2000)
 			break;
-		poll(NULL, 0, 50);
+		vol_nap(50);
 	}
 	if (r == -EBUSY) {
 		device_users(dev->path, users, sizeof(users));
@@ -356,6 +355,9 @@ static int unlink_locked(const uint8_t uuid[16], bool test)
 	if (r)
 		return r == -ENOENT ? 0 : r;
 	there = !agent_device_find(&d, &dev);
+	if (there && !dev.live) /* it would hang until the host is there again */
+		return vol_fail(NULL, -EIO, "%s cannot be unlinked while its host does not answer it: what was written to %s last is still to be stored there",
+				d.name, dev.path);
 	if (there)
 		r = unmount(&dev, test);
 	if (r || test)
@@ -451,7 +453,7 @@ static void *restore_drive(void *arg)
 			break;
 		if (delay == 1000)
 			vol_log(VOL_LOG_WARN, "%s is not there yet: %s", s->drive.name, vol_error(NULL));
-		poll(NULL, 0, 200); /* events may be many */
+		vol_nap(200); /* events may be many */
 		agent_events_wait(events, vol_now_ms() + delay);
 		delay = 2 * delay > BACKOFF_MS ? BACKOFF_MS : 2 * delay;
 	}

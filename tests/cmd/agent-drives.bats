@@ -148,7 +148,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	setup_agent
 	disk d
 	namespace "${U/1/2}"
-	ask "$(request link)" & # it waits for half a minute
+	ask "$(request link)" & # it waits for a while
 	wait_for eval '[ "$(records)" != "[]" ]'
 	echo $U >"sys/block/$L/nguid"
 	echo "$NQN-2" >"sys/block/$L/device/subsysnqn"
@@ -322,6 +322,20 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	exec 7<&-
 	umount mnt2
 	losetup -d "$disk2"
+}
+
+@test "a drive whose host does not answer is not waited for" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	echo connecting >sys/class/nvme/nvme7/state
+	ask '{"op":"status"}'
+	answers '.drives[0].state == "stalled"'
+	denied "does not answer" unlink
+	mountpoint mnt/d
+	echo live >sys/class/nvme/nvme7/state
+	try unlink
 }
 
 @test "all mounts of a drive go, or none" {
