@@ -852,7 +852,8 @@ steps:
 	spec.options = mine.options;
 	spec.no_mount = mine.no_mount;
 	spec.automount = mine.automount;
-	spec.duplicate = true; /* what was mounted beside its copy was asked for, and may be mounted before it now */
+	/* What was mounted beside its copy was asked for, and may be mounted before it now; an agent knows by itself. */
+	spec.duplicate = !link_served(l);
 	if (!strcmp(l->mount, LINK_AUTO))
 		l->mount[0] = 0;
 	r = run_steps(&spec, p, l, true);
