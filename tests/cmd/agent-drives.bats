@@ -188,8 +188,9 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	answers ".mount == \"$T/mnt/d\""
 	[ "$(blockdev --getro "/dev/$L")" = 1 ]
 	[[ $(findmnt -no OPTIONS mnt/d) == ro,* ]]
-	try unlink
 	cat "/sys/block/$L/ro" >"sys/block/$L/ro"
+	denied "mounted on $T/mnt/d already" link
+	try unlink
 	try link
 	touch mnt/d/file
 }
@@ -381,7 +382,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	namespace
 	local o
 	for o in suid dev loop loop=/dev/loop0 bind rbind move remount context=x fscontext=x helper=x uhelper=x user users owner X-mount.mkdir x-systemd.requires=x \
-		offset=1 shared noatime,suid suid,noatime ,suid verity.oppolicy=x; do
+		offset=1 shared defaults errors=panic noatime=1 noatimex commit noatime,suid suid,noatime ,suid verity.oppolicy=x; do
 		denied "does not mount with the option" link ".mount.options = \"$o\"" || { echo "$o"; return 1; }
 	done
 	try link '.mount.options = "noatime,commit=30,discard"'
