@@ -503,6 +503,19 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	[ "$(cat state/drives.json)" = '[' ]
 }
 
+@test "three hundred drives are told of in one answer" {
+	setup_agent
+	end_agent
+	mkdir -p state
+	request link | jq '{drives: [range(300) as $i | .via.port = "1" | .uuid = .uuid[:-3] + (100 + $i | tostring) | .name += "x" * 100 | .mount.dir += "/\($i)"]}' >state/drives.json
+	restart_agent
+	ask '{"op":"status"}'
+	answers '(.drives | length) == 300 and all(.drives[]; .state == "waiting")'
+	[ "$(wc -c <answer)" -gt 65536 ]
+	ok vdagent status --noheadings
+	[ "${#lines[@]}" = 300 ]
+}
+
 @test "a disk of a guest is found by its serial number, and taken off its bus" {
 	setup_agent
 	disk d

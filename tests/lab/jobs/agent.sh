@@ -10,33 +10,33 @@ U=11111111-2222-4333-8444-555555555555
 NQN=nqn.2026-11.org.vd:pool:$U
 nvmet=/sys/kernel/config/nvmet
 export VD_STATE_DIR=$T/state
-mkdir -p $T /srv/vd && cd $T || exit 1
-mount -t tmpfs tmpfs $T # overlayfs has no room for images
-cd $T || exit 1
+mkdir -p $T
+mount -t tmpfs tmpfs $T
+cd $T
 
 modprobe -a loop nvme-tcp nvmet-tcp
 mountpoint -q /sys/kernel/config || mount -t configfs none /sys/kernel/config
 ip link set lo up
+mkdir $nvmet/ports/1
+echo tcp >$nvmet/ports/1/addr_trtype
+echo ipv4 >$nvmet/ports/1/addr_adrfam
+echo 127.0.0.1 >$nvmet/ports/1/addr_traddr
+echo 4420 >$nvmet/ports/1/addr_trsvcid
 
 # target DEVICE UUID NQN: has it as its namespace 1
 target()
 {
 	local s=$nvmet/subsystems/$3
-	mkdir -p "$s/namespaces/1" $nvmet/ports/1
-	echo "$(ask '{"op":"status"}' | jq -r .hostnqn)" >host
-	mkdir -p "$nvmet/hosts/$(cat host)"
-	[ -e "$s/allowed_hosts/$(cat host)" ] || ln -s "$nvmet/hosts/$(cat host)" "$s/allowed_hosts/"
+	mkdir -p "$s/namespaces/1"
+	local host
+	host=$(ask '{"op":"status"}' | jq -r .hostnqn)
+	mkdir -p "$nvmet/hosts/$host"
+	[ -e "$s/allowed_hosts/$host" ] || ln -s "$nvmet/hosts/$host" "$s/allowed_hosts/"
 	echo -n "$1" >"$s/namespaces/1/device_path"
 	echo -n "$2" >"$s/namespaces/1/device_nguid"
 	echo -n "$2" >"$s/namespaces/1/device_uuid"
 	echo 1 >"$s/namespaces/1/enable"
-	if [ ! -e $nvmet/ports/1/subsystems/"$3" ]; then
-		echo tcp >$nvmet/ports/1/addr_trtype
-		echo ipv4 >$nvmet/ports/1/addr_adrfam
-		echo 127.0.0.1 >$nvmet/ports/1/addr_traddr
-		echo 4420 >$nvmet/ports/1/addr_trsvcid
-		ln -s "$s" $nvmet/ports/1/subsystems/
-	fi
+	[ -e $nvmet/ports/1/subsystems/"$3" ] || ln -s "$s" $nvmet/ports/1/subsystems/
 }
 take_target()
 {
@@ -52,8 +52,8 @@ ask() { vdagent ask --key $T/key --timeout 120 127.0.0.1 <<<"$1"; }
 # link NQN UUID DEVICE MOUNT
 link()
 {
-	ask "$(jq -nc --arg u "$2" --arg nqn "$1" --argjson size "$(blockdev --getsize64 "$3")" --argjson mount "$4" '{op: "link", uuid: $u, name: "p/v", size: $size,
-		mode: "rw", via: {kind: "nvme-tcp", nqn: $nqn, address: "127.0.0.1", port: "4420", dhchap: false}, mount: $mount}')" | tee answer
+	ask "$(jq -nc --arg u "$2" --arg nqn "$1" --argjson size "$(blockdev --getsize64 "$3")" --argjson mount "$4" --argjson dhchap ${DHCHAP:-false} '{op: "link", uuid: $u, name: "p/v", size: $size,
+		mode: "rw", via: {kind: "nvme-tcp", nqn: $nqn, address: "127.0.0.1", port: "4420", dhchap: $dhchap}, mount: $mount}')" | tee answer
 	jq -e .ok answer >/dev/null
 }
 is() { jq -e "$1" answer >/dev/null; }
@@ -150,8 +150,27 @@ take_target $NQN
 gone $U $NQN
 take_target $NQN2
 gone $U2 $NQN2
+
+step where the kernel can, both sides prove that they have the key
+host=$(echo $nvmet/hosts/*)
+[ "$(ask '{"op":"status"}' | jq .dhchap)" = "$([ -e "$host/dhchap_key" ] && echo true || echo false)" ]
+if [ -e "$host/dhchap_key" ]; then
+	DHCHAP=true
+	target "$L" $U $NQN
+	vdagent key --dhchap $T/key >"$host/dhchap_key"
+	link $NQN $U "$L" '{}'
+	unlink $U
+	gone $U $NQN
+	vdagent key -q $T/other
+	vdagent key --dhchap $T/other >"$host/dhchap_key"
+	fails link $NQN $U "$L" '{}'
+	is '.error | contains("does not let this server")'
+	[ -z "$(ls /sys/class/nvme)" ]
+	take_target $NQN
+fi
 end_target $NQN
 end_target $NQN2
+
 systemctl stop vdagent
 losetup -d "$L" "$M"
 sound
