@@ -224,9 +224,19 @@ static void take_back(const struct agent_drive *d, const struct agent_drive *bef
 	vol_fail(NULL, 0, "%s", why.text);
 }
 
+static void keep_mount(struct agent_drive *d, const struct agent_drive *from)
+{
+	d->mount = from->mount;
+	d->automount = from->automount;
+	d->duplicate = from->duplicate;
+	memcpy(d->dir, from->dir, sizeof(d->dir));
+	memcpy(d->options, from->options, sizeof(d->options));
+	memcpy(d->mkfs, from->mkfs, sizeof(d->mkfs));
+}
+
 static int link_locked(const struct agent *a, struct agent_drive *d, struct json_object *out)
 {
-	struct agent_drive before;
+	struct agent_drive before, record;
 	struct agent_device dev;
 	struct present_result res;
 	struct device_content content;
@@ -238,7 +248,10 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 	had = !r;
 	if (had && d->mount && !d->dir[0]) /* where it was before */
 		snprintf(d->dir, sizeof(d->dir), "%s", before.dir);
-	r = agent_record_put(d);
+	record = *d;
+	if (had && !d->mount) /* who says nothing of a mount does not ask to forget it */
+		keep_mount(&record, &before);
+	r = agent_record_put(&record);
 	if (!r)
 		r = make(a, d, vol_now_ms() + DEVICE_MS, &dev, &res);
 	if (r) {

@@ -90,6 +90,9 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	try link
 	answers ".mount == \"$T/mnt/d\""
 	[ "$(findmnt -no SOURCE mnt/d)" = "/dev/$L" ]
+	try link 'del(.mount)'
+	answers '.mount == ""'
+	[ "$(jq -r '.drives[0].mount.dir' state/drives.json)" = "$T/mnt/d" ]
 	ask '{"op":"status"}'
 	answers ".drives == [{uuid: \"$U\", name: \"p/v\", mode: \"rw\", size: 67108864, device: \"/dev/$L\", address: \"nvme7 nsid 3\", mount: \"$T/mnt/d\", state: \"up\"}]"
 	ok vdagent status --reportformat json
