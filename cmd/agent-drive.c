@@ -11,6 +11,33 @@
 #include <unistd.h>
 
 #define ALNUM "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+#define DEPTH_MAX 8
+
+int agent_json_parse(const char *line, size_t len, struct json_object **out)
+{
+	struct json_tokener *tok;
+	enum json_tokener_error e;
+	struct json_object *o;
+	bool whole;
+
+	if (memchr(line, 0, len))
+		return vol_fail(NULL, -EINVAL, "a NUL byte in a line");
+	tok = json_tokener_new_ex(DEPTH_MAX);
+	if (!tok)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	json_tokener_set_flags(tok, JSON_TOKENER_STRICT | JSON_TOKENER_VALIDATE_UTF8);
+	o = json_tokener_parse_ex(tok, line, (int)len + 1); /* with its NUL: a bare number ends there */
+	e = json_tokener_get_error(tok);
+	whole = e == json_tokener_success && json_tokener_get_parse_end(tok) >= len;
+	json_tokener_free(tok);
+	if (whole && json_object_is_type(o, json_type_object)) {
+		*out = o;
+		return 0;
+	}
+	json_object_put(o);
+	return vol_fail(NULL, -EINVAL, "not a JSON object in one line: %s", e != json_tokener_success ? json_tokener_error_desc(e) :
+			whole ? "it is another value" : "something follows it");
+}
 
 /* ---- fields ---------------------------------------------------------------- */
 
@@ -186,12 +213,12 @@ struct json_object *agent_drive_json(const struct agent_drive *d)
 
 /* ---- what is allowed ----------------------------------------------------------- */
 
-/* Of these none makes the kernel or mount(8) do anything but with this file system; those with
- * a "=" take a value. */
+/* Of these none makes the kernel or mount(8) do anything but with this file system; those that end in
+ * "=" take any value. */
 static const char *const harmless[] = {
 	"ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "atime", "noatime", "nodiratime", "relatime", "strictatime",
-	"exec", "noexec", "nosuid", "nodev", "discard", "nodiscard", "discard=", "_netdev", "nofail", "defaults", "iversion", "acl", "noacl",
-	"user_xattr", "nouser_xattr", "nouuid", "norecovery", "noload", "data=", "commit=", "barrier", "nobarrier", "barrier=", "errors=",
+	"exec", "noexec", "nosuid", "nodev", "discard", "nodiscard", "discard=", "_netdev", "nofail", "iversion", "acl", "noacl",
+	"user_xattr", "nouser_xattr", "nouuid", "norecovery", "noload", "data=", "commit=", "barrier", "nobarrier", "barrier=", "errors=continue", "errors=remount-ro",
 	"delalloc", "nodelalloc", "journal_checksum", "stripe=", "inode32", "inode64", "largeio", "nolargeio", "swalloc", "allocsize=",
 	"logbufs=", "logbsize=", "sunit=", "swidth=", "quota", "noquota", "uquota", "gquota", "pquota", "usrquota", "grpquota", "prjquota",
 	"uqnoenforce", "gqnoenforce", "pqnoenforce", "dax", "dax=", "compress", "compress=", "compress-force", "compress-force=", "space_cache=",
@@ -200,13 +227,12 @@ static const char *const harmless[] = {
 
 static bool is_harmless(const char *option, size_t n)
 {
-	size_t name = strcspn(option, "=,");
+	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
+		size_t len = strlen(harmless[i]);
 
-	if (name < n)
-		name++; /* with its "=" */
-	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
-		if (strlen(harmless[i]) == name && !strncmp(harmless[i], option, name))
+		if (!strncmp(harmless[i], option, len) && (len == n || (len < n && harmless[i][len - 1] == '=')))
 			return true;
+	}
 	return false;
 }
 
@@ -247,9 +273,9 @@ int agent_dir_allowed(const struct agent *a, const char *dir)
 
 		while (n && a->dir[i][n - 1] == '/')
 			n--;
-		if (n && !strncmp(dir, a->dir[i], n) && dir[n] == '/') {
+		if (!strncmp(dir, a->dir[i], n) && dir[n] == '/') {
 			at = dir + n + 1;
-			snprintf(part, sizeof(part), "%.*s", (int)n, dir);
+			snprintf(part, sizeof(part), "%.*s", n ? (int)n : 1, dir);
 		}
 	}
 	if (!at)

@@ -63,6 +63,9 @@ struct agent_drive {
 	bool automount, duplicate;
 };
 
+/* One object of bounded depth, and nothing after it. -EINVAL. */
+int agent_json_parse(const char *line, size_t len, struct json_object **out) __must_check;
+
 /* Of a request "link", or a record.  -EINVAL: a field is missing or cannot be. */
 int agent_drive_parse(struct json_object *o, struct agent_drive *d) __must_check;
 /* As agent_drive_parse() takes it. */

@@ -159,28 +159,33 @@ static int ask(const struct cmd_args *a)
 /* ---- key --------------------------------------------------------------------------- */
 
 static const struct poptOption key_options[] = {
-	{ "dhchap", 0, POPT_ARG_NONE, &dhchap, 0, "write, from a key that is there, the secret of DH-HMAC-CHAP that goes with it", NULL },
+	{ "dhchap", 0, POPT_ARG_NONE, &dhchap, 0, "write, of a key that is there, the secret of DH-HMAC-CHAP that goes with it", NULL },
 	CMD_COMMON_OPTIONS,
 	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
-static int key_(const struct cmd_args *a)
+static int write_secret(const char *path)
 {
 	char secret[AGENT_DHCHAP];
 	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(path, key);
+
+	if (!r)
+		r = agent_key_dhchap(key, secret);
+	if (!r)
+		puts(secret);
+	explicit_bzero(key, sizeof(key));
+	explicit_bzero(secret, sizeof(secret));
+	return r ? cmd_failed(NULL, r) : CMD_OK;
+}
+
+static int key_(const struct cmd_args *a)
+{
 	int r;
 
-	if (dhchap) {
-		r = agent_key_read(a->arg[0], key);
-		if (!r)
-			r = agent_key_dhchap(key, secret);
-		if (!r)
-			puts(secret);
-		explicit_bzero(key, sizeof(key));
-		explicit_bzero(secret, sizeof(secret));
-		return r ? cmd_failed(NULL, r) : CMD_OK;
-	}
+	if (dhchap)
+		return write_secret(a->arg[0]);
 	r = agent_key_make(a->arg[0]);
 	if (r)
 		return cmd_failed(NULL, r);
@@ -236,52 +241,32 @@ static int status(const struct cmd_args *a)
 
 /* ---- table ---------------------------------------------------------------------------- */
 
-static const struct {
-	const char *name;
-	int (*fn)(const struct cmd_args *);
-	const struct poptOption *options;
-	const char *synopsis;
-	unsigned min, max;
-	int (*take)(int val, char *arg);
-	const char *help;
-} subcommands[] = {
-	{ "serve", serve, serve_options, "[serve]", 0, 0, take_dir, "take drives from hosts that have the key" },
-	{ "ask", ask, ask_options, "ask HOST[:PORT]", 1, 1, NULL, "send an agent a request, from standard input, and write its answer" },
-	{ "status", status, status_options, "status", 0, 0, NULL, "list the drives that this server was given" },
-	{ "key", key_, key_options, "key FILE", 1, 1, NULL, "make a key" },
+static const struct cmd_subcommand subcommands[] = {
+	{ "serve", serve, serve_options, "[serve]", 0, 0, "take drives from hosts that have the key", take_dir },
+	{ "status", status, status_options, "status", 0, 0, "list the drives that this server was given", NULL },
+	{ "key", key_, key_options, "key FILE", 1, 1, "make a key", NULL },
+	{ "ask", ask, ask_options, "ask HOST[:PORT]", 1, 1, "send an agent a request, from standard input, and write its answer", NULL },
 };
 
-static void overview(FILE *f)
+static bool is_general(const char *option)
 {
-	fprintf(f, "Usage: vdagent [SUBCOMMAND] [OPTION]... ARGUMENT...\n\n");
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++)
-		fprintf(f, "  vdagent %-20s %s\n", subcommands[i].synopsis, subcommands[i].help);
-	fprintf(f, "\nvdagent SUBCOMMAND --help shows the options; vdagent(8) tells all.\n");
+	return !strcmp(option, "--help") || !strcmp(option, "-?") || !strcmp(option, "--version");
 }
 
 int main(int argc, char **argv)
 {
-	const char *want = argc > 1 ? argv[1] : "";
-	bool named = *want && *want != '-';
-	struct cmd_args a;
+	char **with = calloc((size_t)argc + 2, sizeof(*with));
 	int code;
 
-	if (!strcmp(want, "--help") || !strcmp(want, "-?") || !strcmp(want, "help")) {
-		overview(stdout);
-		return CMD_OK;
-	}
 	vol_set_purpose("vdagent");
-	for (size_t i = 0; i < sizeof(subcommands) / sizeof(subcommands[0]); i++) {
-		if (strcmp(subcommands[i].name, named ? want : "serve"))
-			continue;
-		argv[named] = argv[0];
-		cmd_parse(&a, argc - named, argv + named, subcommands[i].options, subcommands[i].synopsis, subcommands[i].min,
-			  subcommands[i].max, subcommands[i].take);
-		code = subcommands[i].fn(&a);
-		cmd_args_free(&a);
-		return code;
+	if (with && (argc < 2 || (argv[1][0] == '-' && !is_general(argv[1])))) {
+		with[0] = argv[0];
+		with[1] = "serve";
+		memcpy(with + 2, argv + 1, (size_t)argc * sizeof(*argv)); /* with its NULL */
+		argv = with;
+		argc++;
 	}
-	cmd_usage("there is no subcommand \"%s\"", want);
-	overview(stderr);
-	return CMD_USAGE;
+	code = cmd_subcommands(argc, argv, "vdagent", subcommands, sizeof(subcommands) / sizeof(subcommands[0]));
+	free(with);
+	return code;
 }

@@ -31,6 +31,8 @@ int drive_check(const struct server *s, const struct link_spec *spec)
 
 	if (mounts && !s->agent[0])
 		return vol_fail(NULL, -EINVAL, "server %s has no agent that could mount anything there; vdserver(8) tells of agents", s->name);
+	if (spec->mkfs && spec->no_mount)
+		return vol_fail(NULL, -EINVAL, "an agent makes a file system when it mounts it: --mkfs does not go with --no-mount");
 	if (spec->mount && (spec->mount[0] != '/' || strlen(spec->mount) > 127))
 		return vol_fail(NULL, -EINVAL, "\"%s\": a directory of server %s is an absolute path of 127 bytes at most", spec->mount, s->name);
 	if (spec->readonly && !is_vm(s))
@@ -74,8 +76,8 @@ int drive_present(const struct server *s, struct link_info *l, const struct link
 	return !s->agent[0] || s->deaf || spec->no_mount ? 0 : agent_link(s, l, spec, via(s, l));
 }
 
-/* 1: the agent has let go of it; 0: there is none that answers, which may be. */
-static int let_go(const struct server *s, struct link_info *l, bool may_be_deaf)
+/* 1: the agent has let go of it; 0: it cannot, or does not answer, which may be. -EBUSY always counts. */
+static int let_go(const struct server *s, struct link_info *l, bool may_be_lost)
 {
 	char why[768];
 	int r = agent_unlink(s, l, false);
@@ -84,10 +86,10 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_deaf)
 		l->mount[0] = 0;
 		return 1;
 	}
-	if (r != -ENOTCONN && r != -EPROTO)
+	if (r == -EBUSY)
 		return r;
 	snprintf(why, sizeof(why), "%s", vol_error(NULL));
-	if (!may_be_deaf)
+	if (!may_be_lost)
 		return vol_fail(NULL, r, "%s\nif that server is gone for good: vdunlink --force %s/%s", why, l->pool, l->volume);
 	vol_log(VOL_LOG_WARN, "%s", why);
 	return 0;
@@ -133,6 +135,23 @@ int drive_clear(const struct server *s, struct link_info *l, bool *keep)
 		return vm_unplug(s, l);
 	r = nvmet_unplug(l);
 	return r ? r : nvmet_clear(s, l);
+}
+
+bool drive_needs_preparing(const struct server *s)
+{
+	return !is_vm(s);
+}
+
+int drive_prepare(struct server *s, struct link_info *l)
+{
+	int r = nvmet_ready();
+
+	return r ? r : nvmet_prepare(s, l);
+}
+
+int drive_open(const struct server *s, const struct link_info *l)
+{
+	return nvmet_open(s, l);
 }
 
 int drive_resize(const struct server *s, const struct link_info *l)

@@ -31,12 +31,17 @@ int drive_give(struct server *s, struct link_info *l, unsigned sector) __must_ch
 /* Mounts it, as an agent does unless spec->no_mount.  Sets l->mount, l->note. */
 int drive_present(const struct server *s, struct link_info *l, const struct link_spec *spec) __must_check;
 /* The server has it no more, and l->device is not open for it.  0 also when it had not.  -EBUSY: in use there, and nothing was
- * undone.  l->mount is empty when it is not mounted there any more.  force: an agent that does not answer is passed over. */
+ * undone.  l->mount is empty when it is not mounted there any more.  force: an agent that cannot let go, or does not answer, is passed over. */
 int drive_take(const struct server *s, struct link_info *l, bool force) __must_check;
 int drive_take_test(const struct server *s, const struct link_info *l) __must_check;
 /* Of a link that is down: what there is of it here goes, before it is made again.  *keep: it is whole, as the
  * server may be using it, and stays with its device. */
 int drive_clear(const struct server *s, struct link_info *l, bool *keep) __must_check;
+/* Of several links that are down, before each is made again by the steps above: all are prepared, and then all opened, so that
+ * a server which waits for this host finds all of them there. */
+int drive_prepare(struct server *s, struct link_info *l) __must_check;
+int drive_open(const struct server *s, const struct link_info *l) __must_check;
+bool drive_needs_preparing(const struct server *s);
 /* The drive takes in l->size. */
 int drive_resize(const struct server *s, const struct link_info *l) __must_check;
 /* Whether this host still gives it to the server. */

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "activate.h"
+#include "describe.h"
 #include "drive.h"
 
 /* ---- restoring ----------------------------------------------------------- */
@@ -18,14 +19,42 @@ struct restorer {
 	void *arg;
 	struct link_downs down; /* those of one pool */
 	bool some_up;
+	bool prepare;           /* no more than that, and nothing is told: what fails, fails again */
+	struct prepared { struct server s; struct link_info l; } *prepared;
+	size_t nprepared;
 };
+
+static void prepare_one(struct restorer *rs, struct vol_pool *p, const struct link_info *down)
+{
+	struct prepared *more = realloc(rs->prepared, (rs->nprepared + 1) * sizeof(*more));
+
+	if (!more)
+		return;
+	rs->prepared = more;
+	if (link_prepare_again(p, down, &more[rs->nprepared].l, &more[rs->nprepared].s) == 1)
+		rs->nprepared++;
+}
+
+static bool needs_preparing(const struct link_info *l)
+{
+	struct describe_drive mine;
+	struct server s;
+	bool same;
+
+	if (!link_served(l) || server_here(l->pool, l->uuid, l->server, &s) || !drive_needs_preparing(&s) ||
+	    describe_find(l->uuid, l->volume, &mine))
+		return false;
+	same = !strcmp(mine.server, l->server); /* else it is left alone */
+	describe_drive_free(&mine);
+	return same;
+}
 
 static int collect_down(void *arg, const struct link_info *l)
 {
 	struct restorer *rs = arg;
 
 	rs->some_up |= l->state == LINK_UP;
-	return l->state == LINK_DOWN ? link_down(&rs->down, l) : 0;
+	return l->state == LINK_DOWN && (!rs->prepare || needs_preparing(l)) ? link_down(&rs->down, l) : 0;
 }
 
 static int restore_pool(void *arg, const char *name)
@@ -39,11 +68,10 @@ static int restore_pool(void *arg, const char *name)
 	int lock, r, k;
 
 	r = link_pool_name(name, pool, uuid);
+	if (!r)
+		r = link_lock(pool, &lock);
 	if (r)
-		return r;
-	r = link_lock(pool, &lock);
-	if (r)
-		return r;
+		return rs->prepare ? 0 : r;
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
 	rs->some_up = false;
@@ -55,7 +83,7 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	if (r || (!rs->down.n && !rs->some_up))
+	if (r || (!rs->down.n && (!rs->some_up || rs->prepare)))
 		goto out;
 	if (!rs->test) {
 		const char **names = calloc(rs->down.n + 1, sizeof(*names));
@@ -72,6 +100,10 @@ static int restore_pool(void *arg, const char *name)
 	}
 	for (size_t i = 0; i < rs->down.n; i++) {
 		*l = rs->down.l[i];
+		if (rs->prepare) {
+			prepare_one(rs, p, l);
+			continue;
+		}
 		k = rs->test ? 0 : link_make_again(p, &rs->down.l[i], l);
 		if (k && !r)
 			r = k;
@@ -85,14 +117,24 @@ static int restore_pool(void *arg, const char *name)
 out:
 	close(lock);
 	free(l);
-	return r;
+	return rs->prepare ? 0 : r;
 }
 
 int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
 {
 	struct restorer rs = { .test = test, .complete = complete, .fn = fn, .arg = arg };
-	int r = link_each_pool(pool, restore_pool, &rs);
+	int r;
 
+	if (!test) {
+		rs.prepare = true;
+		(void)!link_each_pool(pool, restore_pool, &rs);
+		for (size_t i = 0; i < rs.nprepared; i++)
+			if (drive_open(&rs.prepared[i].s, &rs.prepared[i].l))
+				break; /* which the link's own step tells */
+		free(rs.prepared);
+		rs.prepare = false;
+	}
+	r = link_each_pool(pool, restore_pool, &rs);
 	free(rs.down.l);
 	return r;
 }

@@ -62,6 +62,10 @@ struct link_downs { struct link_info *l; size_t n; };
  * being asked only where this host's own record has it, and mounted where that says.  One that it has not
  * is told of, and left out. */
 int link_down(struct link_downs *d, const struct link_info *l) __must_check;
+/* Before link_make_again() of all links that are down: those of servers that need it get their devices, and are prepared;
+ * then all of them are opened (drive.h).  1: it is; 0: it needs none of that. */
+struct server;
+int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct link_info *l, struct server *s) __must_check;
 /* A link that is down, where the pool is served again: its device, and its mount.  *l is what it is then. */
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l) __must_check;
 

@@ -593,9 +593,9 @@ int link_make(const struct link_spec *spec, struct link_info *l)
 	if (!r && spec->test && link_served(l)) {
 		r = server_agreed(p, l->server, &s);
 		if (!r)
-			r = drive_ready(&s, false);
-		if (!r)
 			r = drive_check(&s, spec);
+		if (!r)
+			r = drive_ready(&s, false);
 	}
 	if (!r && spec->test)
 		r = call_pointer_add(p, l, true);
@@ -852,10 +852,41 @@ steps:
 	spec.options = mine.options;
 	spec.no_mount = mine.no_mount;
 	spec.automount = mine.automount;
-	spec.duplicate = true; /* what was mounted beside its copy was asked for, and may be mounted before it now */
+	/* What was mounted beside its copy was asked for, and may be mounted before it now; an agent knows by itself. */
+	spec.duplicate = !link_served(l);
 	if (!strcmp(l->mount, LINK_AUTO))
 		l->mount[0] = 0;
 	r = run_steps(&spec, p, l, true);
 	describe_drive_free(&mine);
 	return r;
+}
+
+int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct link_info *l, struct server *s)
+{
+	struct describe_drive mine;
+	bool whole;
+	int r;
+
+	/* A front has no device without its link. */
+	if (!link_served(old) || !vol_pool_in_kernel(p))
+		return 0;
+	*l = *old;
+	r = server_agreed(p, l->server, s);
+	if (r || !drive_needs_preparing(s))
+		return r;
+	r = describe_find(l->uuid, l->volume, &mine);
+	if (r)
+		return r;
+	s->dhchap = mine.dhchap;
+	describe_drive_free(&mine);
+	r = drive_clear(s, l, &whole);
+	if (!r && !whole)
+		r = take_device(l);
+	if (!r && !whole)
+		r = make_device(&(struct link_spec){ .readonly = l->readonly }, p, l, 0);
+	if (!r && !whole)
+		r = wait_device(l);
+	if (!r)
+		r = drive_prepare(s, l);
+	return r ? r : 1;
 }

@@ -12,10 +12,10 @@
  *   link       a device is made in the kernel, where the kernel serves the pool
  *              (activate.h); else a front (front.h) is started and connects to the server
  *   scan       the kernel has a block device of the volume's size
- *              a VM is then asked to take it as a disk (vm.h), and has it
- *   report     the open pointer tells which device it is, and its address in a VM
+ *              a server is then given it as a drive (drive.h), and has it
+ *   report     the open pointer tells which device it is, and its address on a server
  *   present    /dev/vdisk/POOL/VOLUME, the file system that is to be made, and the mount (present.h), if
- *              it is not a copy of one that is mounted; of a drive in a VM: nothing, it is the guest's
+ *              it is not a copy of one that is mounted; on a server its agent does this, if it has one
  *   unlock     the lock is released, the pointer is the front's
  *
  * One volume has at most one link to a host and its servers.  A link is found by its open pointer
@@ -72,7 +72,7 @@ struct link_spec {
 	bool readonly;
 	bool test;                   /* look at everything, change nothing */
 	bool takeover;               /* as VOL_TAKEOVER */
-	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer */
+	bool force;                  /* of link_undo(): the server is gone for good, and its agent need not answer, or let go */
 	const char *mount;           /* directory, there; NULL: on this host none, on a server with an agent its default.
 	                              * LINK_AUTO: this host's default (present.h) */
 	const char *options;         /* of the mount, or NULL */
@@ -98,7 +98,7 @@ int link_make(const struct link_spec *spec, struct link_info *out) __must_check;
 
 /* Unmounts, takes the device away, ends the front, removes the open pointer, and
  * stops the server, or closes the pool in the kernel, when this was the last link of
- * the pool and nobody else uses it.  A VM loses the disk first.  What is already gone is passed over, so that it may be called again.
+ * the pool and nobody else uses it.  A server loses the drive first.  What is already gone is passed over, so that it may be called again.
  * -ENOENT not linked; -EBUSY in use (text: by whom); nothing is undone then but
  * the mounts that could be. */
 int link_undo(const struct link_spec *spec, struct link_info *out) __must_check;

@@ -407,6 +407,7 @@ static int leave_port(void *arg, const char *dir, const char *name)
 	return part(path);
 }
 
+/* It listens as soon as it has a subsystem. */
 static int put_port(const struct server *s, const char *nqn)
 {
 	char dir[PATH], sub[PATH], path[PATH];
@@ -415,9 +416,9 @@ static int put_port(const struct server *s, const char *nqn)
 
 	path_of(dir, "ports");
 	path_of(sub, "subsystems/%s", nqn);
-	r = each(dir, drop_port, NULL);
-	if (!r)
-		r = each(dir, look_at_port, &p);
+	r = each(dir, look_at_port, &p);
+	if (!r && !p.name[0])
+		r = each(dir, drop_port, NULL);
 	if (!r && !p.name[0])
 		r = make_port(&p, dir);
 	if (!r)
@@ -432,7 +433,7 @@ static int put_port(const struct server *s, const char *nqn)
 
 /* ---- all of it ------------------------------------------------------------------- */
 
-int nvmet_plug(struct server *s, const struct link_info *l)
+int nvmet_prepare(struct server *s, const struct link_info *l)
 {
 	char nqn[128], serial[21];
 	int fd, r;
@@ -448,10 +449,28 @@ int nvmet_plug(struct server *s, const struct link_info *l)
 		r = put_subsystem(s, nqn, serial);
 	if (!r)
 		r = put_namespace(l, nqn);
-	if (!r)
-		r = put_port(s, nqn); /* N2 */
 	close(fd);
 	return r;
+}
+
+int nvmet_open(const struct server *s, const struct link_info *l)
+{
+	char nqn[128];
+	int fd, r = lock(&fd);
+
+	if (r)
+		return r;
+	nqn_of(l, nqn);
+	r = put_port(s, nqn);
+	close(fd);
+	return r;
+}
+
+int nvmet_plug(struct server *s, const struct link_info *l)
+{
+	int r = nvmet_prepare(s, l);
+
+	return r ? r : nvmet_open(s, l); /* N2 */
 }
 
 int nvmet_unplug(const struct link_info *l)

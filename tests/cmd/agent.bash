@@ -17,6 +17,6 @@ start_agent()
 }
 end_agent() { kill "-${1:-TERM}" $AGENT; wait $AGENT 2>/dev/null || :; }
 # ask REQUEST: its answer is in $output, and in answer
-ask() { vdagent ask --key "${KEY:-key}" --timeout 30 "$HOST" <<<"$1" >answer 2>said; }
+ask() { vdagent ask --key "${KEY:-key}" --timeout 60 "$HOST" <<<"$1" >answer 2>said; }
 # answers JQ-CONDITION
 answers() { jq -e "$1" answer >/dev/null || { cat answer; return 1; }; }

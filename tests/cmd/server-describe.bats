@@ -88,6 +88,7 @@ bus = scsi1" ]
 	must 2 vdserver add p/web
 	must 2 vdserver add p/web --qmp "/$(printf 'x%.0s' {1..107})"
 	must 2 vdserver add p/web --qmp $'a\nb'
+	must 2 vdserver add p/web --kind nvme --qmp q
 	must 2 vdserver add p/web --kind nvme-tcp --qmp q
 	must 3 vdserver add nopool/web --qmp q
 	describe web
@@ -157,4 +158,68 @@ bus = scsi1" ]
 	serve readonly=true
 	refused vdserver add p/web1 --qmp q
 	says "read-only"
+}
+
+# ---- machines, and agents --------------------------------------------------------
+
+NQN=nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555
+machine() { vdserver add p/db1 --kind nvme-tcp --host "${1-$NQN}" --address "${2-192.0.2.1}" --agent "${3-db1.example}" --port "${4-4420}"; }
+
+# bats test_tags=kernel
+@test "a machine is described, with a key that is its own" {
+	make_pool
+	ok machine
+	says "its key is new: $T/etc/keys/db1.key" "/etc/vd/agent.key"
+	[ "$(stat -c %a etc/keys/db1.key) $(stat -c %a etc/keys)" = "600 700" ]
+	[[ $(<etc/keys/db1.key) =~ ^[0-9a-f]{64}$ ]]
+	ok vdserver ls --noheadings -o path,kind,address,agent
+	[ "$(tr -s ' ' <<<"$output")" = " p/db1 nvme-tcp 192.0.2.1 4420 db1.example" ]
+	ok vdserver export p
+	[ "$output" = "[p/db1]
+kind = nvme-tcp
+host = $NQN
+address = 192.0.2.1
+port = 4420
+agent = db1.example" ]
+	describe
+	[ ! -e etc/keys/web1.key ]
+	ok vdserver add p/web2 --qmp q --agent '[2001:db8::1]:8653'
+	! cmp etc/keys/db1.key etc/keys/web2.key
+}
+
+@test "a key that is there stays, and one that is not is made by accept, too" {
+	make_pool
+	ok vdserver add -t p/db1 --kind nvme-tcp --host $NQN --address 192.0.2.1 --agent db1
+	[ ! -e etc/keys ]
+	ok machine
+	cp etc/keys/db1.key before
+	ok vdserver rm p/db1
+	ok machine
+	says_not "its key"
+	cmp before etc/keys/db1.key
+	rm etc/keys/db1.key
+	ok vdserver accept -t p/db1
+	[ ! -e etc/keys/db1.key ]
+	ok vdserver accept p/db1
+	says "its key is new"
+	[ -s etc/keys/db1.key ]
+	ok vdserver accept p/db1
+	says_not "its key"
+}
+
+@test "a machine that cannot be is refused" {
+	make_pool
+	local bad
+	for bad in "" nqn. iqn.2001-04.org:x "nqn.2014-08/../x" "nqn. x" nqn.2014-08.org:$'\xc3\xa4' "nqn.$(printf 'x%.0s' {1..220})"; do must 2 machine "$bad"; done
+	for bad in "" 0.0.0.0 :: 192.0.2 192.0.2.1.1 db1 "192.0.2.1 " /etc; do must 2 machine "$NQN" "$bad"; done
+	for bad in "" -x "a b" "a/b" a: a:0 a:65536 a:08 a:1:2 2001:db8::1 "[::1" ":8653" $'a\nb' "$(printf 'x%.0s' {1..264})"; do
+		must 2 machine "$NQN" 192.0.2.1 "$bad"
+		says agent
+	done
+	for bad in 0 65536 044 http -1 " 1" 999999; do must 2 machine "$NQN" 192.0.2.1 a "$bad"; done
+	must 2 vdserver add p/db1 --kind nvme-tcp --host $NQN --address 192.0.2.1 --agent a --bus b
+	must 2 vdserver add p/db1 --qmp q --host $NQN
+	[ -z "$(vdserver ls --noheadings)" ]
+	[ ! -e etc/keys ]
+	ok machine $NQN 2001:db8::1 "[2001:db8::1]" 1
 }

@@ -116,6 +116,7 @@ rebooted()
 	says "absolute path"
 	refused vdlink -m "/$(printf 'x%.0s' {1..127})" p/v web1
 	must 2 vdlink --no-mount -m /x p/v web1
+	refused vdlink --no-mount --mkfs ext4 p/v web1
 	[ ! -e there/log ]
 	nothing_left
 	ok vdlink -t p/v web1
@@ -185,6 +186,18 @@ rebooted()
 	[ "$(state)" = up ]
 	ok vdunlink --force p/v
 	says "does not answer"
+	nothing_left
+}
+
+# Its host was away, say, and its link is not made again.
+@test "a server that cannot let go keeps its drive, unless it is taken away" {
+	describe
+	ok vdlink p/v web1
+	deed "unlink=error:nvme0 is not connected"
+	refused vdunlink p/v
+	says "server web1 says: nvme0 is not connected" "vdunlink --force p/v"
+	given
+	ok vdunlink --force p/v
 	nothing_left
 }
 

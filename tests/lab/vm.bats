@@ -130,3 +130,11 @@ comes_to()
 @test "6.12: a drive comes and goes a hundred times, and 64 at once, beside a file system at work" {
 	many 6.12 100 64
 }
+
+@test "6.1: a namespace of vd's has its volume's names, another's has not" {
+	"$VD/tests/lab/lab.sh" -k 6.1 -j "$T/job" "bash /vd/tests/lab/jobs/names.sh"
+}
+
+@test "6.12: a namespace of vd's has its volume's names, another's has not" {
+	"$VD/tests/lab/lab.sh" -k 6.12 -j "$T/job" "bash /vd/tests/lab/jobs/names.sh"
+}

@@ -1,0 +1,169 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-only
+#
+# Two machines: `host` has a pool in its kernel, and an NVMe target; `web1` has systemd, vdagent as make install puts it
+# there, and the initiator.  Either may be cut off its power, and come back.
+load helper
+
+NQN=nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555
+
+# start MACHINE: boots it, again
+start()
+{
+	local args=(-k "$KERNEL" -c 1 -m 1G -t 1500 -j "$T/$1" -p "$T/$1/pid")
+	rm -f "$1/end"
+	case $1 in
+	host) args+=(-b -d "$T/m0" -d "$T/m1" -d "$T/etc.img" -n "socket,udp=127.0.0.1:$((PORT + 1)),localaddr=127.0.0.1:$PORT") ;;
+	web1) args+=(-i systemd -d "$T/state.img" -n "socket,udp=127.0.0.1:$PORT,localaddr=127.0.0.1:$((PORT + 1))") ;;
+	esac
+	"$VD/tests/lab/lab.sh" "${args[@]}" "bash /vd/tests/lab/jobs/do.sh 10.0.0.$([ "$1" = host ] && echo 1 || echo 2)" >"$1/lab.log" 2>&1 3>&- &
+	eval "$1=$!"
+}
+# cut MACHINE: its power
+cut_off()
+{
+	kill -KILL "$(cat "$1/pid")"
+	wait "${!1}" || true
+}
+# on MACHINE COMMAND: it succeeds there; $output
+on()
+{
+	local dir=$1 n=1 i
+	while [ -e "$dir/do.$n" ]; do n=$((n + 1)); done
+	printf '%s\n' "$2" >"$dir/do.new"
+	mv "$dir/do.new" "$dir/do.$n"
+	for ((i = 0; i < 3000; i++)); do
+		[ ! -e "$dir/rc.$n" ] || break
+		kill -0 "${!dir}" || { echo "$dir is gone"; cat "$dir/lab.log"; return 1; }
+		sleep 0.1
+	done
+	output=$(cat "$dir/said.$n")
+	[ "$(cat "$dir/rc.$n")" = "${3:-0}" ] || { echo "$dir: $2: $(cat "$dir/rc.$n")"; echo "$output"; return 1; }
+}
+says() { local t; for t; do [[ $output == *"$t"* ]] || { echo "not said: $t"; echo "in: $output"; return 1; }; done; }
+step() { echo "== $* ($SECONDS s)" | tee -a "$T/steps"; }
+
+teardown()
+{
+	local m
+	for m in host web1; do
+		[ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$T/$m"/{lab.log,console} 2>/dev/null | sed 's/^/| /'
+		[ ! -e "$T/$m/pid" ] || kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true
+	done
+	wait
+	cd / && rm -rf "$T"
+}
+
+two_machines()
+{
+	local root=$T/web1/root i
+	KERNEL=$1 PORT=$((20000 + RANDOM % 10000 * 2))
+	mkdir host web1
+	truncate -s 512M m0 m1
+	truncate -s 16M etc.img state.img
+	mkfs.ext4 -q etc.img
+	mkfs.ext4 -q state.img
+	echo 'export VD_SERVER_TIMEOUT=60; mount /dev/disk/by-id/virtio-d2 /etc/vd' >host/begin
+	mkdir -p host/root/etc/vd
+	make -C "$VD" -s install DESTDIR="$root" DM_RULES=56-dm-vd.rules >/dev/null
+	rm "$root"/usr/lib/*/libvol.a
+	strip "$root"/usr/sbin/* "$root"/usr/lib/*/nbdkit/plugins/*
+	mkdir -p "$root"/etc/nvme "$root"/srv "$root"/var/lib/vdagent
+	echo $NQN >"$root/etc/nvme/hostnqn"
+	echo "/dev/disk/by-id/virtio-d0 /var/lib/vdagent ext4 defaults 0 0" >"$root/etc/fstab"
+	tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
+	mkdir -p host/root/etc
+	tr -d - </proc/sys/kernel/random/uuid >host/root/etc/machine-id
+
+	step a server is described, and gets its key
+	start host
+	on host 'vdpool create -q pool /dev/disk/by-id/virtio-d0 /dev/disk/by-id/virtio-d1 && vdcreate -q -L 64M pool/v && vdcreate -q -L 32M pool/w'
+	on host "vdserver add pool/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
+	says "/etc/vd/keys/web1.key" "/etc/vd/agent.key"
+	on host 'cat /etc/vd/keys/web1.key'
+	(umask 077 && echo "$output" >"$root/etc/vd/agent.key")
+	start web1
+	on web1 'systemctl start vdagent && vdagent status'
+
+	step a drive appears there, with a file system that is mounted
+	on host 'vdlink --mkfs ext4 pool/v web1'
+	says "pool/v is /dev/nvme" "of web1, 64.00m, mounted on /srv/vd/v"
+	on web1 'mountpoint /srv/vd/v && echo "written there" >/srv/vd/v/note && sync /srv/vd/v/note'
+	on host 'vdlink ls --noheadings -o path,state,server,mount | xargs'
+	[ "$output" = "pool/v up web1 /srv/vd/v" ]
+	on host 'cat /sys/kernel/config/nvmet/subsystems/*/attr_allow_any_host; cat /sys/kernel/config/nvmet/hosts/*/dhchap_key 2>/dev/null | cut -c1-10; uname -r'
+	case $KERNEL in 6.1) says "0" ;; *) says "DHHC-1:01:" ;; esac
+
+	step it is in use, and stays
+	on web1 'sleep 1000 </srv/vd/v/note >/dev/null 2>&1 & echo $! >/run/sleeper'
+	on host 'vdunlink pool/v' 4
+	says "in use by sleep" "pool/v is still linked"
+	on web1 'cat /srv/vd/v/note; kill $(cat /run/sleeper)'
+	on host 'vdunlink pool/v'
+	on web1 'vdagent status; ls /sys/class/nvme; [ -z "$(ls /sys/class/nvme)" ] && ! mountpoint -q /srv/vd/v'
+	on host 'find /sys/kernel/config/nvmet -mindepth 2; [ -z "$(find /sys/kernel/config/nvmet -mindepth 2 -path "*:*")" ]'
+	on host 'mkdir -p /mnt/v && vdlink -q -m /mnt/v pool/v && cat /mnt/v/note && vdunlink -q pool/v'
+	[ "$output" = "written there" ]
+
+	step the server is cut off its power: the drives are there again, and nothing was typed
+	on host 'vdlink pool/v web1 && vdlink --mkfs ext4 pool/w web1'
+	on web1 'echo "before the cut" >/srv/vd/v/cut && sync /srv/vd/v/cut'
+	cut_off web1
+	start web1
+	on web1 'for ((i = 0; i < 600; i++)); do mountpoint -q /srv/vd/v && mountpoint -q /srv/vd/w && break; sleep 0.2; done; vdagent status; cat /srv/vd/v/cut; mountpoint -q /srv/vd/w'
+	says "before the cut"
+	on host 'vdlink ls --noheadings -o state | xargs'
+	[ "$output" = "up up" ]
+
+	step the agent is killed, and is there again
+	on web1 'systemctl kill -s KILL vdagent; for ((i = 0; i < 600; i++)); do vdagent status >/dev/null && systemctl is-active -q vdagent && break; sleep 0.2; done; mountpoint /srv/vd/w'
+	on host 'for ((i = 0; i < 60; i++)); do vdunlink pool/w && break; sleep 0.5; done; ! vdlink ls --noheadings | grep pool/w'
+	on host 'vdlink pool/w web1'
+	says "mounted on /srv/vd/w"
+
+	step the host is cut off its power under a program that writes, which goes on when it is back
+	on web1 'cat >/run/writer <<"END"
+for ((n = 0;; n++)); do for d in v w; do mountpoint -q /srv/vd/$d || continue; echo $n >>/srv/vd/$d/log && sync /srv/vd/$d/log || echo "failed at $n" >>/run/failed; done; echo $n >/run/written~; mv /run/written~ /run/written; sleep 0.1; done
+END
+	bash /run/writer >/run/writer.said 2>&1 & echo $! >/run/writer.pid
+	until [ "$(cat /run/written 2>/dev/null || echo 0)" -ge 5 ]; do sleep 0.1; done'
+	cut_off host
+	start host
+	on host 'vdlink ls --noheadings -o state | xargs'
+	[ "$output" = "down down" ]
+	on host 'vdlink --restore pool'
+	on web1 'n=$(cat /run/written); for ((i = 0; i < 1200; i++)); do [ "$(cat /run/written)" -gt $((n + 5)) ] && break; sleep 0.2; done
+		cat /run/failed /run/writer.said /run/written 2>/dev/null; kill $(cat /run/writer.pid); [ "$(cat /run/written)" -gt $((n + 5)) ] && [ ! -e /run/failed ]'
+	on web1 'for d in v w; do diff <(seq 0 $(($(wc -l </srv/vd/$d/log) - 1))) /srv/vd/$d/log; done; cat /srv/vd/v/cut'
+	on host 'vdlink ls --noheadings -o state | xargs'
+	[ "$output" = "up up" ]
+	on host 'vdunlink pool/v pool/w'
+
+	step the host is shut down in order, and the program goes on when it is back
+	on host 'vdlink -q pool/v web1'
+	on web1 'rm /run/written; bash /run/writer >/run/writer.said 2>&1 & echo $! >/run/writer.pid
+	until [ "$(cat /run/written 2>/dev/null || echo 0)" -ge 5 ]; do sleep 0.1; done'
+	on host "$(sed -n 's/^ExecStop=-*//p' "$VD/packaging/systemd/vd-shutdown.service" | sed 's,/usr/sbin/,,')"
+	on host 'vdpool show pool; [ "$(vdpool show --reportformat json pool | jq -r ".report[0].pool[0].last_owner.in_use")" = false ]'
+	cut_off host
+	start host
+	on host 'vdlink --restore pool'
+	on web1 'n=$(cat /run/written); for ((i = 0; i < 1200; i++)); do [ "$(cat /run/written)" -gt $((n + 5)) ] && break; sleep 0.2; done
+		cat /run/failed /run/writer.said /run/written 2>/dev/null; kill $(cat /run/writer.pid); [ "$(cat /run/written)" -gt $((n + 5)) ] && [ ! -e /run/failed ]'
+	on host 'vdunlink pool/v'
+
+	step twenty times
+	on host 'for ((i = 0; i < 20; i++)); do vdlink -q pool/v web1 && vdunlink -q pool/v || exit; done'
+	on web1 'sound && [ -z "$(ls /sys/class/nvme)" ]'
+	on host 'sound && vdpool check pool && lsmod | grep nvmet'
+	touch host/end web1/end
+	wait "$host" "$web1"
+}
+
+@test "6.1: a machine has drives by NVMe/TCP, which its agent mounts, and both survive a power cut" {
+	two_machines 6.1
+}
+
+@test "6.12: a machine has drives by NVMe/TCP, which its agent mounts, and both survive a power cut" {
+	two_machines 6.12
+}
