@@ -19,7 +19,7 @@ machine()
 	need python3 jq gcc
 	make_pool
 	make_volume v
-	export VD_NVMET_DIR=$T/nvmet AGENT_DIR=$T/there VD_AGENT=$VD/tests/cmd/agent.py VD_SERVER_TIMEOUT=2
+	export VD_NVMET_DIR=$T/nvmet AGENT_DIR=$T/there VD_AGENT=$VD/tests/cmd/agent.py VD_SERVER_TIMEOUT=60
 	mkdir -p nvmet/{subsystems,ports,hosts} there
 	export LD_PRELOAD=$BATS_FILE_TMPDIR/configfs.so
 }
@@ -205,7 +205,7 @@ rebooted()
 	describe
 	ok vdlink p/v web1
 	deed gone=hang
-	ok vdunlink p/v
+	VD_SERVER_TIMEOUT=1 ok vdunlink p/v
 	says "does not answer within"
 	nothing_left
 }
@@ -230,7 +230,7 @@ rebooted()
 @test "an agent that stops answering in the middle: the link is kept, and mended, or undone when it is back" {
 	describe
 	deed link/mount=hang unlink=die
-	VD_SERVER_TIMEOUT=1 refused vdlink p/v web1
+	VD_SERVER_TIMEOUT=3 refused vdlink p/v web1
 	says 'step "present" failed' "does not answer within"
 	[ "$(state)" = down ]
 	rm there/deeds
@@ -239,7 +239,7 @@ rebooted()
 	given
 	ok vdunlink p/v
 	deed link=hang unlink=die
-	VD_SERVER_TIMEOUT=1 refused vdlink p/v web1
+	VD_SERVER_TIMEOUT=3 refused vdlink p/v web1
 	rm there/deeds
 	ok vdunlink p/v
 	nothing_left
