@@ -134,9 +134,13 @@ static int secret_of(const struct agent *a, const struct agent_drive *d, char se
 static int set_readonly(const struct agent_drive *d, const struct agent_device *dev)
 {
 	int fd, want = d->readonly, is = 0, r = 0;
+	char dir[256];
 
 	if (d->readonly == dev->readonly)
 		return 0;
+	if (device_mounts(dev->path, note_mount, dir))
+		return vol_fail(NULL, -EBUSY, "%s is mounted on %s already, %s; unlink it first", dev->path, dir,
+				want ? "for writing" : "read-only");
 	fd = open(dev->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, BLKROSET, &want) || ioctl(fd, BLKROGET, &is))
 		r = vol_fail(NULL, -errno, "%s cannot be made %s: %s", dev->path, want ? "read-only" : "writable", vol_strerror(-errno));
@@ -162,8 +166,7 @@ static int present(const struct agent *a, struct agent_drive *d, const struct ag
 	if (!d->mount)
 		return 0;
 	/* _netdev: systemd unmounts it while the network is still there. */
-	snprintf(options, sizeof(options), "%s%s%s%s", a->trust_options ? "" : "nosuid,nodev", d->nvme ? ",_netdev" : "", d->options[0] ? "," : "",
-		 d->options);
+	snprintf(options, sizeof(options), "%s%s%s", d->options, d->nvme ? ",_netdev" : "", a->trust_options ? "" : ",nosuid,nodev");
 	spec.options = options[0] == ',' ? options + 1 : options;
 	r = agent_drive_allowed(a, d);
 	if (!r)
@@ -221,9 +224,19 @@ static void take_back(const struct agent_drive *d, const struct agent_drive *bef
 	vol_fail(NULL, 0, "%s", why.text);
 }
 
+static void keep_mount(struct agent_drive *d, const struct agent_drive *from)
+{
+	d->mount = from->mount;
+	d->automount = from->automount;
+	d->duplicate = from->duplicate;
+	memcpy(d->dir, from->dir, sizeof(d->dir));
+	memcpy(d->options, from->options, sizeof(d->options));
+	memcpy(d->mkfs, from->mkfs, sizeof(d->mkfs));
+}
+
 static int link_locked(const struct agent *a, struct agent_drive *d, struct json_object *out)
 {
-	struct agent_drive before;
+	struct agent_drive before, record;
 	struct agent_device dev;
 	struct present_result res;
 	struct device_content content;
@@ -235,7 +248,10 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 	had = !r;
 	if (had && d->mount && !d->dir[0]) /* where it was before */
 		snprintf(d->dir, sizeof(d->dir), "%s", before.dir);
-	r = agent_record_put(d);
+	record = *d;
+	if (had && !d->mount) /* who says nothing of a mount does not ask to forget it */
+		keep_mount(&record, &before);
+	r = agent_record_put(&record);
 	if (!r)
 		r = make(a, d, vol_now_ms() + DEVICE_MS, &dev, &res);
 	if (r) {
