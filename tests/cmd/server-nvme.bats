@@ -28,6 +28,7 @@ deed() { printf '%s\n' "$@" >there/deeds; }
 asked() { jq -r .op there/log | xargs; }
 there() { jq -r ".[].$1" there/drives.json; }
 state() { vdlink ls --noheadings -o state | tr -d ' '; }
+is_down() { [ "$(state)" = down ]; }
 sub() { echo nvmet/subsystems/nqn.2026-11.org.vd:*; }
 # given: the volume is in the target as it should be, and with the server
 given()
@@ -279,7 +280,7 @@ rebooted()
 	need_server "a front"
 	ok vdlink p/v web1
 	break_link v
-	wait_for [ "$(state)" = down ]
+	wait_for is_down
 	deed "unlink=busy:in use by mysqld (17)"
 	refused vdlink --restore p
 	says "in use by mysqld"
