@@ -187,7 +187,7 @@ THREAD_SRC := $(filter-out tests/unit/test_tree.c,$(shell grep -l pthread_create
 RUN := tests/run.sh
 
 # Two at a time: what takes longest is begun first.
-LONG := %/server-vm.bats %/agent-drives.bats %/test_model.c %/test_cases.c %/test_room.c %/test_faults.c %/kill.bats %/dry.bats %/link.bats %/damage.bats
+LONG := %/server-nvme.bats %/server-vm.bats %/agent-drives.bats %/test_model.c %/test_cases.c %/test_room.c %/test_faults.c %/kill.bats %/dry.bats %/link.bats %/damage.bats
 long_first = $(filter $(LONG),$(1)) $(filter-out $(LONG),$(1))
 define run_programs
 	+@$(MAKE) --no-print-directory FLAVOUR=$(1) build-tests SRC="$(2)"
@@ -315,7 +315,7 @@ LAB_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/lab/*.c))
 $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lnbd
-check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats agent.bats boot.bats install.bats)
+check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=1800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats agent.bats nvme.bats boot.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
 	@r=0; TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats) || r=1; \

@@ -23,6 +23,7 @@
 #define UNMOUNT_TIMES 12
 #define SCAN_TIMES 6
 #define MKFS_TIMES 60
+#define KEY_SECONDS 60 /* nobody else is asked */
 
 /* ---- the program that asks -------------------------------------------------- */
 
@@ -383,7 +384,7 @@ static int key_program(const char *server, bool dhchap, const char *what, struct
 
 	argv[0] = (char *)find_program(program, sizeof(program));
 	server_key_path(server, key, sizeof(key));
-	r = run(argv, "", vol_server_timeout(), true, out);
+	r = run(argv, "", KEY_SECONDS, true, out);
 	if (!r)
 		return 0;
 	snprintf(why, sizeof(why), "%s", r == -ETIMEDOUT ? "it takes too long" : vol_error(NULL));

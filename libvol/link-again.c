@@ -18,7 +18,7 @@ struct restorer {
 	int (*fn)(void *arg, const struct link_info *l, int r, const char *text);
 	void *arg;
 	struct link_downs down; /* those of one pool */
-	bool some_up;
+	bool some_up, some_wait;/* wait: for drive_open() */
 	bool prepare;           /* no more than that, and nothing is told: what fails, fails again */
 	struct prepared { struct server s; struct link_info l; } *prepared;
 	size_t nprepared;
@@ -35,16 +35,15 @@ static void prepare_one(struct restorer *rs, struct vol_pool *p, const struct li
 		rs->nprepared++;
 }
 
-static bool needs_preparing(const struct link_info *l)
+/* By this host's record, without a word of those that it has not. */
+static bool is_recorded(const struct link_info *l)
 {
 	struct describe_drive mine;
-	struct server s;
 	bool same;
 
-	if (!link_served(l) || server_here(l->pool, l->uuid, l->server, &s) || !drive_needs_preparing(&s) ||
-	    describe_find(l->uuid, l->volume, &mine))
+	if (describe_find(l->uuid, l->volume, &mine))
 		return false;
-	same = !strcmp(mine.server, l->server); /* else it is left alone */
+	same = !strcmp(mine.server, l->server);
 	describe_drive_free(&mine);
 	return same;
 }
@@ -52,9 +51,13 @@ static bool needs_preparing(const struct link_info *l)
 static int collect_down(void *arg, const struct link_info *l)
 {
 	struct restorer *rs = arg;
+	struct server s;
 
 	rs->some_up |= l->state == LINK_UP;
-	return l->state == LINK_DOWN && (!rs->prepare || needs_preparing(l)) ? link_down(&rs->down, l) : 0;
+	if (l->state != LINK_DOWN || (rs->prepare && !is_recorded(l)))
+		return 0;
+	rs->some_wait |= link_served(l) && !server_here(l->pool, l->uuid, l->server, &s) && drive_needs_preparing(&s);
+	return link_down(&rs->down, l);
 }
 
 static int restore_pool(void *arg, const char *name)
@@ -74,7 +77,7 @@ static int restore_pool(void *arg, const char *name)
 		return rs->prepare ? 0 : r;
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
-	rs->some_up = false;
+	rs->some_up = rs->some_wait = false;
 	r = l ? vol_pool_open_uuid(uuid, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
@@ -83,7 +86,7 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	if (r || (!rs->down.n && (!rs->some_up || rs->prepare)))
+	if (r || (rs->prepare ? !rs->some_wait : !rs->down.n && !rs->some_up))
 		goto out;
 	if (!rs->test) {
 		const char **names = calloc(rs->down.n + 1, sizeof(*names));
@@ -129,8 +132,7 @@ int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, c
 		rs.prepare = true;
 		(void)!link_each_pool(pool, restore_pool, &rs);
 		for (size_t i = 0; i < rs.nprepared; i++)
-			if (drive_open(&rs.prepared[i].s, &rs.prepared[i].l))
-				break; /* which the link's own step tells */
+			(void)!drive_open(&rs.prepared[i].s, &rs.prepared[i].l); /* the link's own step tells */
 		free(rs.prepared);
 		rs.prepare = false;
 	}

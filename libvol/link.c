@@ -667,7 +667,7 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 
 	bool served = link_served(l);
 
-	if (served ? l->mount[0] : !l->mount[0] || device_mounts(l->device, is_mount, l->mount))
+	if (served ? l->mount[0] : device_mounts(l->device, is_mount, l->mount)) /* it is still */
 		return;
 	/* In a mount namespace of its own this command sees, and undoes, a copy of the host's mounts. */
 	if (!served && !stat("/proc/self/ns/mnt", &own) && !stat("/proc/1/ns/mnt", &host) && own.st_ino != host.st_ino)
@@ -749,7 +749,7 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 		link_flush(l);
 	if (!r)
 		r = take_device(l);
-	if (r && l->state == LINK_UP)
+	if (r && l->state == LINK_UP && k.mine.mount[0])
 		forget_mount(p, l);
 	if (!r) {
 		say(spec, "%s is gone", l->device[0] ? l->device : "device");

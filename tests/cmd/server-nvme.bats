@@ -19,7 +19,7 @@ machine()
 	need python3 jq gcc
 	make_pool
 	make_volume v
-	export VD_NVMET_DIR=$T/nvmet AGENT_DIR=$T/there VD_AGENT=$VD/tests/cmd/agent.py VD_SERVER_TIMEOUT=2
+	export VD_NVMET_DIR=$T/nvmet AGENT_DIR=$T/there VD_AGENT=$VD/tests/cmd/agent.py VD_SERVER_TIMEOUT=60
 	mkdir -p nvmet/{subsystems,ports,hosts} there
 	export LD_PRELOAD=$BATS_FILE_TMPDIR/configfs.so
 }
@@ -28,6 +28,7 @@ deed() { printf '%s\n' "$@" >there/deeds; }
 asked() { jq -r .op there/log | xargs; }
 there() { jq -r ".[].$1" there/drives.json; }
 state() { vdlink ls --noheadings -o state | tr -d ' '; }
+is_down() { [ "$(state)" = down ]; }
 sub() { echo nvmet/subsystems/nqn.2026-11.org.vd:*; }
 # given: the volume is in the target as it should be, and with the server
 given()
@@ -205,7 +206,7 @@ rebooted()
 	describe
 	ok vdlink p/v web1
 	deed gone=hang
-	ok vdunlink p/v
+	VD_SERVER_TIMEOUT=1 ok vdunlink p/v
 	says "does not answer within"
 	nothing_left
 }
@@ -230,7 +231,7 @@ rebooted()
 @test "an agent that stops answering in the middle: the link is kept, and mended, or undone when it is back" {
 	describe
 	deed link/mount=hang unlink=die
-	VD_SERVER_TIMEOUT=1 refused vdlink p/v web1
+	VD_SERVER_TIMEOUT=3 refused vdlink p/v web1
 	says 'step "present" failed' "does not answer within"
 	[ "$(state)" = down ]
 	rm there/deeds
@@ -239,7 +240,7 @@ rebooted()
 	given
 	ok vdunlink p/v
 	deed link=hang unlink=die
-	VD_SERVER_TIMEOUT=1 refused vdlink p/v web1
+	VD_SERVER_TIMEOUT=3 refused vdlink p/v web1
 	rm there/deeds
 	ok vdunlink p/v
 	nothing_left
@@ -279,7 +280,7 @@ rebooted()
 	need_server "a front"
 	ok vdlink p/v web1
 	break_link v
-	wait_for [ "$(state)" = down ]
+	wait_for is_down
 	deed "unlink=busy:in use by mysqld (17)"
 	refused vdlink --restore p
 	says "in use by mysqld"

@@ -41,6 +41,7 @@ disks() { qmp query-block | jq -r '.[] | select(.inserted."node-name" // "" | st
 nodes() { qmp query-named-block-nodes '{"flat": true}' | jq -r '.[]."node-name"' | grep -c '^vd-'; }
 empty() { [ "$(nodes)" = 0 ] && [ -z "$(disks)" ]; }
 state() { vdlink ls --noheadings -o state | tr -d ' '; }
+is_down() { [ "$(state)" = down ]; }
 # Nothing is left of a link, on the host, in the pool, in its record.
 nothing_left()
 {
@@ -235,7 +236,7 @@ nothing_left()
 	vm
 	ok vdlink p/v web1
 	break_link v
-	wait_for [ "$(state)" = down ]
+	wait_for is_down
 	ok vdlink --restore p
 	[ "$(state)" = up ]
 	[ "$(disks)" = "67108864 rw" ]
