@@ -173,11 +173,14 @@ static int present(const struct agent *a, struct agent_drive *d, const struct ag
 		r = present_mount(&spec, res);
 	if (r)
 		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
-	if (!res->mount[0] || (!strcmp(res->mount, d->dir) && !d->mkfs[0]))
+	if (!res->mount[0] || (d->dir[0] && !d->mkfs[0]))
 		return 0;
-	snprintf(d->dir, sizeof(d->dir), "%s", res->mount);
+	if (!d->dir[0] && !agent_dir_allowed(a, res->mount)) /* or somebody here has mounted it elsewhere */
+		snprintf(d->dir, sizeof(d->dir), "%s", res->mount);
 	d->mkfs[0] = 0; /* once */
-	return agent_record_put(d);
+	if (agent_record_put(d)) /* the one before stays, and by it the drive is unlinked */
+		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
+	return 0;
 }
 
 static int make(const struct agent *a, struct agent_drive *d, int64_t deadline, struct agent_device *dev, struct present_result *res)
