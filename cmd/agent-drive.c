@@ -265,6 +265,7 @@ static bool is_roots(int fd)
 int agent_dir_allowed(const struct agent *a, const char *dir)
 {
 	const char *at = NULL;
+	struct stat base, st;
 	char part[256];
 	int fd, next;
 
@@ -281,6 +282,10 @@ int agent_dir_allowed(const struct agent *a, const char *dir)
 	if (!at)
 		return not_allowed(dir, "it is below none of the directories that its vdagent was given (--mount-dir)");
 	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (fd >= 0 && fstat(fd, &base)) {
+		close(fd);
+		fd = -1;
+	}
 	/* Each but the last, and as far as they are there: what is missing is made in one that is root's. */
 	while (fd >= 0 && is_roots(fd) && strchr(at, '/')) {
 		size_t n = strcspn(at, "/");
@@ -292,11 +297,20 @@ int agent_dir_allowed(const struct agent *a, const char *dir)
 		close(fd);
 		fd = next;
 		at += n + 1;
+		/* On a drive the host says what is root's, and what is a link to where. */
+		if (fd >= 0 && (fstat(fd, &st) || st.st_dev != base.st_dev)) {
+			close(fd);
+			return not_allowed(dir, "a directory above it is on another file system than the one its vdagent was given");
+		}
 	}
 	if (fd < 0)
 		return errno == ENOENT ? not_allowed(dir, "there is no such directory") :
 					 not_allowed(dir, "a symbolic link, or a file, is in the way");
 	next = is_roots(fd);
+	if (next && !strchr(at, '/') && !fstatat(fd, at, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && !S_ISDIR(st.st_mode)) {
+		close(fd);
+		return not_allowed(dir, "it is a symbolic link, or a file");
+	}
 	close(fd);
 	return next ? 0 : not_allowed(dir, "others than root may change a directory that is above it");
 }

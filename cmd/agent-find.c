@@ -222,7 +222,7 @@ static int is_wanted(const char *name, void *arg)
 int agent_device_find(const struct agent_drive *d, struct agent_device *out)
 {
 	struct wanted w = { .uuid = d->uuid, .nqn = d->nqn };
-	struct controller c = { .nqn = d->nqn };
+	struct controller c = { .nqn = d->nqn, .address = d->address, .port = d->port };
 	char text[64];
 	struct stat st;
 	struct agent_device dev = { .live = true };
@@ -465,6 +465,12 @@ static void look_at_size(const struct agent_drive *d, const struct agent_device 
 		(void)!tell(open_sys(O_WRONLY, "block/%s/device/rescan", dev->path + 5), "1");
 }
 
+/* One by another way, or whose host does not answer, is not it: who reads from that would wait with it. */
+static bool is_whole(const struct agent_drive *d, int found, const struct agent_device *dev)
+{
+	return !found && dev->live && dev->size == d->size;
+}
+
 int agent_device_get(const struct agent_drive *d, const char *secret, int64_t deadline, struct agent_device *out)
 {
 	struct agent_events *events = agent_events_new(); /* before anything can come */
@@ -475,7 +481,7 @@ int agent_device_get(const struct agent_drive *d, const char *secret, int64_t de
 	for (;;) {
 		found = agent_device_find(d, &dev);
 		r = 0;
-		if (!found && dev.size == d->size)
+		if (is_whole(d, found, &dev))
 			break;
 		if (vol_now_ms() >= ask) {
 			r = ask_for(d, secret);
@@ -485,7 +491,7 @@ int agent_device_get(const struct agent_drive *d, const char *secret, int64_t de
 			if (r)
 				break;
 			found = agent_device_find(d, &dev);
-			if (!found && dev.size == d->size)
+			if (is_whole(d, found, &dev))
 				break;
 		}
 		if (vol_interrupted()) {
@@ -493,7 +499,9 @@ int agent_device_get(const struct agent_drive *d, const char *secret, int64_t de
 			break;
 		}
 		if (vol_now_ms() >= deadline) {
-			r = found ? vol_fail(NULL, -ETIMEDOUT, "the drive did not appear on this server: no %s has volume %s", d->nvme ?
+			r = !found && !dev.live ? vol_fail(NULL, -EIO, "%s is there, but %s, port %s, which should have it, does not answer", dev.path, d->address,
+							   d->port) :
+			    found ? vol_fail(NULL, -ETIMEDOUT, "the drive did not appear on this server: no %s has volume %s", d->nvme ?
 					     "namespace of the subsystem" : "disk of its virtio-scsi buses", d->uuid_text) :
 				    vol_fail(NULL, -EUCLEAN, "%s has %llu bytes, and not the %llu that the volume has", dev.path,
 					     (unsigned long long)dev.size, (unsigned long long)d->size);

@@ -28,23 +28,18 @@
 
 /* ---- one drive at a time (R2) ------------------------------------------------------ */
 
-static pthread_mutex_t locks[64];
-static pthread_once_t locks_made = PTHREAD_ONCE_INIT;
+static pthread_mutex_t locks[64] = { [0 ... 63] = PTHREAD_MUTEX_INITIALIZER };
 
-static void make_locks(void)
+/* Some share one, by chance.  -EBUSY: what another asked for takes long; more threads than that one do not wait for it. */
+static int __must_check take_drive(const uint8_t uuid[16], pthread_mutex_t **m)
 {
-	for (unsigned i = 0; i < 64; i++)
-		pthread_mutex_init(&locks[i], NULL);
-}
+	struct timespec t;
 
-/* Some share one, by chance. */
-static pthread_mutex_t *take_drive(const uint8_t uuid[16])
-{
-	pthread_mutex_t *m = &locks[uuid[15] % 64];
-
-	pthread_once(&locks_made, make_locks);
-	pthread_mutex_lock(m);
-	return m;
+	*m = &locks[uuid[15] % 64];
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	t.tv_sec += DEVICE_MS / 1000;
+	return pthread_mutex_clocklock(*m, CLOCK_MONOTONIC, &t) ?
+	       vol_fail(NULL, -EBUSY, "something else that was asked of this drive is still under way") : 0;
 }
 
 /* ---- how it is ---------------------------------------------------------------------- */
@@ -173,11 +168,14 @@ static int present(const struct agent *a, struct agent_drive *d, const struct ag
 		r = present_mount(&spec, res);
 	if (r)
 		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
-	if (!res->mount[0] || (!strcmp(res->mount, d->dir) && !d->mkfs[0]))
+	if (!res->mount[0] || (d->dir[0] && !d->mkfs[0]))
 		return 0;
-	snprintf(d->dir, sizeof(d->dir), "%s", res->mount);
+	if (!d->dir[0] && !agent_dir_allowed(a, res->mount)) /* or somebody here has mounted it elsewhere */
+		snprintf(d->dir, sizeof(d->dir), "%s", res->mount);
 	d->mkfs[0] = 0; /* once */
-	return agent_record_put(d);
+	if (agent_record_put(d)) /* the one before stays, and by it the drive is unlinked */
+		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
+	return 0;
 }
 
 static int make(const struct agent *a, struct agent_drive *d, int64_t deadline, struct agent_device *dev, struct present_result *res)
@@ -280,7 +278,9 @@ static int link_(const struct agent *a, struct json_object *request, struct json
 		r = agent_drive_allowed(a, &d);
 	if (r)
 		return r;
-	m = take_drive(d.uuid);
+	r = take_drive(d.uuid, &m);
+	if (r)
+		return r;
 	r = link_locked(a, &d, out);
 	pthread_mutex_unlock(m);
 	return r;
@@ -399,7 +399,9 @@ static int unlink_(const struct agent *a, struct json_object *request, struct js
 	(void)a, (void)out;
 	if (r)
 		return r;
-	m = take_drive(uuid);
+	r = take_drive(uuid, &m);
+	if (r)
+		return r;
 	r = unlink_locked(uuid, json_flag(request, "test"));
 	pthread_mutex_unlock(m);
 	return r;
@@ -419,7 +421,9 @@ static int gone(const struct agent *a, struct json_object *request, struct json_
 		r = agent_nqn_parse(request, nqn);
 	if (r)
 		return r;
-	m = take_drive(uuid);
+	r = take_drive(uuid, &m);
+	if (r)
+		return r;
 	r = agent_record_find(uuid, &d);
 	if (!r)
 		r = vol_fail(NULL, -EBUSY, "this server still has %s: it was not unlinked", d.name);
@@ -444,9 +448,12 @@ static int restore_one(const struct restored *s)
 	struct present_result res = { 0 };
 	struct agent_device dev;
 	struct agent_drive d;
-	pthread_mutex_t *m = take_drive(s->drive.uuid);
-	int r = agent_record_find(s->drive.uuid, &d);
+	pthread_mutex_t *m;
+	int r = take_drive(s->drive.uuid, &m);
 
+	if (r)
+		return r;
+	r = agent_record_find(s->drive.uuid, &d);
 	if (!r)
 		r = make(s->agent, &d, vol_now_ms() + RESTORE_MS, &dev, &res);
 	else if (r == -ENOENT)

@@ -77,7 +77,7 @@ int agent_nqn_parse(struct json_object *o, char nqn[224]) __must_check;
 /* Whether this agent may mount as d says. -EPERM */
 int agent_drive_allowed(const struct agent *a, const struct agent_drive *d) __must_check;
 /* A directory is one that this agent may mount on: of those above it, up to one of a->dir, nobody but root can
- * make another. -EPERM */
+ * make another, and none is on a drive. -EPERM */
 int agent_dir_allowed(const struct agent *a, const char *dir) __must_check;
 
 /* ---- records -------------------------------------------------------------------- */
@@ -95,7 +95,7 @@ struct agent_device {
 	char path[64];    /* "/dev/nvme0n1" */
 	char address[96]; /* "nvme0 nsid 3", "2:0:0:1" */
 	uint64_t size;
-	bool readonly, live; /* live: NVMe is connected */
+	bool readonly, live; /* live: the host that has it is connected */
 };
 /* -ENODEV: not there. */
 int agent_device_find(const struct agent_drive *d, struct agent_device *out) __must_check;

@@ -411,12 +411,38 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	denied "others than root" link '.mount.dir = "'"$T"'/mnt/user/x/y/z"'
 	denied "symbolic link" link '.mount.dir = "'"$T"'/mnt/link/x"'
 	denied "symbolic link" link '.mount.dir = "'"$T"'/mnt/root/etc/x"'
+	denied "symbolic link" link '.mount.dir = "'"$T"'/mnt/root/etc"'
 	denied "below none" link '.mount.dir = "'"$T"'/mnt2"'
 	denied "below none" link '.mount.dir = "'"$T"'/mnt"'
 	try link '.mount.dir = "'"$T"'/mnt/root/a/b"'
 	mountpoint mnt/root/a/b
 	try unlink
 	try link '.mount.dir = "'"$T"'/mnt/user"'
+}
+
+@test "on a drive, whose host says who owns what, no other is mounted" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	mkdir mnt/d/sub
+	ln -s /etc mnt/d/etc
+	for dir in sub sub/x etc; do
+		denied "on another file system" link ".uuid = \"${U/1/2}\" | .mount.dir += \"/$dir\""
+	done
+	[ "$(records)" = "[\"$U\"]" ]
+}
+
+@test "a device by another way than the host's is not taken, and its host is connected" {
+	setup_agent
+	disk d
+	namespace
+	echo "traddr=192.0.2.1,trsvcid=8653" >sys/class/nvme/nvme7/address
+	echo connecting >sys/class/nvme/nvme7/state
+	{ wait_for test -s fabrics; controller nvme8 $NQN; } 3>&- &
+	try link
+	answers '.address == "nvme8 nsid 3"'
+	wait $!
 }
 
 @test "one drive that is waited for keeps no other waiting" {
