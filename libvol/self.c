@@ -175,7 +175,12 @@ int vol_runtime_lock_within(const char *what, const char *kind, unsigned seconds
 			vol_nap(10);
 			continue;
 		}
-		r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+		if (errno == EWOULDBLOCK && vol_interrupted())
+			r = vol_fail(NULL, -EINTR, "interrupted");
+		else if (errno == EWOULDBLOCK)
+			r = vol_fail(NULL, -EBUSY, "%s is locked: what another command has begun is not done within %u seconds", path, seconds);
+		else
+			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
 		close(fd);
 		return r;
 	}

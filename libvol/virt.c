@@ -337,7 +337,7 @@ int virt_verify(const struct server *s, struct link_info *l)
 /* Until it has gone, however often that must be said. */
 static int take_out(struct domain *d, const struct link_info *l)
 {
-	int64_t end = vol_now_ms() + vol_server_timeout() * 1000ll;
+	int64_t end = 0;
 	char why[768] = "it says that it has done so";
 	struct disk k;
 	int r;
@@ -346,8 +346,9 @@ static int take_out(struct domain *d, const struct link_info *l)
 		r = find_disk_surely(d, l, &k);
 		if (r || !k.there)
 			return r;
-		if (vol_now_ms() > end)
+		if (end && vol_now_ms() > end)
 			return vol_fail(NULL, -EBUSY, "domain %s does not let go of the drive: %s", d->name, why);
+		end = end ? end : vol_now_ms() + vol_server_timeout() * 1000ll;
 		r = virsh(d, "detach-disk", WORDS("--target", k.name, "--live"), NULL);
 		if (r && r != -EREMOTEIO)
 			return r;

@@ -32,7 +32,7 @@ teardown_file()
 eval "common_$(declare -f teardown)"
 teardown() { [ ! -e real ] || virsh destroy web1; common_teardown; }
 
-# describe [OPTION]...: pool, volume and server; mock: with no libvirt but virsh.py
+# describe: pool, volume and server; mock, faulty: with no libvirt but virsh.py, and the domain runs
 describe()
 {
 	local d=$BATS_FILE_TMPDIR/l
@@ -51,10 +51,15 @@ describe()
 	fi
 	make_pool
 	make_volume v
-	ok vdserver add p/web1 --domain web1 "$@"
+	ok vdserver add p/web1 --domain web1
 }
-mock() { rm -f real bin/virsh; ln -s "$VD/tests/cmd/virsh.py" bin/virsh; VD_LIBVIRT_DIR=$VIRSH_DIR; }
-faulty() { eval "libvirt_here() { return 1; }"; export VD_SERVER_TIMEOUT=2; describe "$@"; [ ! -e real ] || mock; on; }
+mock()
+{
+	rm -f real
+	ln -sf "$VD/tests/cmd/virsh.py" bin/virsh
+	VD_LIBVIRT_DIR=$VIRSH_DIR
+}
+faulty() { describe; mock; on; }
 deed() { printf '%s\n' "$@" >domains/deeds; }
 SCSI="<controller type='scsi' index='0' model='virtio-scsi'/>"
 # on [CONTROLLERS]: the domain begins; off: it ends
@@ -149,7 +154,7 @@ nothing_left()
 	ok vdunlink p/v
 	[ "$(disks | cut -d' ' -f3 | sort | xargs)" = "4194304 8388608" ]
 	ok vdlink p/v web1
-	[ "$(vdlink ls --noheadings -o address p/v)" = "$(vdlink ls --noheadings -o address p | grep 0:0:0)" ] || true
+	says "p/v is scsi0.0:0:0:0 of web1"
 	ok vdunlink p/v p/w o/x
 	empty
 }
@@ -201,16 +206,11 @@ nothing_left()
 	refused vdlink p/v web1
 	says "failed to get domain 'web1'"
 	nothing_left
-	faulty_domain
+	mock
+	echo "<domain><name>web1</name><devices>$SCSI</devices></domain>" >domains/web1.xml
 	refused vdlink p/v web1
 	says "VM web1 is not running" "domain web1 is shut off"
 	nothing_left
-}
-# one that is described, and does not run
-faulty_domain()
-{
-	[ ! -e real ] || mock
-	echo "<domain><name>web1</name><devices>$SCSI</devices></domain>" >domains/web1.xml
 }
 
 @test "a domain ends: its links are down, and are made again in the next one" {
@@ -241,7 +241,8 @@ faulty_domain()
 	[ ! -s domains/log ]
 	make_volume w 8m
 	mkdir less
-	for c in /usr/bin/* /bin/*; do [ "${c##*/}" = virsh ] || ln -sf "$c" less/; done
+	ln -sf /usr/sbin/* /usr/bin/* less
+	rm -f less/virsh
 	local path=$PATH build=${VD_BUILD:-$VD/build}
 	PATH=$build:$T/less
 	refused vdlink p/w web1
@@ -337,13 +338,13 @@ bus = 1" ]
 @test "libvirt that does not answer: no link is made, nor undone, in the time that is set" {
 	faulty
 	deed dumpxml=hang
-	refused timeout 60 vdlink p/v web1
-	says "has not done 'dumpxml' within 2 seconds"
+	VD_SERVER_TIMEOUT=3 refused timeout 60 vdlink p/v web1
+	says "has not done 'dumpxml' within 3 seconds"
 	nothing_left
 	rm domains/deeds
 	ok vdlink p/v web1
 	deed detach-disk=hang
-	refused timeout 60 vdunlink p/v
+	VD_SERVER_TIMEOUT=3 refused timeout 60 vdunlink p/v
 	says "p/v is still linked" "has not done 'detach-disk'"
 	[ "$(state)" = up ]
 	rm domains/deeds
@@ -355,10 +356,10 @@ bus = 1" ]
 @test "libvirt that does not answer in the middle of a link: it is kept, until it is certain what the domain has" {
 	faulty
 	deed attach-device=hang dommemstat=hang
-	refused timeout 60 vdlink p/v web1
+	VD_SERVER_TIMEOUT=3 refused timeout 60 vdlink p/v web1
 	says "has not done 'attach-device'"
 	[ "$(state)" = down ]
-	refused vdunlink p/v
+	VD_SERVER_TIMEOUT=3 refused vdunlink p/v
 	rm domains/deeds
 	ok vdunlink p/v
 	nothing_left
@@ -368,10 +369,10 @@ bus = 1" ]
 	faulty
 	ok vdlink p/v web1
 	deed detach-disk=lie
-	refused vdunlink p/v
+	VD_SERVER_TIMEOUT=3 refused vdunlink p/v
 	says "does not let go of the drive" "p/v is still linked"
 	deed "detach-disk=error:it is held"
-	refused vdunlink p/v
+	VD_SERVER_TIMEOUT=3 refused vdunlink p/v
 	says "does not let go of the drive" "it is held"
 	[ "$(state)" = up ]
 	deed detach-disk=cut
@@ -383,19 +384,17 @@ bus = 1" ]
 # V2
 @test "what a killed command has asked of a domain is over before the next one looks" {
 	faulty
-	export VD_SERVER_TIMEOUT=20
 	deed attach-device=late
-	vdlink p/v web1 3>&- &
-	local it=$! other
+	VD_SERVER_TIMEOUT=60 vdlink p/v web1 3>&- &
+	local it=$!
 	wait_for grep attach-device domains/log
 	kill -9 $it
 	wait $it || true
-	vdunlink p/v 3>&- &
-	other=$!
-	wait_for grep "$(readlink -f run/web1.domain | xargs stat -c %i)" /proc/locks
-	wait_for grep -E "^[0-9]+: -> FLOCK|web1.domain" <(grep -h . /proc/locks; ls -l "/proc/$other/fd" 2>/dev/null)
+	must 1 flock -n run/web1.domain true
+	VD_SERVER_TIMEOUT=2 refused vdunlink p/v
+	says "web1.domain is locked" "another command"
 	: >domains/go
-	wait $other
+	ok vdunlink p/v
 	empty
 	nothing_left
 }
