@@ -103,7 +103,7 @@ def main():
             deed = dict(line.rstrip("\n").split("=", 1) for line in f).get(command, "")
     if deed == "hang":
         time.sleep(3600)
-    while deed == "late" and not os.path.exists(there + "/go"):
+    while deed == "late" and os.path.isdir(there) and not os.path.exists(there + "/go"):
         time.sleep(0.02)
     if deed.startswith("error:"):
         fail("Failed to do it", deed[6:])
