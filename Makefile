@@ -187,7 +187,7 @@ THREAD_SRC := $(filter-out tests/unit/test_tree.c,$(shell grep -l pthread_create
 RUN := tests/run.sh
 
 # Two at a time: what takes longest is begun first.
-LONG := %/server-nvme.bats %/server-vm.bats %/agent-drives.bats %/test_model.c %/test_cases.c %/test_room.c %/test_faults.c %/kill.bats %/dry.bats %/link.bats %/damage.bats
+LONG := %/server-nvme.bats %/server-vm.bats %/server-virt.bats %/agent-drives.bats %/test_model.c %/test_cases.c %/test_room.c %/test_faults.c %/kill.bats %/dry.bats %/link.bats %/damage.bats
 long_first = $(filter $(LONG),$(1)) $(filter-out $(LONG),$(1))
 define run_programs
 	+@$(MAKE) --no-print-directory FLAVOUR=$(1) build-tests SRC="$(2)"

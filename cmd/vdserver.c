@@ -10,7 +10,7 @@
 #include "../libvol/link.h"
 #include "../libvol/server.h"
 
-static char *kind, *qmp, *bus, *host, *address, *port, *agent;
+static char *kind, *qmp, *domain, *bus, *host, *address, *port, *agent;
 
 /* ---- POOL/SERVER -------------------------------------------------------------- */
 
@@ -33,6 +33,7 @@ static int parse_server(const char *text, char pool[VOL_NAME_SIZE], const char *
 static const struct poptOption add_options[] = {
 	{ "kind", 'k', POPT_ARG_STRING, &kind, 0, "vm: a QEMU guest on this host (default); nvme-tcp: a machine", "KIND" },
 	{ "qmp", 0, POPT_ARG_STRING, &qmp, 0, "vm: its QMP socket", "PATH" },
+	{ "domain", 0, POPT_ARG_STRING, &domain, 0, "vm: what libvirt calls it, in place of --qmp", "NAME" },
 	{ "bus", 0, POPT_ARG_STRING, &bus, 0, "vm: its virtio-scsi controller, if it has several", "ID" },
 	{ "host", 0, POPT_ARG_STRING, &host, 0, "nvme-tcp: its own NQN", "NQN" },
 	{ "address", 0, POPT_ARG_STRING, &address, 0, "nvme-tcp: an IP address of this host, where it finds drives", "IP" },
@@ -72,7 +73,7 @@ static int add(const struct cmd_args *a)
 	struct json_object *attrs;
 	char pool[VOL_NAME_SIZE], *path = NULL;
 	const struct { const char *key; char **value; } all[] = {
-		{ "qmp", &path }, { "bus", &bus }, { "host", &host }, { "address", &address }, { "port", &port }, { "agent", &agent },
+		{ "qmp", &path }, { "domain", &domain }, { "bus", &bus }, { "host", &host }, { "address", &address }, { "port", &port }, { "agent", &agent },
 	};
 	const char *name;
 	bool new_key;
@@ -80,8 +81,8 @@ static int add(const struct cmd_args *a)
 
 	if (code)
 		return code;
-	if (!qmp && (!kind || !strcmp(kind, "vm")))
-		return cmd_usage("where is its QMP socket? --qmp PATH");
+	if (!qmp && !domain && (!kind || !strcmp(kind, "vm")))
+		return cmd_usage("where is its QMP socket? --qmp PATH; or which domain of libvirt is it? --domain NAME");
 	if (qmp)
 		path = cmd_absolute(qmp);
 	attrs = json_object_new_object();
@@ -249,7 +250,7 @@ static int ls(const struct cmd_args *a)
 		json_set_u64(o, "drives", drives);
 		snprintf(where, sizeof(where), "%s%s%s", json_str(s->attrs, "address"), *json_str(s->attrs, "port") ? " " : "",
 			 json_str(s->attrs, "port"));
-		json_set_str(o, "address", *where ? where : json_str(s->attrs, "qmp"));
+		json_set_str(o, "address", *where ? where : json_str(s->attrs, *json_str(s->attrs, "qmp") ? "qmp" : "domain"));
 		json_set_str(o, "agent", json_str(s->attrs, "agent"));
 		json_set_str(o, "bus", json_str(s->attrs, "bus"));
 		json_set_u64(o, "created", s->created);
@@ -313,7 +314,7 @@ static int export(const struct cmd_args *a)
 /* ---- table ---------------------------------------------------------------------------- */
 
 static const struct cmd_subcommand subcommands[] = {
-	{ "add", add, add_options, "add POOL/SERVER {--qmp PATH | --kind nvme-tcp --host NQN --address IP --agent HOST}", 1, 1, "describe a server in the pool", NULL },
+	{ "add", add, add_options, "add POOL/SERVER {--qmp PATH | --domain NAME | --kind nvme-tcp --host NQN --address IP --agent HOST}", 1, 1, "describe a server in the pool", NULL },
 	{ "accept", accept_, change_options, "accept POOL/SERVER", 1, 1, "have this host speak to one that a pool describes", NULL },
 	{ "ls", ls, report_options, "ls [POOL]", 0, 1, "list servers", NULL },
 	{ "show", show, show_options, "show POOL/SERVER", 1, 1, "tell all about a server", NULL },

@@ -3,17 +3,12 @@
 #include "agent.h"
 
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/pidfd.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include "child.h"
 #include "json.h"
 
 #define PROGRAM "vdagent"
@@ -47,136 +42,6 @@ static const char *find_program(char *path, size_t size)
 		}
 	}
 	return PROGRAM;
-}
-
-struct child { pid_t pid; int in, out, err, process; };
-
-/* Its input is a socket, so that writing to one that has ended is an error and no signal.  In a group of its
- * own: what is typed at a terminal is for this process to heed. */
-static int start(char *const argv[], struct child *c)
-{
-	posix_spawn_file_actions_t fa;
-	posix_spawnattr_t at;
-	sigset_t all, none;
-	int in[2] = { -1, -1 }, out[2] = { -1, -1 }, err[2] = { -1, -1 }, r = 0;
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, in) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
-		r = vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
-	if (!r) {
-		posix_spawn_file_actions_init(&fa);
-		posix_spawn_file_actions_adddup2(&fa, in[1], 0);
-		posix_spawn_file_actions_adddup2(&fa, out[1], 1);
-		posix_spawn_file_actions_adddup2(&fa, err[1], 2);
-		posix_spawn_file_actions_addclosefrom_np(&fa, 3);
-		posix_spawnattr_init(&at);
-		sigfillset(&all);
-		sigemptyset(&none);
-		posix_spawnattr_setsigdefault(&at, &all);
-		posix_spawnattr_setsigmask(&at, &none);
-		posix_spawnattr_setflags(&at, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK);
-		r = -posix_spawnp(&c->pid, argv[0], &fa, &at, argv, environ);
-		posix_spawnattr_destroy(&at);
-		posix_spawn_file_actions_destroy(&fa);
-		if (r)
-			vol_fail(NULL, r, "%s cannot be run (%s), by which agents are asked; is it installed?", argv[0], vol_strerror(r));
-	}
-	close(in[1]);
-	close(out[1]);
-	close(err[1]);
-	c->in = in[0];
-	c->out = out[0];
-	c->err = err[0];
-	c->process = r ? -1 : pidfd_open(c->pid, 0);
-	if (!r && c->process < 0) {
-		r = vol_fail(NULL, -errno, "%s cannot be waited for: %s", argv[0], vol_strerror(-errno));
-		kill(c->pid, SIGKILL);
-		waitpid(c->pid, NULL, 0);
-	}
-	if (r) {
-		close(c->in);
-		close(c->out);
-		close(c->err);
-	}
-	return r;
-}
-
-struct stream { char *text; size_t size, n; bool ended; };
-
-static void take_some(int fd, struct stream *s)
-{
-	char more[4096];
-	ssize_t n = read(fd, more, sizeof(more));
-
-	if (n <= 0) {
-		s->ended = n == 0 || errno != EINTR;
-		return;
-	}
-	if ((size_t)n > s->size - 1 - s->n)
-		n = (ssize_t)(s->size - 1 - s->n);
-	memcpy(s->text + s->n, more, (size_t)n);
-	s->n += (size_t)n;
-	s->text[s->n] = 0;
-}
-
-/* What it says, until it has ended.  finish: whatever comes in between. */
-static int listen_to(const struct child *c, struct stream *out, struct stream *err, int64_t deadline, bool finish)
-{
-	int64_t now;
-
-	for (;;) {
-		struct pollfd p[3] = { { out->ended ? -1 : c->out, POLLIN, 0 }, { err->ended ? -1 : c->err, POLLIN, 0 },
-				       { out->ended ? c->process : -1, POLLIN, 0 } };
-
-		if (!finish && vol_interrupted())
-			return vol_fail(NULL, -EINTR, "interrupted");
-		now = vol_now_ms();
-		if (now >= deadline)
-			return -ETIMEDOUT;
-		if (poll(p, 3, (int)(deadline - now)) < 0) {
-			if (errno != EINTR)
-				return vol_fail(NULL, -errno, "poll: %s", vol_strerror(-errno));
-			continue;
-		}
-		if (p[0].revents)
-			take_some(c->out, out);
-		if (p[1].revents)
-			take_some(c->err, err);
-		else if (p[2].revents)
-			return 0;
-	}
-}
-
-/* Runs it with `input`; 0: it ended well, and out->text is what it said.  -ENOTCONN: it did not (text: why, but for the
- * first words); -ETIMEDOUT. */
-static int run(char *const argv[], const char *input, unsigned seconds, bool finish, struct stream *out)
-{
-	char said[1024] = "", why[512];
-	struct stream err = { .text = said, .size = sizeof(said) };
-	int64_t deadline = vol_now_ms() + seconds * 1000ll;
-	size_t n = strlen(input);
-	struct child c;
-	int r = start(argv, &c), status = 0;
-
-	if (r)
-		return r;
-	/* Whatever is not taken of it, the answer is to nothing that was asked, or none. */
-	if (send(c.in, input, n, MSG_DONTWAIT | MSG_NOSIGNAL) == (ssize_t)n)
-		shutdown(c.in, SHUT_WR);
-	r = listen_to(&c, out, &err, deadline, finish);
-	if (r)
-		kill(c.pid, SIGKILL);
-	while (waitpid(c.pid, &status, 0) < 0 && errno == EINTR)
-		;
-	close(c.in);
-	close(c.out);
-	close(c.err);
-	close(c.process);
-	if (!r && (!WIFEXITED(status) || WEXITSTATUS(status))) {
-		said[strcspn(said, "\n")] = 0;
-		vol_printable(why, sizeof(why), !strncmp(said, PROGRAM ": ", sizeof(PROGRAM)) ? said + sizeof(PROGRAM) + 1 : said);
-		r = vol_fail(NULL, -ENOTCONN, "%s", *why ? why : PROGRAM " failed, and said nothing");
-	}
-	return r;
 }
 
 /* ---- questions ---------------------------------------------------------------- */
@@ -221,7 +86,8 @@ static int parse_answer(const struct server *s, const char *line, struct json_ob
 static int ask(const struct server *s, struct json_object *q, unsigned seconds, bool finish, struct json_object **answer)
 {
 	char program[4096], key[4096], limit[16], why[600];
-	struct stream out = { .text = calloc(1, LINE_MAX_ + 1), .size = LINE_MAX_ + 1 };
+	/* It looks at the time itself. */
+	struct child out = { .seconds = seconds + 2, .finish = finish, .keep = -1, .text = calloc(1, LINE_MAX_ + 1), .size = LINE_MAX_ + 1 };
 	char *line = NULL, *argv[] = { NULL, "ask", "--key", key, "--timeout", limit, (char *)s->agent, NULL };
 	int r = 0;
 
@@ -233,13 +99,14 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 		r = vol_fail(NULL, -ENOMEM, "out of memory");
 	}
 	json_object_put(q);
+	out.input = line;
 	if (!r)
-		r = run(argv, line, seconds + 2, finish, &out); /* it looks at the time itself */
+		r = child_run(argv, &out);
 	if (r == -ETIMEDOUT)
 		r = vol_fail(NULL, -ENOTCONN, "the agent of server %s, %s, does not answer within %u seconds", s->name, s->agent, seconds);
-	else if (r == -ENOTCONN) {
+	else if (r == -EIO) {
 		snprintf(why, sizeof(why), "%s", vol_error(NULL));
-		r = vol_fail(NULL, r, "the agent of server %s, %s, does not answer: %s", s->name, s->agent, why);
+		r = vol_fail(NULL, -ENOTCONN, "the agent of server %s, %s, does not answer: %s", s->name, s->agent, why);
 	}
 	if (!r && strcspn(out.text, "\n") + 1 != out.n)
 		r = nonsense(s, "an answer is one line");
@@ -376,15 +243,16 @@ void server_key_path(const char *server, char *buf, size_t size)
 	snprintf(buf, size, "%s/keys/%s.key", vol_config_dir(), server);
 }
 
-/* `vdagent key [--dhchap] FILE`: what it says, in out. */
-static int key_program(const char *server, bool dhchap, const char *what, struct stream *out)
+/* `vdagent key [--dhchap] FILE`: what it says, in text. */
+static int key_program(const char *server, bool dhchap, const char *what, char *text, size_t size)
 {
+	struct child out = { .input = "", .seconds = KEY_SECONDS, .finish = true, .keep = -1, .text = text, .size = size };
 	char program[4096], key[4096], why[600], *argv[] = { NULL, "key", dhchap ? "--dhchap" : key, dhchap ? key : NULL, NULL };
 	int r;
 
 	argv[0] = (char *)find_program(program, sizeof(program));
 	server_key_path(server, key, sizeof(key));
-	r = run(argv, "", KEY_SECONDS, true, out);
+	r = child_run(argv, &out);
 	if (!r)
 		return 0;
 	snprintf(why, sizeof(why), "%s", r == -ETIMEDOUT ? "it takes too long" : vol_error(NULL));
@@ -393,8 +261,7 @@ static int key_program(const char *server, bool dhchap, const char *what, struct
 
 int server_key_make(const char *server)
 {
-	char path[4096], text[256] = "";
-	struct stream out = { .text = text, .size = sizeof(text) };
+	char path[4096], text[256];
 	int r;
 
 	server_key_path(server, path, sizeof(path));
@@ -403,18 +270,15 @@ int server_key_make(const char *server)
 	*strrchr(path, '/') = 0;
 	if (mkdir(path, 0700) && errno != EEXIST)
 		return vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno));
-	r = key_program(server, false, "the agent's key cannot be made,", &out);
+	r = key_program(server, false, "the agent's key cannot be made,", text, sizeof(text));
 	server_key_path(server, path, sizeof(path));
 	return !access(path, F_OK) ? 0 : r; /* or another command has */
 }
 
 int server_secret(const struct server *s, char secret[AGENT_SECRET])
 {
-	struct stream out = { .text = secret, .size = AGENT_SECRET };
-	int r;
+	int r = key_program(s->name, true, "no secret can be made of", secret, AGENT_SECRET);
 
-	secret[0] = 0;
-	r = key_program(s->name, true, "no secret can be made of", &out);
 	secret[strcspn(secret, "\n")] = 0;
 	return !r && strncmp(secret, "DHHC-1:", 7) ? vol_fail(NULL, -EPROTO, "no secret can be made of the key of server %s", s->name) : r;
 }

@@ -78,6 +78,8 @@ int vol_runtime_dir_make(void) __must_check;
 /* Waits for the lock WHAT.KIND of the runtime directory; close() lets it go.  Text in
  * vol_error(NULL); -EINTR. */
 int vol_runtime_lock(const char *what, const char *kind, int *fd) __must_check;
+/* The same; -EBUSY: not within so many seconds. */
+int vol_runtime_lock_within(const char *what, const char *kind, unsigned seconds, int *fd) __must_check;
 /* ISO 8601 UTC, to the second; buf of 32 bytes. */
 void vol_time_text(uint64_t ns, char *buf, size_t size);
 

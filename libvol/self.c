@@ -156,8 +156,9 @@ int vol_runtime_dir_make(void)
 	return 0;
 }
 
-int vol_runtime_lock(const char *what, const char *kind, int *out)
+int vol_runtime_lock_within(const char *what, const char *kind, unsigned seconds, int *out)
 {
+	int64_t end = vol_now_ms() + seconds * 1000ll;
 	char path[512];
 	int fd, r = vol_runtime_dir_make();
 
@@ -167,15 +168,29 @@ int vol_runtime_lock(const char *what, const char *kind, int *out)
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
-	while (flock(fd, LOCK_EX)) {
+	while (flock(fd, seconds ? LOCK_EX | LOCK_NB : LOCK_EX)) {
 		if (errno == EINTR && !vol_interrupted())
 			continue;
-		r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
+		if (errno == EWOULDBLOCK && vol_now_ms() < end && !vol_interrupted()) {
+			vol_nap(10);
+			continue;
+		}
+		if (errno == EWOULDBLOCK && vol_interrupted())
+			r = vol_fail(NULL, -EINTR, "interrupted");
+		else if (errno == EWOULDBLOCK)
+			r = vol_fail(NULL, -EBUSY, "%s is locked: what another command has begun is not done within %u seconds", path, seconds);
+		else
+			r = vol_fail(NULL, -errno, "%s cannot be locked: %s", path, vol_strerror(-errno));
 		close(fd);
 		return r;
 	}
 	*out = fd;
 	return 0;
+}
+
+int vol_runtime_lock(const char *what, const char *kind, int *out)
+{
+	return vol_runtime_lock_within(what, kind, 0, out);
 }
 
 /* ---- servers that take links ---------------------------------------------- */

@@ -33,7 +33,7 @@ static int take(struct json_object *attrs, const char *key, char *out, size_t si
 
 #define FIELD(kind, key) { kind, #key, offsetof(struct server, key), sizeof(((struct server *)0)->key) }
 static const struct field { const char *kind, *key; size_t at, size; } fields[] = {
-	FIELD("vm", qmp), FIELD("vm", bus), FIELD("vm", agent),
+	FIELD("vm", qmp), FIELD("vm", domain), FIELD("vm", bus), FIELD("vm", agent),
 	FIELD("nvme-tcp", host), FIELD("nvme-tcp", address), FIELD("nvme-tcp", port), FIELD("nvme-tcp", agent),
 };
 #define NFIELDS (sizeof(fields) / sizeof(fields[0]))
@@ -54,7 +54,17 @@ static bool is_port(const char *text)
 
 static int check_vm(const struct server *s)
 {
-	return s->qmp[0] == '/' ? 0 : vol_fail(NULL, -EINVAL, "a server of kind vm needs \"qmp\", the absolute path of its QMP socket");
+	if (!s->domain[0])
+		return s->qmp[0] == '/' ? 0 : vol_fail(NULL, -EINVAL, "a server of kind vm needs \"qmp\", the absolute path of its QMP socket, or \"domain\"");
+	if (s->qmp[0])
+		return vol_fail(NULL, -EINVAL, "a server of kind vm has \"qmp\" or \"domain\", and not both");
+	/* Names are words of virsh's arguments, which takes a number for something else, and names of files. */
+	if (!isalnum((unsigned char)s->domain[0]) || !made_of(s->domain, "+_.:@-") || !s->domain[strspn(s->domain, "0123456789")])
+		return vol_fail(NULL, -EINVAL, "\"domain\" of a server is made of letters, digits, and + _ . : @ -, begins with one of the first two, "
+				"and is no number");
+	if (s->bus[strspn(s->bus, "0123456789")] || strlen(s->bus) > 3)
+		return vol_fail(NULL, -EINVAL, "\"bus\" of a domain is the index of its virtio-scsi controller, a number, and not \"%s\"", s->bus);
+	return 0;
 }
 
 /* Names and addresses become directories of configfs, and words of other programs' arguments. */

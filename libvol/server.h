@@ -19,8 +19,9 @@ struct server {
 	char name[64];
 	char kind[16];    /* "vm", a QEMU guest of this host (vm.h); "nvme-tcp", a machine (nvmet.h) */
 	char agent[264];  /* where its agent is, HOST[:PORT] (agent.h); "": it has none, as only a VM may */
-	char qmp[108];    /* vm: path of its QMP socket */
-	char bus[64];     /* vm: of its virtio-scsi controller, or that one's name; "": there is but one */
+	char qmp[108];    /* vm: path of its QMP socket, or */
+	char domain[64];  /* vm: what libvirt calls it */
+	char bus[64];     /* vm: of its virtio-scsi controller, or that one's name (a domain's: its index); "": there is but one */
 	char host[224];   /* nvme-tcp: the server's name as an NVMe host, its NQN */
 	char address[46]; /* nvme-tcp: where this host's target listens for it, an IP address */
 	char port[8];     /* nvme-tcp: and its port there, "4420" */

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "qmp.h"
+#include "virt.h"
 
 #define ID_SIZE 32 /* a node's name has no more */
 #define ENDING_MS 2000
@@ -21,8 +22,8 @@ static void drive_id(const struct link_info *l, char id[ID_SIZE])
 		n += snprintf(id + n, ID_SIZE - (size_t)n, "%02x", l->volume_uuid[i]);
 }
 
-/* With its process all that QEMU had open is closed.  Its sockets close a moment before it ends. */
-static bool has_ended(pid_t pid, uint64_t began)
+/* Its sockets close a moment before it ends. */
+bool vm_has_ended(pid_t pid, uint64_t began)
 {
 	struct pollfd p = { .events = POLLIN };
 	uint64_t now;
@@ -216,7 +217,7 @@ static int device_add(struct qmp *q, const struct server *s, const struct link_i
 	return r;
 }
 
-int vm_ready(const struct server *s)
+static int ready(const struct server *s)
 {
 	struct bus bus = { .n = 0 };
 	struct qmp *q;
@@ -250,7 +251,7 @@ static int plug(struct qmp *q, const struct server *s, struct link_info *l, cons
 	return r;
 }
 
-int vm_plug(const struct server *s, struct link_info *l, unsigned sector)
+static int plug_disk(const struct server *s, struct link_info *l, unsigned sector)
 {
 	struct bus bus = { .n = 0 };
 	struct qmp *q;
@@ -323,7 +324,7 @@ static int check_disk(struct json_object *disks, const char *id, const struct li
 	return vol_fail(NULL, -ENXIO, "QEMU has taken the drive, and does not have it");
 }
 
-int vm_verify(const struct server *s, struct link_info *l)
+static int verify(const struct server *s, struct link_info *l)
 {
 	struct json_object *disks = NULL;
 	char id[ID_SIZE];
@@ -343,7 +344,7 @@ int vm_verify(const struct server *s, struct link_info *l)
 	return r;
 }
 
-int vm_unplug(const struct server *s, const struct link_info *l)
+static int unplug(const struct server *s, const struct link_info *l)
 {
 	struct json_object *args, *items;
 	bool there = false;
@@ -353,7 +354,7 @@ int vm_unplug(const struct server *s, const struct link_info *l)
 	int r = qmp_open(s->qmp, true, &q);
 
 	if (r == -ENOTCONN || r == -ECONNRESET)
-		return has_ended(l->vm, l->vm_began) ? 0 : vol_fail(NULL, -ETIMEDOUT, "VM %s runs, as process %d, but does not serve %s",
+		return vm_has_ended(l->vm, l->vm_began) ? 0 : vol_fail(NULL, -ETIMEDOUT, "VM %s runs, as process %d, but does not serve %s",
 								     s->name, (int)l->vm, s->qmp);
 	if (r)
 		return r;
@@ -375,13 +376,13 @@ int vm_unplug(const struct server *s, const struct link_info *l)
 	}
 	if (!r)
 		r = blockdev_del(q, id);
-	if (r == -ECONNRESET && qmp_pid(q) > 0 && has_ended(qmp_pid(q), began))
+	if (r == -ECONNRESET && qmp_pid(q) > 0 && vm_has_ended(qmp_pid(q), began))
 		r = 0;
 	qmp_close(q);
 	return r;
 }
 
-int vm_resize(const struct server *s, const struct link_info *l)
+static int resize(const struct server *s, const struct link_info *l)
 {
 	struct json_object *args = json_object_new_object();
 	char id[ID_SIZE];
@@ -399,6 +400,19 @@ int vm_resize(const struct server *s, const struct link_info *l)
 	qmp_close(q);
 	return r;
 }
+
+/* ---- or by libvirt ------------------------------------------------------------ */
+
+int vm_ready(const struct server *s) { return s->domain[0] ? virt_ready(s) : ready(s); }
+int vm_plug(const struct server *s, struct link_info *l, unsigned sector)
+{
+	return s->domain[0] ? virt_plug(s, l, sector) : plug_disk(s, l, sector);
+}
+int vm_verify(const struct server *s, struct link_info *l) { return s->domain[0] ? virt_verify(s, l) : verify(s, l); }
+int vm_unplug(const struct server *s, const struct link_info *l) { return s->domain[0] ? virt_unplug(s, l) : unplug(s, l); }
+int vm_resize(const struct server *s, const struct link_info *l) { return s->domain[0] ? virt_resize(s, l) : resize(s, l); }
+
+/* ---- its process --------------------------------------------------------------- */
 
 bool vm_runs(const struct link_info *l)
 {

@@ -3,7 +3,9 @@
  * Drives of a QEMU guest on this host: a block device of this host becomes a disk on a
  * virtio-scsi bus of it, while it runs, and is taken away again.  The guest's own driver finds it.
  *
- * A drive is known by the volume's UUID, whoever plugged it: node and device in QEMU are called
+ * QEMU is spoken to by its QMP socket (qmp.h), or where the server is a domain of libvirt by that (virt.h).
+ *
+ * A drive is known by the volume's UUID, whoever plugged it: by QMP node and device in QEMU are called
  * "vd-" and 28 of its digits, the disk's serial number is the whole.
  *
  * Each call is one conversation with QEMU (qmp.h, also for errors), and leaves it as it was when it fails,
@@ -31,5 +33,7 @@ int vm_unplug(const struct server *s, const struct link_info *l) __must_check;
 int vm_resize(const struct server *s, const struct link_info *l) __must_check;
 /* Whether the process is the one that l->vm was when the link was made. */
 bool vm_runs(const struct link_info *l);
+/* With its process all that QEMU had open is closed: whether it has ended, or does so in a moment. */
+bool vm_has_ended(pid_t pid, uint64_t began);
 
 #endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Programs that are run to ask or tell somebody something, for a bounded time.  Texts are in vol_error(NULL). */
+#ifndef VOL_CHILD_H
+#define VOL_CHILD_H
+
+#include "host.h"
+
+struct child {
+	const char *input;  /* its standard input, a file: "/dev/stdin" may be opened, too */
+	unsigned seconds;   /* then it is killed */
+	bool finish;        /* what undoes something goes on: no -EINTR */
+	int keep;           /* is open in it as 3, so that a lock is held until it has ended, too, or -1 */
+	char *text;         /* what it says, as far as it fits in `size` */
+	size_t size, n;
+};
+
+/* 0: it ended well.  -EIO: it did not (text: what it said on its standard error, in lines of printable characters, without
+ * its own name); -ETIMEDOUT (no text); -EINTR; another: it could not be run. */
+int child_run(char *const argv[], struct child *c) __must_check;
+
+#endif
