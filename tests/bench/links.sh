@@ -47,7 +47,10 @@ on()
 	while [ -e "$dir/do.$n" ]; do n=$((n + 1)); done
 	printf '%s\n' "$2" >"$dir/do.new"
 	mv "$dir/do.new" "$dir/do.$n"
-	until [ -e "$dir/rc.$n" ]; do sleep 0.1; done
+	until [ -e "$dir/rc.$n" ]; do
+		kill -0 "$(cat "$dir/pid" 2>/dev/null || echo $$)" || { echo "$1 is gone" >&2; cat "$dir/log" >&2; return 1; }
+		sleep 0.1
+	done
 	output=$(cat "$dir/said.$n")
 	[ "$(cat "$dir/rc.$n")" = 0 ] || { echo "$1: $2: $output" >&2; return 1; }
 }

@@ -109,7 +109,7 @@ def main():
         rows = read(path)
         part = os.path.basename(path).removeprefix('kernel-').removesuffix('.tsv')
         print(f'{part}, {max(n for by in rows.values() for _, _, n in by.values())} of each\n')
-        {'cpus-2': cpus, 'cpus-4': cpus, 'commands': others, 'link': others, 'pools': others}.get(part, bios)(rows)
+        {'cpus-2': cpus, 'cpus-4': cpus, 'commands': others, 'link': others, 'pools': others, 'links-vm': others, 'links-nvme-tcp': others}.get(part, bios)(rows)
         with open(path.removesuffix('.tsv') + '.json', 'w', encoding='ascii') as out:
             json.dump({row: {t: {'median': m, 'half_spread': s, 'n': n} for t, (m, s, n) in by.items()} for row, by in rows.items()},
                       out, indent=1)

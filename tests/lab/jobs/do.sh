@@ -6,6 +6,7 @@
 # shellcheck source=tests/lab/jobs/common.sh
 . /vd/tests/lab/jobs/common.sh
 set +e
+udevadm wait --timeout=60 /sys/class/net/eth0 # its driver may come late
 ip addr add "$1/24" dev eth0
 ip link set lo up
 ip link set eth0 up
