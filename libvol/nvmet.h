@@ -15,9 +15,9 @@
  *     wanted address is used whoever made it; those made here have the numbers from 30308 on, and go
  *     with their last subsystem.
  * N2  A subsystem is given to a port last, when its namespace is enabled and only the server may come in.
- * N4  nvmet_open() of several, one after the other, after nvmet_prepare() of all: as near to "at once" as the target has.
  * N3  Killed at any point, what is there is completed by the next nvmet_plug(), or taken away by nvmet_unplug() and
  *     nvmet_clear().  A namespace that is not enabled is a remnant.
+ * N4  nvmet_open() of several, one after the other, after nvmet_prepare() of all: as near to "at once" as the target has.
  *
  * One process changes the tree at a time (a lock file).  Texts are in vol_error(NULL).
  */
