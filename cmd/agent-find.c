@@ -29,6 +29,7 @@
 #include <unistd.h>
 
 #define LOOK_MS 500
+#define TOLD_MS 3000
 #define REACH_MS 3000
 #define NAME_MAX_ 32 /* of a device or controller */
 
@@ -475,7 +476,8 @@ int agent_device_get(const struct agent_drive *d, const char *secret, int64_t de
 {
 	struct agent_events *events = agent_events_new(); /* before anything can come */
 	struct agent_device dev;
-	int64_t ask = 0;
+	/* A VM tells its driver of the disk, and a scan of all addresses can take seconds. */
+	int64_t ask = d->nvme ? 0 : vol_now_ms() + TOLD_MS;
 	int r, found;
 
 	for (;;) {

@@ -67,90 +67,71 @@ static int serve(const struct cmd_args *a)
 
 static const struct poptOption ask_options[] = {
 	{ "key", 0, POPT_ARG_STRING, &key_file, 0, "the key of that agent", "FILE" },
-	{ "timeout", 0, POPT_ARG_INT, &timeout_s, 0, "seconds until there must be an answer, default 60", "SECONDS" },
+	{ "timeout", 0, POPT_ARG_INT, &timeout_s, 0, "seconds until there must be an answer to a request, default 60", "SECONDS" },
 	CMD_COMMON_OPTIONS,
 	POPT_AUTOHELP
 	POPT_TABLEEND
 };
 
-/* The first line of standard input. */
-static int read_request(char *line, size_t size, int64_t deadline)
+static int ask_one(struct agent_channel *c, const char *request, int64_t deadline)
 {
-	size_t have = 0;
-	char *end = NULL;
-
-	while (!end) {
-		struct pollfd p = { STDIN_FILENO, POLLIN, 0 };
-		int64_t left = deadline - vol_now_ms();
-		ssize_t n;
-
-		if (vol_interrupted())
-			return vol_fail(NULL, -EINTR, "interrupted");
-		if (left <= 0)
-			return vol_fail(NULL, -ETIMEDOUT, "no request came on standard input");
-		if (poll(&p, 1, left > INT32_MAX ? INT32_MAX : (int)left) <= 0)
-			continue;
-		n = read(STDIN_FILENO, line + have, size - have);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return vol_fail(NULL, -errno, "standard input: %s", vol_strerror(-errno));
-		end = memchr(line + have, '\n', (size_t)n);
-		have += (size_t)n;
-		if (!n)
-			end = line + have;
-		if (have == size)
-			return vol_fail(NULL, -EMSGSIZE, "the request is longer than %zu bytes", size - 1);
-	}
-	*end = 0;
-	return 0;
-}
-
-static int ask_one(const struct agent_address *to, const char *request, int64_t deadline)
-{
-	struct agent_channel *c = NULL;
 	struct json_object *o = NULL;
-	uint8_t key[AGENT_KEY];
 	char *line;
 	size_t len;
 	bool ok;
-	int r = agent_key_read(own_key(), key);
+	int r = agent_channel_send(c, request, deadline);
 
-	if (r)
-		return r;
-	r = agent_channel_connect(to, key, deadline, &c);
-	explicit_bzero(key, sizeof(key));
-	if (!r)
-		r = agent_channel_send(c, request, deadline);
 	if (!r)
 		r = agent_channel_line(c, deadline, &line, &len);
 	if (!r)
 		r = agent_json_parse(line, len, &o);
 	if (!r && !json_get_bool(o, "ok", &ok))
-		r = vol_fail(NULL, -EPROTO, "%s gave an answer that is none", to->host);
-	if (!r) /* as json-c writes it: with no byte in it that a terminal acts on */
+		r = vol_fail(NULL, -EPROTO, "an answer came that is none");
+	if (!r) { /* as json-c writes it: with no byte in it that a terminal acts on */
 		printf("%s\n", json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+		r = fflush(stdout) ? vol_fail(NULL, -errno, "the answer cannot be written: %s", vol_strerror(-errno)) : 0;
+	}
 	json_object_put(o);
+	return r;
+}
+
+/* Each line of standard input, in one conversation. */
+static int ask_all(const struct agent_address *to)
+{
+	static char request[AGENT_LINE + 1];
+	int64_t deadline = vol_now_ms() + timeout_s * INT64_C(1000);
+	struct agent_channel *c = NULL;
+	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(own_key(), key);
+
+	if (!r)
+		r = agent_channel_connect(to, key, deadline, &c);
+	explicit_bzero(key, sizeof(key));
+	while (!r && !vol_interrupted() && fgets(request, sizeof(request), stdin)) {
+		if (!strchr(request, '\n') && !feof(stdin)) {
+			r = vol_fail(NULL, -EMSGSIZE, "the request is longer than %u bytes", AGENT_LINE - 1);
+			break;
+		}
+		request[strcspn(request, "\n")] = 0;
+		r = ask_one(c, request, vol_now_ms() + timeout_s * INT64_C(1000));
+	}
+	if (!r && vol_interrupted())
+		r = vol_fail(NULL, -EINTR, "interrupted");
 	agent_channel_close(c);
 	return r;
 }
 
 static int ask(const struct cmd_args *a)
 {
-	static char request[AGENT_LINE];
 	struct agent_address to;
-	int64_t deadline;
 	int r;
 
 	if (timeout_s < 1 || timeout_s > 3600)
 		return cmd_usage("--timeout %d: wanted 1 to 3600 seconds", timeout_s);
-	deadline = vol_now_ms() + timeout_s * INT64_C(1000);
 	r = agent_address_parse(a->arg[0], &to);
 	if (r)
 		return cmd_failed(NULL, r);
-	r = read_request(request, sizeof(request), deadline);
-	if (!r)
-		r = ask_one(&to, request, deadline);
+	r = ask_all(&to);
 	if (r)
 		cmd_failed(NULL, r);
 	return r ? CMD_FAILED : CMD_OK;

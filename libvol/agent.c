@@ -82,37 +82,74 @@ static int parse_answer(const struct server *s, const char *line, struct json_ob
 	return r;
 }
 
+/* One conversation is kept, with the agent that was asked last: a new one costs it a process, a connection, and the
+ * proof of its key. */
+static struct { char agent[264], key[4096]; struct child_talk talk; bool open; } with;
+
+static void hang_up(void)
+{
+	if (with.open)
+		child_hang_up(&with.talk);
+	with.open = false;
+}
+
+static bool talks_to(const struct server *s)
+{
+	char key[4096];
+
+	server_key_path(s->name, key, sizeof(key));
+	return with.open && !strcmp(with.agent, s->agent) && !strcmp(with.key, key);
+}
+
+static int call(const struct server *s)
+{
+	/* Who asks here looks at the time. */
+	char program[4096], *argv[] = { NULL, "ask", "--key", with.key, "--timeout", "3600", (char *)s->agent, NULL };
+	int r;
+
+	hang_up();
+	snprintf(with.agent, sizeof(with.agent), "%s", s->agent);
+	server_key_path(s->name, with.key, sizeof(with.key));
+	argv[0] = (char *)find_program(program, sizeof(program));
+	r = child_talk(argv, &with.talk);
+	with.open = !r;
+	return r;
+}
+
 /* The request is consumed. */
 static int ask(const struct server *s, struct json_object *q, unsigned seconds, bool finish, struct json_object **answer)
 {
-	char program[4096], key[4096], limit[16], why[600];
-	/* It looks at the time itself. */
-	struct child out = { .seconds = seconds + 2, .finish = finish, .keep = -1, .text = calloc(1, LINE_MAX_ + 1), .size = LINE_MAX_ + 1 };
-	char *line = NULL, *argv[] = { NULL, "ask", "--key", key, "--timeout", limit, (char *)s->agent, NULL };
+	char why[600], *line = NULL, *text = malloc(LINE_MAX_ + 1);
+	bool old;
 	int r = 0;
 
-	argv[0] = (char *)find_program(program, sizeof(program));
-	server_key_path(s->name, key, sizeof(key));
-	snprintf(limit, sizeof(limit), "%u", seconds);
-	if (!out.text || asprintf(&line, "%s\n", json_object_to_json_string_ext(q, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)) < 0) {
+	if (!text || asprintf(&line, "%s\n", json_object_to_json_string_ext(q, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE)) < 0) {
 		line = NULL;
 		r = vol_fail(NULL, -ENOMEM, "out of memory");
 	}
 	json_object_put(q);
-	out.input = line;
-	if (!r)
-		r = child_run(argv, &out);
+	/* The agent may have closed a conversation in which nothing was said for a while: what was asked may be asked again. */
+	for (old = talks_to(s); !r; old = false) {
+		r = old ? 0 : call(s);
+		if (!r)
+			r = child_ask(&with.talk, "vdagent", line, seconds, finish, text, LINE_MAX_ + 1);
+		if (!r)
+			break;
+		hang_up();
+		if (old && r == -EIO)
+			r = 0;
+	}
 	if (r == -ETIMEDOUT)
 		r = vol_fail(NULL, -ENOTCONN, "the agent of server %s, %s, does not answer within %u seconds", s->name, s->agent, seconds);
 	else if (r == -EIO) {
 		snprintf(why, sizeof(why), "%s", vol_error(NULL));
 		r = vol_fail(NULL, -ENOTCONN, "the agent of server %s, %s, does not answer: %s", s->name, s->agent, why);
-	}
-	if (!r && strcspn(out.text, "\n") + 1 != out.n)
+	} else if (r == -EMSGSIZE || r == -EPROTO) {
 		r = nonsense(s, "an answer is one line");
+	}
 	if (!r)
-		r = parse_answer(s, out.text, answer);
-	free(out.text);
+		r = parse_answer(s, text, answer);
+	free(text);
 	free(line);
 	return r;
 }

@@ -2,6 +2,7 @@
 /* Programs that are run. child.h tells. */
 #include "child.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
@@ -9,6 +10,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -60,20 +62,18 @@ static void end(pid_t pid, int *status)
 		;
 }
 
-static int start(char *const argv[], const struct child *c, struct pipes *p)
+/* in and out are closed here, in any case. */
+static int start(char *const argv[], int in, int out, int keep, struct pipes *p)
 {
-	int in = input_file(c->input), out[2] = { -1, -1 }, err[2] = { -1, -1 }, r = 0;
+	int err[2] = { -1, -1 }, r = 0;
 
-	if (in < 0)
-		return in;
-	if (pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
+	if (pipe2(err, O_CLOEXEC))
 		r = vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
 	if (!r)
-		r = spawn(argv, in, out[1], err[1], c->keep, &p->pid);
+		r = spawn(argv, in, out, err[1], keep, &p->pid);
 	close(in);
-	close(out[1]);
+	close(out);
 	close(err[1]);
-	p->out = out[0];
 	p->err = err[0];
 	p->process = r ? -1 : pidfd_open(p->pid, 0);
 	if (!r && p->process < 0) {
@@ -81,10 +81,8 @@ static int start(char *const argv[], const struct child *c, struct pipes *p)
 		kill(-p->pid, SIGKILL);
 		end(p->pid, NULL);
 	}
-	if (r) {
-		close(p->out);
+	if (r)
 		close(p->err);
-	}
 	return r;
 }
 
@@ -106,8 +104,8 @@ static void take_some(int fd, struct stream *s)
 	s->text[s->n] = 0;
 }
 
-/* What it says, until it has ended. */
-static int listen_to(const struct pipes *c, struct stream *out, struct stream *err, int64_t deadline, bool finish)
+/* What it says, until it has ended, or (line) a line of it is there. */
+static int listen_to(const struct pipes *c, struct stream *out, struct stream *err, int64_t deadline, bool finish, bool line)
 {
 	int64_t now;
 
@@ -127,6 +125,8 @@ static int listen_to(const struct pipes *c, struct stream *out, struct stream *e
 		}
 		if (p[0].revents)
 			take_some(c->out, out);
+		if (line && memchr(out->text, '\n', out->n))
+			return 0;
 		if (p[1].revents)
 			take_some(c->err, err);
 		else if (p[2].revents)
@@ -156,21 +156,92 @@ int child_run(char *const argv[], struct child *c)
 	char said[1024] = "";
 	struct stream out = { .text = c->text, .size = c->size }, err = { .text = said, .size = sizeof(said) };
 	int64_t deadline = vol_now_ms() + c->seconds * 1000ll;
+	int in = input_file(c->input), pipe[2], r, status = 0;
 	struct pipes p;
-	int r, status = 0;
 
 	c->text[0] = 0;
 	c->n = 0;
-	r = start(argv, c, &p);
-	if (r)
+	if (in < 0)
+		return in;
+	if (pipe2(pipe, O_CLOEXEC)) {
+		r = vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
+		close(in);
 		return r;
-	r = listen_to(&p, &out, &err, deadline, c->finish);
-	if (r)
-		kill(-p.pid, SIGKILL);
-	end(p.pid, &status);
+	}
+	p.out = pipe[0];
+	r = start(argv, in, pipe[1], c->keep, &p);
+	if (!r) {
+		r = listen_to(&p, &out, &err, deadline, c->finish, false);
+		if (r)
+			kill(-p.pid, SIGKILL);
+		end(p.pid, &status);
+		close(p.err);
+		close(p.process);
+	}
 	close(p.out);
-	close(p.err);
-	close(p.process);
 	c->n = out.n;
 	return !r && (!WIFEXITED(status) || WEXITSTATUS(status)) ? failed(argv[0], said) : r;
+}
+
+int child_talk(char *const argv[], struct child_talk *t)
+{
+	struct pipes p;
+	int s[2], out, r;
+
+	/* A socket: writing to one whose other end is gone raises no signal if it is asked not to. */
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, s))
+		return vol_fail(NULL, -errno, "no socket: %s", vol_strerror(-errno));
+	out = fcntl(s[1], F_DUPFD_CLOEXEC, 0);
+	r = out < 0 ? vol_fail(NULL, -errno, "no descriptor: %s", vol_strerror(-errno)) : start(argv, s[1], out, -1, &p);
+	if (r) {
+		if (out < 0)
+			close(s[1]);
+		close(s[0]);
+		return r;
+	}
+	*t = (struct child_talk){ p.pid, s[0], p.err, p.process };
+	return 0;
+}
+
+static int say(int fd, const char *line)
+{
+	for (size_t n = strlen(line); n;) {
+		ssize_t k = send(fd, line, n, MSG_NOSIGNAL);
+
+		if (k < 0 && errno != EINTR)
+			return -errno;
+		line += k > 0 ? k : 0;
+		n -= k > 0 ? (size_t)k : 0;
+	}
+	return 0;
+}
+
+int child_ask(struct child_talk *t, const char *name, const char *line, unsigned seconds, bool finish, char *text, size_t size)
+{
+	char said[1024] = "", *nl;
+	struct stream out = { .text = text, .size = size }, err = { .text = said, .size = sizeof(said) };
+	struct pipes p = { t->pid, t->io, t->err, t->process };
+	int r;
+
+	text[0] = 0;
+	(void)!say(t->io, line); /* when it cannot be, what it has said tells why */
+	r = listen_to(&p, &out, &err, vol_now_ms() + seconds * 1000ll, finish, true);
+	if (r)
+		return r;
+	nl = memchr(text, '\n', out.n);
+	if (!nl)
+		return out.n == size - 1 ? vol_fail(NULL, -EMSGSIZE, "%s answers with a line of more than %zu bytes", name, size - 1) : failed(name, said);
+	if (nl + 1 != text + out.n)
+		return vol_fail(NULL, -EPROTO, "%s answers with more than a line", name);
+	*nl = 0;
+	return 0;
+}
+
+void child_hang_up(struct child_talk *t)
+{
+	close(t->io);
+	kill(-t->pid, SIGKILL); /* it has nothing to bring to an end */
+	end(t->pid, NULL);
+	close(t->err);
+	close(t->process);
 }

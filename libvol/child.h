@@ -18,4 +18,12 @@ struct child {
  * its own name); -ETIMEDOUT (no text); -EINTR; another: it could not be run. */
 int child_run(char *const argv[], struct child *c) __must_check;
 
+/* One that is asked several things, a line each; it ends when nobody can ask it any more. */
+struct child_talk { pid_t pid; int io, err, process; };
+int child_talk(char *const argv[], struct child_talk *t) __must_check;
+/* The line that it answers, without its end, in `text`.  Unless 0 is answered nothing is left but child_hang_up().  As of
+ * child_run(); -EIO also when it ended well; -EMSGSIZE: the line is longer than `size` - 1. */
+int child_ask(struct child_talk *t, const char *name, const char *line, unsigned seconds, bool finish, char *text, size_t size) __must_check;
+void child_hang_up(struct child_talk *t);
+
 #endif
