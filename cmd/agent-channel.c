@@ -25,12 +25,13 @@
 struct agent_channel {
 	int fd;
 	gnutls_session_t session;
-	gnutls_psk_client_credentials_t client;
-	gnutls_psk_server_credentials_t server;
+	bool is_server; /* whose descriptor is its caller's */
+	union { gnutls_psk_client_credentials_t client; gnutls_psk_server_credentials_t server; } credentials;
 	const uint8_t *key; /* while the server's handshake lasts */
 	char peer[288];
 	size_t have, used; /* bytes in buf; those of the line that was given out */
-	char buf[AGENT_LINE];
+	size_t room, most; /* of buf; of a line that is sent */
+	char buf[];
 };
 
 /* ---- keys ------------------------------------------------------------------ */
@@ -199,23 +200,28 @@ static int wait_for(struct agent_channel *c, short events, int64_t deadline)
 /* TLS wants to read or write before it can go on; or r is an end. */
 static int again(struct agent_channel *c, int r, int64_t deadline)
 {
-	if (r == GNUTLS_E_INTERRUPTED)
+	if (r == GNUTLS_E_INTERRUPTED && vol_now_ms() < deadline)
 		return 0;
-	if (r == GNUTLS_E_AGAIN)
+	if (r == GNUTLS_E_AGAIN || r == GNUTLS_E_INTERRUPTED)
 		return wait_for(c, gnutls_record_get_direction(c->session) ? POLLOUT : POLLIN, deadline);
 	if (r == GNUTLS_E_PREMATURE_TERMINATION || r == GNUTLS_E_PULL_ERROR || r == GNUTLS_E_PUSH_ERROR)
 		return vol_fail(NULL, -ECONNRESET, "%s broke the connection", c->peer);
 	return vol_fail(NULL, -EPROTO, "%s: %s", c->peer, gnutls_strerror(r));
 }
 
-static struct agent_channel *new_channel(void)
+static struct agent_channel *new_channel(bool server)
 {
-	struct agent_channel *c = calloc(1, sizeof(*c));
+	size_t room = server ? AGENT_LINE : AGENT_ANSWER;
+	struct agent_channel *c = calloc(1, sizeof(*c) + room);
 
-	if (c)
-		c->fd = -1;
-	else
+	if (!c) {
 		vol_fail(NULL, -ENOMEM, "out of memory");
+		return NULL;
+	}
+	c->fd = -1;
+	c->is_server = server;
+	c->room = room;
+	c->most = server ? AGENT_ANSWER : AGENT_LINE;
 	return c;
 }
 
@@ -227,11 +233,11 @@ void agent_channel_close(struct agent_channel *c)
 		gnutls_bye(c->session, GNUTLS_SHUT_WR); /* does not wait */
 		gnutls_deinit(c->session);
 	}
-	if (c->client)
-		gnutls_psk_free_client_credentials(c->client);
-	if (c->server)
-		gnutls_psk_free_server_credentials(c->server);
-	if (c->fd >= 0)
+	if (c->credentials.client && !c->is_server)
+		gnutls_psk_free_client_credentials(c->credentials.client);
+	if (c->credentials.server && c->is_server)
+		gnutls_psk_free_server_credentials(c->credentials.server);
+	if (!c->is_server && c->fd >= 0)
 		close(c->fd);
 	free(c);
 }
@@ -309,7 +315,7 @@ static int connect_any(struct agent_channel *c, const struct agent_address *to, 
 
 int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGENT_KEY], int64_t deadline, struct agent_channel **out)
 {
-	struct agent_channel *c = new_channel();
+	struct agent_channel *c = new_channel(false);
 	const gnutls_datum_t secret = { (uint8_t *)key, AGENT_KEY };
 	int e, r;
 
@@ -318,9 +324,9 @@ int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGEN
 	snprintf(c->peer, sizeof(c->peer), strchr(to->host, ':') ? "[%s]:%s" : "%s:%s", to->host, to->port);
 	r = connect_any(c, to, deadline);
 	if (!r && ((e = gnutls_init(&c->session, GNUTLS_CLIENT | FLAGS)) || (e = gnutls_priority_set_direct(c->session, PRIORITY, NULL)) ||
-		   (e = gnutls_psk_allocate_client_credentials(&c->client)) ||
-		   (e = gnutls_psk_set_client_credentials(c->client, IDENTITY, &secret, GNUTLS_PSK_KEY_RAW)) ||
-		   (e = gnutls_credentials_set(c->session, GNUTLS_CRD_PSK, c->client))))
+		   (e = gnutls_psk_allocate_client_credentials(&c->credentials.client)) ||
+		   (e = gnutls_psk_set_client_credentials(c->credentials.client, IDENTITY, &secret, GNUTLS_PSK_KEY_RAW)) ||
+		   (e = gnutls_credentials_set(c->session, GNUTLS_CRD_PSK, c->credentials.client))))
 		r = tls_fail(c, e);
 	if (!r)
 		r = handshake(c, deadline);
@@ -349,16 +355,14 @@ static int give_key(gnutls_session_t session, const char *identity, gnutls_datum
 
 int agent_channel_accept(int fd, const uint8_t key[AGENT_KEY], int64_t deadline, struct agent_channel **out)
 {
-	struct agent_channel *c = new_channel();
+	struct agent_channel *c = new_channel(true);
 	struct sockaddr_storage from;
 	socklen_t size = sizeof(from);
 	char host[128], port[16];
 	int e, on = 1, r = 0;
 
-	if (!c) {
-		close(fd);
+	if (!c)
 		return -ENOMEM;
-	}
 	c->fd = fd;
 	c->key = key;
 	if (getpeername(fd, (struct sockaddr *)&from, &size) ||
@@ -367,11 +371,11 @@ int agent_channel_accept(int fd, const uint8_t key[AGENT_KEY], int64_t deadline,
 	snprintf(c->peer, sizeof(c->peer), "%s", host);
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	if ((e = gnutls_init(&c->session, GNUTLS_SERVER | FLAGS)) || (e = gnutls_priority_set_direct(c->session, PRIORITY, NULL)) ||
-	    (e = gnutls_psk_allocate_server_credentials(&c->server)) || (e = gnutls_credentials_set(c->session, GNUTLS_CRD_PSK, c->server)))
+	    (e = gnutls_psk_allocate_server_credentials(&c->credentials.server)) || (e = gnutls_credentials_set(c->session, GNUTLS_CRD_PSK, c->credentials.server)))
 		r = tls_fail(c, e);
 	if (!r) {
 		gnutls_session_set_ptr(c->session, c);
-		gnutls_psk_set_server_credentials_function(c->server, give_key);
+		gnutls_psk_set_server_credentials_function(c->credentials.server, give_key);
 		r = handshake(c, deadline);
 	}
 	c->key = NULL;
@@ -390,8 +394,8 @@ int agent_channel_send(struct agent_channel *c, const char *line, int64_t deadli
 	ssize_t n;
 	int r;
 
-	if (len >= AGENT_LINE || memchr(line, '\n', len))
-		return vol_fail(NULL, -EMSGSIZE, "more than one line, or one that is longer than %u bytes", AGENT_LINE - 1);
+	if (len >= c->most || memchr(line, '\n', len))
+		return vol_fail(NULL, -EMSGSIZE, "more than one line, or one that is longer than %zu bytes", c->most - 1);
 	while (sent < len + 1) {
 		n = sent < len ? gnutls_record_send(c->session, line + sent, len - sent) : gnutls_record_send(c->session, "\n", 1);
 		if (n > 0) {
@@ -427,9 +431,9 @@ int agent_channel_line(struct agent_channel *c, int64_t deadline, char **line, s
 			return 0;
 		}
 		looked = c->have;
-		if (c->have == sizeof(c->buf))
-			return vol_fail(NULL, -EMSGSIZE, "a line is longer than %zu bytes", sizeof(c->buf) - 1);
-		n = gnutls_record_recv(c->session, c->buf + c->have, sizeof(c->buf) - c->have);
+		if (c->have == c->room)
+			return vol_fail(NULL, -EMSGSIZE, "a line is longer than %zu bytes", c->room - 1);
+		n = gnutls_record_recv(c->session, c->buf + c->have, c->room - c->have);
 		if (n > 0) {
 			if (!c->have)
 				deadline = vol_now_ms() + AGENT_BEGUN_MS;

@@ -4,7 +4,8 @@
  * in it JSON objects, a line each: one request, one answer, until either side closes.
  *
  * A side that has not shown that it has the key costs the other a handshake of 10 s at most, and is sent
- * nothing.  What one that has it sends costs bounded memory (a line of 64 KiB, 8 levels of nesting)
+ * nothing.  What one that has it sends costs bounded memory (a request of 64 KiB, an answer of 1 MiB, 8 levels of
+ * nesting)
  * and bounded time (a line begun ends within 10 s).  Deadlines are in vol_now_ms()'s time.
  *
  * Texts in vol_error(NULL).
@@ -17,7 +18,8 @@
 
 #define AGENT_PORT "8653"
 #define AGENT_KEY 32
-#define AGENT_LINE (64u << 10) /* with its end */
+#define AGENT_LINE (64u << 10) /* a request with its end */
+#define AGENT_ANSWER (1u << 20)
 #define AGENT_BEGUN_MS 10000   /* a handshake, or a line that was begun */
 
 /* 64 hexadecimal digits, in a file that is this user's and nobody else may read. */
@@ -36,7 +38,7 @@ struct agent_channel;
 /* -EACCES: the other side has another key. */
 int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGENT_KEY], int64_t deadline,
 			  struct agent_channel **out) __must_check;
-/* The descriptor is the channel's from now on, whatever the answer. */
+/* The descriptor stays the caller's, to be closed after the channel. */
 int agent_channel_accept(int fd, const uint8_t key[AGENT_KEY], int64_t deadline, struct agent_channel **out) __must_check;
 /* NULL is allowed. */
 void agent_channel_close(struct agent_channel *c);

@@ -213,12 +213,12 @@ struct json_object *agent_drive_json(const struct agent_drive *d)
 
 /* ---- what is allowed ----------------------------------------------------------- */
 
-/* Of these none makes the kernel or mount(8) do anything but with this file system; those with
- * a "=" take a value. */
+/* Of these none makes the kernel or mount(8) do anything but with this file system; those that end in
+ * "=" take any value. */
 static const char *const harmless[] = {
 	"ro", "rw", "sync", "async", "dirsync", "lazytime", "nolazytime", "atime", "noatime", "nodiratime", "relatime", "strictatime",
-	"exec", "noexec", "nosuid", "nodev", "discard", "nodiscard", "discard=", "_netdev", "nofail", "defaults", "iversion", "acl", "noacl",
-	"user_xattr", "nouser_xattr", "nouuid", "norecovery", "noload", "data=", "commit=", "barrier", "nobarrier", "barrier=", "errors=",
+	"exec", "noexec", "nosuid", "nodev", "discard", "nodiscard", "discard=", "_netdev", "nofail", "iversion", "acl", "noacl",
+	"user_xattr", "nouser_xattr", "nouuid", "norecovery", "noload", "data=", "commit=", "barrier", "nobarrier", "barrier=", "errors=continue", "errors=remount-ro",
 	"delalloc", "nodelalloc", "journal_checksum", "stripe=", "inode32", "inode64", "largeio", "nolargeio", "swalloc", "allocsize=",
 	"logbufs=", "logbsize=", "sunit=", "swidth=", "quota", "noquota", "uquota", "gquota", "pquota", "usrquota", "grpquota", "prjquota",
 	"uqnoenforce", "gqnoenforce", "pqnoenforce", "dax", "dax=", "compress", "compress=", "compress-force", "compress-force=", "space_cache=",
@@ -227,13 +227,12 @@ static const char *const harmless[] = {
 
 static bool is_harmless(const char *option, size_t n)
 {
-	size_t name = strcspn(option, "=,");
+	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++) {
+		size_t len = strlen(harmless[i]);
 
-	if (name < n)
-		name++; /* with its "=" */
-	for (size_t i = 0; i < sizeof(harmless) / sizeof(harmless[0]); i++)
-		if (strlen(harmless[i]) == name && !strncmp(harmless[i], option, name))
+		if (!strncmp(harmless[i], option, len) && (len == n || (len < n && harmless[i][len - 1] == '=')))
 			return true;
+	}
 	return false;
 }
 

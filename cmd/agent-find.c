@@ -269,13 +269,15 @@ static bool read_config(const char *path, char *buf, size_t size)
 static int derive_id(char id[VOL_UUID_TEXT])
 {
 	static const char salt[] = "vd NVMe host";
+	static const uint8_t none[16];
+	struct vd_disk_holder self;
 	uint8_t hash[32];
-	char machine[64];
 
-	if (!read_config("/etc/machine-id", machine, sizeof(machine)) || strlen(machine) != 32)
+	vol_holder_self(&self, NULL);
+	if (!memcmp(self.host, none, 16))
 		return vol_fail(NULL, -ENOENT, "this machine has no name for NVMe: neither /etc/nvme/hostnqn nor /etc/machine-id tells one\n"
 				"'systemd-machine-id-setup' makes the latter");
-	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, machine, 32, salt, strlen(salt), hash))
+	if (gnutls_hmac_fast(GNUTLS_MAC_SHA256, self.host, 16, salt, strlen(salt), hash))
 		return vol_fail(NULL, -EIO, "HMAC-SHA256 failed");
 	hash[6] = (hash[6] & 0x0f) | 0x40;
 	hash[8] = (hash[8] & 0x3f) | 0x80;

@@ -90,8 +90,6 @@ static void *serve(void *arg)
 
 	if (!r)
 		r = agent_channel_accept(c->fd, key, vol_now_ms() + AGENT_BEGUN_MS, &ch);
-	else
-		close(c->fd);
 	explicit_bzero(key, sizeof(key));
 	if (r)
 		vol_log(VOL_LOG_WARN, "a connection is refused: %s", vol_error(NULL));
@@ -105,7 +103,9 @@ static void *serve(void *arg)
 		;
 	*at = c->next;
 	pthread_mutex_unlock(&lock);
+	/* Now that nobody shuts it down any more its number may be another's. */
 	agent_channel_close(ch);
+	close(c->fd);
 	free(c);
 	pthread_mutex_lock(&lock);
 	connections--;
@@ -204,7 +204,7 @@ static int open_listener(const struct agent *a)
 		return vol_fail(NULL, -EINVAL, "%s is no address of this machine: %s", at.host, gai_strerror(r));
 	fd = listen_on(ai);
 	freeaddrinfo(ai);
-	if (fd == -EAFNOSUPPORT && !a->listen && !getaddrinfo("0.0.0.0", at.port, &hints, &ai)) { /* without IPv6 */
+	if ((fd == -EAFNOSUPPORT || fd == -EADDRNOTAVAIL) && !a->listen && !getaddrinfo("0.0.0.0", at.port, &hints, &ai)) { /* without IPv6 */
 		fd = listen_on(ai);
 		freeaddrinfo(ai);
 	}

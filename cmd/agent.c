@@ -134,9 +134,13 @@ static int secret_of(const struct agent *a, const struct agent_drive *d, char se
 static int set_readonly(const struct agent_drive *d, const struct agent_device *dev)
 {
 	int fd, want = d->readonly, is = 0, r = 0;
+	char dir[256];
 
 	if (d->readonly == dev->readonly)
 		return 0;
+	if (device_mounts(dev->path, note_mount, dir))
+		return vol_fail(NULL, -EBUSY, "%s is mounted on %s already, %s; unlink it first", dev->path, dir,
+				want ? "for writing" : "read-only");
 	fd = open(dev->path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0 || ioctl(fd, BLKROSET, &want) || ioctl(fd, BLKROGET, &is))
 		r = vol_fail(NULL, -errno, "%s cannot be made %s: %s", dev->path, want ? "read-only" : "writable", vol_strerror(-errno));
@@ -162,8 +166,7 @@ static int present(const struct agent *a, struct agent_drive *d, const struct ag
 	if (!d->mount)
 		return 0;
 	/* _netdev: systemd unmounts it while the network is still there. */
-	snprintf(options, sizeof(options), "%s%s%s%s", a->trust_options ? "" : "nosuid,nodev", d->nvme ? ",_netdev" : "", d->options[0] ? "," : "",
-		 d->options);
+	snprintf(options, sizeof(options), "%s%s%s", d->options, d->nvme ? ",_netdev" : "", a->trust_options ? "" : ",nosuid,nodev");
 	spec.options = options[0] == ',' ? options + 1 : options;
 	r = agent_drive_allowed(a, d);
 	if (!r)

@@ -449,7 +449,7 @@ int device_run(char *const argv[], char *said, size_t size)
 {
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
-	sigset_t none;
+	sigset_t none, pipe_;
 	size_t n = 0;
 	ssize_t got;
 	pid_t pid;
@@ -459,10 +459,14 @@ int device_run(char *const argv[], char *said, size_t size)
 	said[0] = 0;
 	if (pipe2(p, O_CLOEXEC))
 		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
+	/* Which a program with threads may have changed for itself. */
 	sigemptyset(&none);
+	sigemptyset(&pipe_);
+	sigaddset(&pipe_, SIGPIPE);
 	posix_spawnattr_init(&at);
 	posix_spawnattr_setsigmask(&at, &none);
-	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK);
+	posix_spawnattr_setsigdefault(&at, &pipe_);
+	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_adddup2(&fa, p[1], 1);

@@ -188,8 +188,9 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	answers ".mount == \"$T/mnt/d\""
 	[ "$(blockdev --getro "/dev/$L")" = 1 ]
 	[[ $(findmnt -no OPTIONS mnt/d) == ro,* ]]
-	try unlink
 	cat "/sys/block/$L/ro" >"sys/block/$L/ro"
+	denied "mounted on $T/mnt/d already" link
+	try unlink
 	try link
 	touch mnt/d/file
 }
@@ -381,7 +382,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	namespace
 	local o
 	for o in suid dev loop loop=/dev/loop0 bind rbind move remount context=x fscontext=x helper=x uhelper=x user users owner X-mount.mkdir x-systemd.requires=x \
-		offset=1 shared noatime,suid suid,noatime ,suid verity.oppolicy=x; do
+		offset=1 shared defaults errors=panic noatime=1 noatimex commit noatime,suid suid,noatime ,suid verity.oppolicy=x; do
 		denied "does not mount with the option" link ".mount.options = \"$o\"" || { echo "$o"; return 1; }
 	done
 	try link '.mount.options = "noatime,commit=30,discard"'
@@ -500,6 +501,19 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	ask '{"op":"status"}'
 	answers '(.ok | not) and (.error | contains("repair"))'
 	[ "$(cat state/drives.json)" = '[' ]
+}
+
+@test "three hundred drives are told of in one answer" {
+	setup_agent
+	end_agent
+	mkdir -p state
+	request link | jq '{drives: [range(300) as $i | .via.port = "1" | .uuid = .uuid[:-3] + (100 + $i | tostring) | .name += "x" * 100 | .mount.dir += "/\($i)"]}' >state/drives.json
+	restart_agent
+	ask '{"op":"status"}'
+	answers '(.drives | length) == 300 and all(.drives[]; .state == "waiting")'
+	[ "$(wc -c <answer)" -gt 65536 ]
+	ok vdagent status --noheadings
+	[ "${#lines[@]}" = 300 ]
 }
 
 @test "a disk of a guest is found by its serial number, and taken off its bus" {
