@@ -262,7 +262,6 @@ int agent_device_find(const struct agent_drive *d, struct agent_device *out)
 	snprintf(dev.address, sizeof(dev.address), "%u:%u", major(st.st_rdev), minor(st.st_rdev));
 	if (strcmp(dev.address, text))
 		return vol_fail(NULL, -ENODEV, "%s is another device", dev.path);
-	dev.number = st.st_rdev;
 	read_line(open_sys(O_RDONLY, "block/%s/size", w.name), text, sizeof(text));
 	dev.size = strtoull(text, NULL, 10) * 512;
 	dev.readonly = is(open_sys(O_RDONLY, "block/%s/ro", w.name), "1");
@@ -306,25 +305,6 @@ bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d)
 	if (a.nvme)
 		read_line(open_sys(O_RDONLY, "block/%s/device/subsysnqn", a.name), d->nqn, sizeof(d->nqn));
 	return true;
-}
-
-/* udev may not be done with a device that has just come. */
-void agent_device_name(const struct agent_drive *d, const struct agent_device *dev, char path[AGENT_DEVICE_NAME])
-{
-	static const char *const names[] = { "vd-", "nvme-uuid." };
-	bool udev = !access("/run/udev/control", F_OK);
-	struct stat st;
-
-	for (unsigned ms = 0; ms == 0 || (udev && ms < 5000); ms += 100) {
-		for (unsigned i = 0; i < 2; i++) {
-			snprintf(path, AGENT_DEVICE_NAME, "/dev/disk/by-id/%s%s", names[i], d->uuid_text);
-			if (!stat(path, &st) && S_ISBLK(st.st_mode) && st.st_rdev == dev->number)
-				return;
-		}
-		if (udev)
-			vol_nap(100);
-	}
-	snprintf(path, AGENT_DEVICE_NAME, "%s", dev->path);
 }
 
 /* ---- this machine's name ------------------------------------------------------------- */

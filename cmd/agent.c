@@ -214,12 +214,11 @@ static void note_place(const struct agent *a, struct agent_drive *d, const char 
 /* Its file system is mounted, or `res` says why not, as something is with it. */
 static int present(const struct agent *a, struct agent_drive *d, const struct agent_device *dev, struct present_result *res)
 {
-	char options[512], dir[256], name[AGENT_DEVICE_NAME];
+	char options[512], dir[256];
 	struct present_spec spec = {
 		.device = dev->path, .name = strchr(d->name, '/') + 1, .uuid_text = d->uuid_text, .base = dir, .mkfs = d->mkfs,
-		.automount = d->automount, .duplicate = d->duplicate, .readonly = d->readonly, .strict = !a->trust_options,
+		.automount = d->automount, .duplicate = d->duplicate, .readonly = d->readonly, .strict = !a->trust_options, .bound = true,
 	};
-	bool late = d->automount;
 	int r;
 
 	*res = (struct present_result){ 0 };
@@ -231,21 +230,12 @@ static int present(const struct agent *a, struct agent_drive *d, const struct ag
 		spec.dir = dir;
 		r = present_clear(dir);
 	}
-	if (!r && !device_mounts(dev->path, note_mount, name)) {
-		agent_device_name(d, dev, name);
-		/* By a number, another drive may be mounted when it is used. */
-		late = d->automount && present_systemd() && !strcmp(name, dev->path);
-		spec.device = name;
-		spec.automount &= !late;
-	}
 	if (!r)
 		r = present_mount(&spec, res);
 	if (r) {
 		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
 		return r;
 	}
-	if (res->mount[0] && late && !spec.automount)
-		snprintf(res->note, sizeof(res->note), "mounted at once: udev has no name for it that will stay");
 	note_place(a, d, dir, res);
 	return 0;
 }

@@ -102,7 +102,6 @@ int agent_record_list(struct agent_drive **list, size_t *n) __must_check;
 struct agent_device {
 	char path[64];    /* "/dev/nvme0n1" */
 	char address[96]; /* "nvme0 nsid 3", "2:0:0:1" */
-	dev_t number;
 	uint64_t size;
 	bool readonly;
 	bool live, asked; /* NVMe: it is connected; to the address that is asked for */
@@ -111,9 +110,6 @@ struct agent_device {
 int agent_device_find(const struct agent_drive *d, struct agent_device *out) __must_check;
 /* One that a host of vd's has given to this machine, recorded or not; with no name but the UUID, and no address. */
 bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d);
-/* udev's, which stays the same when devices are numbered anew, if that is the device's now; else dev->path. */
-#define AGENT_DEVICE_NAME 128
-void agent_device_name(const struct agent_drive *d, const struct agent_device *dev, char path[AGENT_DEVICE_NAME]);
 /* Connects, or has the kernel look, and waits for it, with the right size unless any will do. `secret`: of DH-HMAC-CHAP.
  * -ETIMEDOUT; -EBUSY: it is in use, of another host. */
 int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out) __must_check;

@@ -241,7 +241,7 @@ static int systemd_mount(const struct present_spec *spec, const struct device_co
 {
 	char opts[512], said[512];
 	char *argv[] = { "systemd-mount", "--quiet", "--no-ask-password", "--collect", "--fsck=no",
-			 spec->automount ? "--automount=yes" : "--automount=no", "-t", (char *)c->type, "-o", opts, "--",
+			 spec->automount ? "--automount=yes" : "--automount=no", spec->automount && spec->bound ? "--bind-device" : "--quiet", "-t", (char *)c->type, "-o", opts, "--",
 			 (char *)spec->device, (char *)dir, NULL };
 	char *stop[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
 	int r = device_mount_options(c, spec->readonly, options, opts, sizeof(opts));

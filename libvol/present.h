@@ -26,6 +26,7 @@ struct present_spec {
 	bool automount;      /* mounted when first it is used; needs systemd */
 	bool duplicate;      /* also when it is a copy of one that is mounted */
 	bool readonly;
+	bool bound;          /* an automount goes with the device: its number may be another's then */
 	bool strict;         /* of a drive that others have written: only a file system of a type that is usual on
 	                      * disks, and no symbolic link leads to the directory */
 };

@@ -93,7 +93,7 @@ target "$L" $U $NQN
 link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
 is '.mount == "/srv/auto"'
 findmnt -no FSTYPE /srv/auto | grep -x autofs
-[ "$(systemctl show -P What srv-auto.mount)" = /dev/disk/by-id/nvme-uuid.$U ]
+systemctl show -P BindsTo srv-auto.automount | grep -w dev-nvme0n1.device
 link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
 is '.mount == "/srv/auto"'
 ask '{"op":"status"}' | jq -e '.drives[0] | .state == "up" and .mount == "/srv/auto"'
@@ -106,6 +106,14 @@ link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
 findmnt -t ext4 /srv/auto
 unlink $U
 [ -z "$(findmnt -no FSTYPE /srv/auto)" ]
+
+step an automount goes with its device: by its number another drive would be mounted
+link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
+for dev in /sys/class/nvme/nvme*; do echo 1 >"$dev/delete_controller"; done
+until_ok 60 eval '[ -z "$(findmnt -no FSTYPE /srv/auto)" ]'
+link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
+[ "$(cat /srv/auto/file)" = data ]
+unlink $U
 
 step the agent killed, and the mount gone: it is there again
 link $NQN $U "$L" '{"dir": "/srv/again"}'
