@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -262,65 +263,138 @@ static bool is_roots(int fd)
 	return !fstat(fd, &st) && st.st_uid == geteuid() && !(st.st_mode & 022);
 }
 
-int agent_dir_allowed(const struct agent *a, const char *dir)
+/* Which of the agent's directories it is below: its length, 0 none. */
+static size_t below(const struct agent *a, const char *dir)
 {
-	const char *at = NULL;
-	struct stat base, st;
-	char part[256];
-	int fd, next;
-
-	for (unsigned i = 0; i < a->ndirs && !at; i++) {
+	for (unsigned i = 0; i < a->ndirs; i++) {
 		size_t n = strlen(a->dir[i]);
 
-		while (n && a->dir[i][n - 1] == '/')
+		while (n > 1 && a->dir[i][n - 1] == '/')
 			n--;
-		if (!strncmp(dir, a->dir[i], n) && dir[n] == '/') {
-			at = dir + n + 1;
-			snprintf(part, sizeof(part), "%.*s", n ? (int)n : 1, dir);
-		}
+		if (!strncmp(dir, a->dir[i], n) && dir[n == 1 ? 0 : n] == '/' && dir[1])
+			return n;
 	}
-	if (!at)
-		return not_allowed(dir, "it is below none of the directories that its vdagent was given (--mount-dir)");
-	fd = open(part, O_PATH | O_DIRECTORY | O_CLOEXEC);
-	if (fd >= 0 && fstat(fd, &base)) {
+	return 0;
+}
+
+const char *agent_default_dir(const struct agent *a, char buf[256])
+{
+	snprintf(buf, 256, "%s/drive", PRESENT_DIR);
+	if (below(a, buf) || !a->ndirs)
+		snprintf(buf, 256, "%s", PRESENT_DIR);
+	else
+		snprintf(buf, 256, "%.200s/vd", strcmp(a->dir[0], "/") ? a->dir[0] : "");
+	return buf;
+}
+
+/* One component after the other, without symbolic links and all on the file system of the first: what a drive has on
+ * it was written by its host, and leads nowhere.  What is missing is made in one that is root's.  The last may be
+ * anything but a link: what is mounted there already is looked at by who mounts. */
+static int walk(int fd, const char *dir, const char *at)
+{
+	struct stat first, st;
+	char part[256];
+	int next;
+
+	if (fstat(fd, &first) || !is_roots(fd)) {
 		close(fd);
-		fd = -1;
+		return not_allowed(dir, "others than root may change a directory that is above it");
 	}
-	/* Each but the last, and as far as they are there: what is missing is made in one that is root's. */
-	while (fd >= 0 && is_roots(fd) && strchr(at, '/')) {
+	while (*at) {
 		size_t n = strcspn(at, "/");
+		bool last = !at[n], roots;
 
 		snprintf(part, sizeof(part), "%.*s", (int)n, at);
-		next = openat(fd, part, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		/* Without O_DIRECTORY: an automount does not begin. */
+		next = openat(fd, part, O_PATH | O_NOFOLLOW | O_CLOEXEC);
 		if (next < 0 && errno == ENOENT)
 			break;
 		close(fd);
 		fd = next;
-		at += n + 1;
-		/* On a drive the host says what is root's, and what is a link to where. */
-		if (fd >= 0 && (fstat(fd, &st) || st.st_dev != base.st_dev)) {
-			close(fd);
-			return not_allowed(dir, "a directory above it is on another file system than the one its vdagent was given");
+		if (fd < 0 || fstat(fd, &st) || !S_ISDIR(st.st_mode)) {
+			if (fd >= 0)
+				close(fd);
+			return not_allowed(dir, "a symbolic link, or a file, is in the way");
 		}
-	}
-	if (fd < 0)
-		return errno == ENOENT ? not_allowed(dir, "there is no such directory") :
-					 not_allowed(dir, "a symbolic link, or a file, is in the way");
-	next = is_roots(fd);
-	if (next && !strchr(at, '/') && !fstatat(fd, at, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) && !S_ISDIR(st.st_mode)) {
-		close(fd);
-		return not_allowed(dir, "it is a symbolic link, or a file");
+		if (last)
+			break;
+		if (st.st_dev != first.st_dev) {
+			close(fd);
+			return not_allowed(dir, "another file system is mounted on a directory that is above it\n"
+					   "its administrator may allow that: vdagent --mount-dir");
+		}
+		roots = is_roots(fd);
+		if (!roots) {
+			close(fd);
+			return not_allowed(dir, "others than root may change a directory that is above it");
+		}
+		at += n + 1;
 	}
 	close(fd);
-	return next ? 0 : not_allowed(dir, "others than root may change a directory that is above it");
+	return 0;
 }
 
-int agent_drive_allowed(const struct agent *a, const struct agent_drive *d)
+int agent_dir_allowed(const struct agent *a, const char *dir, char out[256])
 {
+	char top[256], real[PATH_MAX];
+	size_t n = below(a, dir);
+	int fd, r;
+
+	if (!n)
+		return not_allowed(dir, "it is below none of the directories that its vdagent was given (--mount-dir)");
+	snprintf(top, sizeof(top), "%.*s", (int)n, dir);
+	/* The administrator's own may be a link: mounts are known by the name without it. */
+	fd = realpath(top, real) ? open(real, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
+	if (fd < 0)
+		return not_allowed(dir, "there is no such directory");
+	r = walk(fd, dir, dir + (n == 1 ? 1 : n + 1));
+	if (!r && snprintf(out, 256, "%s%s", strcmp(real, "/") ? real : "", dir + (n == 1 ? 0 : n)) >= 256)
+		r = not_allowed(dir, "its name is too long");
+	return r;
+}
+
+static bool is_inside(const char *a, const char *b)
+{
+	size_t n = strlen(a);
+
+	return n && !strncmp(a, b, n) && b[n] == '/';
+}
+
+/* A mount below another drive's would be where that leads; one above would hide it.  Of two at once, one sees the other's record. */
+static int check_others(const struct agent_drive *d, const char *dir)
+{
+	struct agent_drive *list = NULL;
+	size_t n = 0;
+	int r = agent_record_list(&list, &n);
+
+	for (size_t i = 0; !r && i < n; i++)
+		if (memcmp(list[i].uuid, d->uuid, 16) && list[i].mount && (is_inside(list[i].dir, dir) || is_inside(dir, list[i].dir))) {
+			char why[600];
+
+			snprintf(why, sizeof(why), "%s is mounted on %s", list[i].name, list[i].dir);
+			r = not_allowed(dir, why);
+		}
+	free(list);
+	return r;
+}
+
+int agent_drive_allowed(const struct agent *a, const struct agent_drive *d, char dir[256])
+{
+	char base[256], want[512];
 	int r;
 
+	dir[0] = 0;
 	if (!d->mount)
 		return 0;
 	r = a->trust_options ? 0 : check_options(d->options);
-	return r ? r : agent_dir_allowed(a, d->dir[0] ? d->dir : PRESENT_DIR "/drive");
+	agent_default_dir(a, base);
+	/* Below the default one are drives' own names, and nothing deeper: the agent gives them itself. */
+	if (!r && is_inside(base, d->dir) && strchr(d->dir + strlen(base) + 1, '/'))
+		r = not_allowed(d->dir, "another drive may be mounted above it");
+	snprintf(want, sizeof(want), "%.255s/drive", base);
+	if (!r)
+		r = agent_dir_allowed(a, d->dir[0] ? d->dir : want, dir);
+	if (!r && !d->dir[0])
+		*strrchr(dir, '/') = 0;
+	return r || !d->dir[0] ? r : check_others(d, dir);
 }

@@ -10,6 +10,7 @@
  */
 #include "agent.h"
 #include "../libvol/busy.h"
+#include "../libvol/device.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -20,6 +21,7 @@
 #include <libudev.h>
 #include <linux/fs.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
@@ -115,20 +117,27 @@ static int each(const char *dir, int (*fn)(const char *name, void *arg), void *a
 
 /* ---- NVMe controllers ------------------------------------------------------------ */
 
-struct controller { const char *nqn, *address, *port; char name[NAME_MAX_]; bool live; };
+/* address: only one to it; other: only one that is not to it. */
+struct controller { const char *nqn, *address, *port; bool other; char name[NAME_MAX_]; bool live; };
 
-/* One over TCP, of that subsystem; to that address, where it is told. */
+static bool is_address(int fd, const char *address, const char *port)
+{
+	char text[256], want[64];
+
+	read_line(fd, text, sizeof(text));
+	snprintf(want, sizeof(want), "traddr=%s,trsvcid=%s", address, port);
+	return !strncmp(text, want, strlen(want)) && (!text[strlen(want)] || text[strlen(want)] == ',');
+}
+
+/* One over TCP, of that subsystem. */
 static int is_controller(const char *name, void *arg)
 {
 	struct controller *c = arg;
-	char address[256], want[64];
 
 	if (!is(open_sys(O_RDONLY, "class/nvme/%s/subsysnqn", name), c->nqn) ||
 	    !is(open_sys(O_RDONLY, "class/nvme/%s/transport", name), "tcp"))
 		return 0;
-	read_line(open_sys(O_RDONLY, "class/nvme/%s/address", name), address, sizeof(address));
-	snprintf(want, sizeof(want), "traddr=%s,trsvcid=%s", c->address ? c->address : "", c->port ? c->port : "");
-	if (c->address && (strncmp(address, want, strlen(want)) || (address[strlen(want)] && address[strlen(want)] != ',')))
+	if (c->address && is_address(open_sys(O_RDONLY, "class/nvme/%s/address", name), c->address, c->port) == c->other)
 		return 0;
 	snprintf(c->name, sizeof(c->name), "%s", name);
 	c->live = is(open_sys(O_RDONLY, "class/nvme/%s/state", name), "live");
@@ -153,9 +162,13 @@ static bool is_uuid(int fd, const uint8_t uuid[16])
 	return !vol_uuid_parse(text, u) && !memcmp(u, uuid, 16);
 }
 
+/* nqn NULL: of any subsystem of vd's */
 static bool is_nvme(const char *name, const char *nqn)
 {
-	return is(open_sys(O_RDONLY, "block/%s/device/subsysnqn", name), nqn) && !is(open_sys(O_RDONLY, "block/%s/hidden", name), "1");
+	char text[256];
+
+	read_line(open_sys(O_RDONLY, "block/%s/device/subsysnqn", name), text, sizeof(text));
+	return (nqn ? !strcmp(text, nqn) : !strncmp(text, AGENT_NQN, strlen(AGENT_NQN))) && !is(open_sys(O_RDONLY, "block/%s/hidden", name), "1");
 }
 
 /* The id of page 83h that is this text. */
@@ -206,29 +219,39 @@ static bool scsi_address(const char *name, char *out, size_t size)
 	return true;
 }
 
-struct wanted { const uint8_t *uuid; const char *nqn; char name[NAME_MAX_], address[64]; };
+struct wanted { const uint8_t *uuid; const char *nqn, *at, *port; char name[NAME_MAX_], address[64]; };
+
+static bool has_uuid(const char *name, const uint8_t uuid[16])
+{
+	return is_uuid(open_sys(O_RDONLY, "block/%s/nguid", name), uuid) || is_uuid(open_sys(O_RDONLY, "block/%s/uuid", name), uuid);
+}
 
 static int is_wanted(const char *name, void *arg)
 {
 	struct wanted *w = arg;
+	char state[32];
 
-	if (w->nqn[0] ? !is_nvme(name, w->nqn) || (!is_uuid(open_sys(O_RDONLY, "block/%s/nguid", name), w->uuid) &&
-						   !is_uuid(open_sys(O_RDONLY, "block/%s/uuid", name), w->uuid)) :
+	if (w->nqn[0] ? !is_nvme(name, w->nqn) || !has_uuid(name, w->uuid) :
 			!is_serial(name, w->uuid) || !scsi_address(name, w->address, sizeof(w->address)))
 		return 0;
 	snprintf(w->name, sizeof(w->name), "%s", name);
-	return 1;
+	if (!w->nqn[0] || !w->at)
+		return 1;
+	/* Rather one by that address, where each controller has a device of its own; else it is of all controllers. */
+	read_line(open_sys(O_RDONLY, "block/%s/device/state", name), state, sizeof(state));
+	return !state[0] || is_address(open_sys(O_RDONLY, "block/%s/device/address", name), w->at, w->port);
 }
 
 int agent_device_find(const struct agent_drive *d, struct agent_device *out)
 {
-	struct wanted w = { .uuid = d->uuid, .nqn = d->nqn };
-	struct controller c = { .nqn = d->nqn, .address = d->address, .port = d->port };
-	char text[64];
+	struct wanted w = { .uuid = d->uuid, .nqn = d->nqn, .at = d->address[0] ? d->address : NULL, .port = d->port };
+	struct controller c = { .nqn = d->nqn }, asked = { .nqn = d->nqn, .address = w.at, .port = d->port };
+	char text[64], name[NAME_MAX_];
 	struct stat st;
-	struct agent_device dev = { .live = true };
+	struct agent_device dev = { .live = true, .asked = true };
 
-	if (!each("block", is_wanted, &w))
+	each("block", is_wanted, &w);
+	if (!w.name[0])
 		return vol_fail(NULL, -ENODEV, "no block device of this server is volume %s", d->uuid_text);
 	snprintf(dev.path, sizeof(dev.path), "/dev/%s", w.name);
 	for (char *s = dev.path + 5; *s; s++)
@@ -246,13 +269,44 @@ int agent_device_find(const struct agent_drive *d, struct agent_device *out)
 	dev.readonly = is(open_sys(O_RDONLY, "block/%s/ro", w.name), "1");
 	if (d->nvme) {
 		dev.live = find_controller(&c) && c.live;
+		strcpy(name, w.name);
+		dev.asked = find_controller(&asked) && asked.live && is_wanted(name, &w);
 		read_line(open_sys(O_RDONLY, "block/%s/nsid", w.name), text, sizeof(text));
-		snprintf(dev.address, sizeof(dev.address), "%s nsid %lu", c.name[0] ? c.name : "?", strtoul(text, NULL, 10));
+		snprintf(dev.address, sizeof(dev.address), "%s nsid %lu", asked.name[0] ? asked.name : c.name[0] ? c.name : "?", strtoul(text, NULL, 10));
 	} else {
 		snprintf(dev.address, sizeof(dev.address), "%s", w.address);
 	}
 	*out = dev;
 	return 0;
+}
+
+struct any { const uint8_t *uuid; char name[NAME_MAX_]; bool nvme; };
+
+static int is_any(const char *name, void *arg)
+{
+	struct any *a = arg;
+	char address[64];
+
+	a->nvme = is_nvme(name, NULL) && has_uuid(name, a->uuid);
+	if (!a->nvme && (!is_serial(name, a->uuid) || !scsi_address(name, address, sizeof(address))))
+		return 0;
+	snprintf(a->name, sizeof(a->name), "%s", name);
+	return 1;
+}
+
+bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d)
+{
+	struct any a = { .uuid = uuid };
+
+	if (!each("block", is_any, &a))
+		return false;
+	*d = (struct agent_drive){ .nvme = a.nvme };
+	memcpy(d->uuid, uuid, 16);
+	vol_uuid_text(uuid, d->uuid_text);
+	snprintf(d->name, sizeof(d->name), "volume %s", d->uuid_text);
+	if (a.nvme)
+		read_line(open_sys(O_RDONLY, "block/%s/device/subsysnqn", a.name), d->nqn, sizeof(d->nqn));
+	return true;
 }
 
 /* ---- this machine's name ------------------------------------------------------------- */
@@ -308,20 +362,23 @@ int agent_host_self(struct agent_host *h)
 /* The options that it lists are those of a kernel without it, too. */
 bool agent_host_dhchap(void)
 {
+	static atomic_bool looked, found; /* reading all the kernel's names takes a while, and these stay */
 	char options[4096], *line = NULL;
 	size_t size = 0;
-	bool found = false;
 	FILE *f;
 
 	read_bytes(open(fabrics(), O_RDONLY | O_CLOEXEC), options, sizeof(options));
 	if (!strstr(options, "dhchap_secret"))
 		return false;
+	if (looked)
+		return found;
 	f = fopen("/proc/kallsyms", "re");
 	while (f && !found && getline(&line, &size, f) > 0)
 		found = strstr(line, " nvme_auth_init_ctrl");
 	free(line);
 	if (f)
 		fclose(f);
+	looked = true;
 	return found;
 }
 
@@ -441,6 +498,62 @@ static int scan_bus(const char *name, void *arg)
 	return 0;
 }
 
+struct claim { char path[64]; };
+
+static int open_alone(void *arg)
+{
+	int fd = open(((struct claim *)arg)->path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK), r = fd < 0 ? -errno : 0;
+
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* No device of the subsystem is in use. */
+static int is_in_use(const char *name, void *arg)
+{
+	char users[512] = "";
+	struct claim c;
+	int r;
+
+	if (!is_nvme(name, arg))
+		return 0;
+	snprintf(c.path, sizeof(c.path), "/dev/%s", name);
+	r = device_apart(open_alone, &c, sizeof(c), c.path, 1);
+	if (r != -EBUSY && r != -ETIMEDOUT)
+		return 0;
+	busy_otherwise(c.path, users, sizeof(users));
+	return vol_fail(NULL, -EBUSY, "%s, a drive of the same host, is in use%s%s: the connection stays", c.path, users[0] ? " by " : "", users);
+}
+
+static int delete_controller(const char *name)
+{
+	int r = tell(open_sys(O_WRONLY, "class/nvme/%s/delete_controller", name), "1");
+
+	return !r || r == -ENOENT ? 0 : vol_fail(NULL, r, "%s cannot be disconnected: %s", name, strerrordesc_np(-r));
+}
+
+/* To where the host was, or another was that had the pool: NQN and UUIDs are the pool's.  One in use that does not answer may stay,
+ * as the kernel takes the new one for another way to the same drive. */
+static int leave_others(const struct agent_drive *d)
+{
+	struct controller c = { .nqn = d->nqn, .address = d->address, .port = d->port, .other = true };
+	char address[256];
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < 64 && find_controller(&c); i++) {
+		read_line(open_sys(O_RDONLY, "class/nvme/%s/address", c.name), address, sizeof(address));
+		if (!each("block", is_in_use, (void *)d->nqn))
+			r = delete_controller(c.name);
+		else if (!c.live)
+			break;
+		else
+			r = vol_fail(NULL, -EBUSY, "this server has %s from another host already, or by another address (%s), and uses it\n"
+				     "on this server 'vdagent forget %s' gives it up", d->name, address, d->uuid_text);
+	}
+	return r;
+}
+
 /* W2 */
 static int ask_for(const struct agent_drive *d, const char *secret)
 {
@@ -448,8 +561,11 @@ static int ask_for(const struct agent_drive *d, const char *secret)
 	struct scan s = { 0 };
 
 	if (d->nvme) {
-		if (!find_controller(&c))
-			return nvme_connect(d, secret);
+		if (!find_controller(&c)) {
+			int r = leave_others(d);
+
+			return r ? r : nvme_connect(d, secret);
+		}
 		(void)!tell(open_sys(O_WRONLY, "class/nvme/%s/rescan_controller", c.name), "1"); /* it may be reconnecting */
 		return 0;
 	}
@@ -466,47 +582,42 @@ static void look_at_size(const struct agent_drive *d, const struct agent_device 
 		(void)!tell(open_sys(O_WRONLY, "block/%s/device/rescan", dev->path + 5), "1");
 }
 
-/* One by another way, or whose host does not answer, is not it: who reads from that would wait with it. */
-static bool is_whole(const struct agent_drive *d, int found, const struct agent_device *dev)
+/* 0, or -EAGAIN: to be waited for, the text tells for what. */
+static int look(const struct agent_drive *d, bool any_size, struct agent_device *dev)
 {
-	return !found && dev->live && dev->size == d->size;
+	if (agent_device_find(d, dev))
+		return vol_fail(NULL, -EAGAIN, "the drive did not appear on this server: no %s has volume %s", d->nvme ?
+				"namespace of the subsystem" : "disk of its virtio-scsi buses", d->uuid_text);
+	if (!dev->asked)
+		return vol_fail(NULL, -EAGAIN, "%s is there, but its host does not answer at %s, port %s", dev->path, d->address, d->port);
+	if (any_size ? !dev->size : dev->size != d->size)
+		return vol_fail(NULL, -EAGAIN, "%s has %llu bytes, and not the %llu that the volume has", dev->path,
+				(unsigned long long)dev->size, (unsigned long long)d->size);
+	return 0;
 }
 
-int agent_device_get(const struct agent_drive *d, const char *secret, int64_t deadline, struct agent_device *out)
+int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out)
 {
 	struct agent_events *events = agent_events_new(); /* before anything can come */
-	struct agent_device dev;
+	struct agent_device dev = { 0 };
 	/* A VM tells its driver of the disk, and a scan of all addresses can take seconds. */
 	int64_t ask = d->nvme ? 0 : vol_now_ms() + TOLD_MS;
-	int r, found;
+	int r;
 
-	for (;;) {
-		found = agent_device_find(d, &dev);
-		r = 0;
-		if (is_whole(d, found, &dev))
-			break;
+	while ((r = look(d, any_size, &dev)) && vol_now_ms() < deadline) {
 		if (vol_now_ms() >= ask) {
 			r = ask_for(d, secret);
-			if (!found)
+			if (dev.path[0])
 				look_at_size(d, &dev);
 			ask = vol_now_ms() + 4 * LOOK_MS;
 			if (r)
 				break;
-			found = agent_device_find(d, &dev);
-			if (is_whole(d, found, &dev))
+			r = look(d, any_size, &dev);
+			if (!r)
 				break;
 		}
 		if (vol_interrupted()) {
 			r = vol_fail(NULL, -EINTR, "interrupted");
-			break;
-		}
-		if (vol_now_ms() >= deadline) {
-			r = !found && !dev.live ? vol_fail(NULL, -EIO, "%s is there, but %s, port %s, which should have it, does not answer", dev.path, d->address,
-							   d->port) :
-			    found ? vol_fail(NULL, -ETIMEDOUT, "the drive did not appear on this server: no %s has volume %s", d->nvme ?
-					     "namespace of the subsystem" : "disk of its virtio-scsi buses", d->uuid_text) :
-				    vol_fail(NULL, -EUCLEAN, "%s has %llu bytes, and not the %llu that the volume has", dev.path,
-					     (unsigned long long)dev.size, (unsigned long long)d->size);
 			break;
 		}
 		agent_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
@@ -514,7 +625,7 @@ int agent_device_get(const struct agent_drive *d, const char *secret, int64_t de
 	agent_events_free(events);
 	if (!r)
 		*out = dev;
-	return r;
+	return r == -EAGAIN ? -ETIMEDOUT : r;
 }
 
 /* ---- letting it go -------------------------------------------------------------------------- */
@@ -526,35 +637,19 @@ int agent_device_drop(const struct agent_drive *d, const struct agent_device *de
 	return r ? vol_fail(NULL, r, "%s cannot be removed: %s", dev->path, strerrordesc_np(-r)) : 0;
 }
 
-/* No device of the subsystem is in use. */
-static int is_in_use(const char *name, void *arg)
-{
-	char path[64], users[512] = "";
-	int fd;
-
-	if (!is_nvme(name, arg))
-		return 0;
-	snprintf(path, sizeof(path), "/dev/%s", name);
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_EXCL | O_NONBLOCK);
-	if (fd >= 0)
-		close(fd);
-	if (fd >= 0 || errno != EBUSY)
-		return 0;
-	busy_otherwise(path, users, sizeof(users));
-	return vol_fail(NULL, -EBUSY, "%s, a drive of the same host, is in use%s%s: the connection stays", path, users[0] ? " by " : "", users);
-}
-
-static int disconnect(const char *nqn)
+static int disconnect(const char *nqn, bool used)
 {
 	struct controller c = { .nqn = nqn };
-	int r = each("block", is_in_use, (void *)nqn);
+	int r = used ? 0 : each("block", is_in_use, (void *)nqn);
 
-	for (unsigned i = 0; !r && i < 64 && find_controller(&c); i++) {
-		r = tell(open_sys(O_WRONLY, "class/nvme/%s/delete_controller", c.name), "1");
-		if (r)
-			r = r == -ENOENT ? 0 : vol_fail(NULL, r, "%s cannot be disconnected: %s", c.name, strerrordesc_np(-r));
-	}
+	for (unsigned i = 0; !r && i < 64 && find_controller(&c); i++)
+		r = delete_controller(c.name);
 	return r;
+}
+
+int agent_device_lose(const struct agent_drive *d)
+{
+	return d->nvme ? disconnect(d->nqn, true) : 0;
 }
 
 int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int64_t deadline)
@@ -563,7 +658,7 @@ int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int6
 	struct wanted w = { .uuid = uuid, .nqn = nqn };
 	struct controller c = { .nqn = nqn };
 	int64_t ask = 0;
-	int r = nqn[0] && let_go ? disconnect(nqn) : 0;
+	int r = nqn[0] && let_go ? disconnect(nqn, false) : 0;
 
 	while (!r && each("block", is_wanted, &w)) {
 		if (vol_interrupted())

@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define DRIVES_MAX 1024
+#define DRIVES_MAX 512 /* each has a thread, and a socket of udev's, until it is there */
 
 struct records {
 	char path[4096];
@@ -74,7 +74,7 @@ static size_t find(struct records *f, const uint8_t uuid[16])
 	return i;
 }
 
-int agent_record_put(const struct agent_drive *d)
+static int put(const struct agent_drive *d, bool new)
 {
 	struct records f;
 	size_t at;
@@ -83,7 +83,9 @@ int agent_record_put(const struct agent_drive *d)
 	if (r)
 		return r;
 	at = find(&f, d->uuid);
-	if (at == DRIVES_MAX) {
+	if (!new && at == json_object_array_length(f.drives)) {
+		r = vol_fail(NULL, -ENOENT, "this server has no such drive");
+	} else if (at >= DRIVES_MAX) {
 		r = vol_fail(NULL, -ENOSPC, "this server has %d drives, and takes no more", DRIVES_MAX);
 	} else {
 		json_object_array_put_idx(f.drives, at, agent_drive_json(d));
@@ -91,6 +93,16 @@ int agent_record_put(const struct agent_drive *d)
 	}
 	done(&f);
 	return r;
+}
+
+int agent_record_put(const struct agent_drive *d)
+{
+	return put(d, true);
+}
+
+int agent_record_change(const struct agent_drive *d)
+{
+	return put(d, false);
 }
 
 int agent_record_del(const uint8_t uuid[16])
@@ -119,8 +131,10 @@ int agent_record_find(const uint8_t uuid[16], struct agent_drive *d)
 	if (r)
 		return r;
 	at = find(&f, uuid);
-	r = at < json_object_array_length(f.drives) ? agent_drive_parse(json_object_array_get_idx(f.drives, at), d) :
-	    vol_fail(NULL, -ENOENT, "this server has no such drive");
+	if (at == json_object_array_length(f.drives))
+		r = vol_fail(NULL, -ENOENT, "this server has no such drive");
+	else if (agent_drive_parse(json_object_array_get_idx(f.drives, at), d))
+		r = -EBADMSG;
 	done(&f);
 	return r;
 }

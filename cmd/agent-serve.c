@@ -17,11 +17,13 @@
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CONNECTIONS_MAX 64u
 #define IDLE_MS 60000
 #define SEND_MS 10000
+#define END_MS 5000
 
 struct connection {
 	struct connection *next; /* the newest is first */
@@ -162,14 +164,24 @@ static void take(const struct agent *a, int fd)
 	}
 }
 
-static void end_all(void)
+/* Whether all have ended. */
+static bool end_all(int64_t deadline)
 {
+	bool all;
+
 	pthread_mutex_lock(&lock);
 	for (struct connection *c = list; c; c = c->next)
 		shutdown(c->fd, SHUT_RDWR);
-	while (connections)
-		pthread_cond_wait(&fewer, &lock);
+	while (connections && vol_now_ms() < deadline) {
+		struct timespec t;
+
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_sec++;
+		pthread_cond_timedwait(&fewer, &lock, &t);
+	}
+	all = !connections;
 	pthread_mutex_unlock(&lock);
+	return all;
 }
 
 static int listen_on(const struct addrinfo *ai)
@@ -234,6 +246,8 @@ int agent_serve(const struct agent *a)
 {
 	uint8_t key[AGENT_KEY];
 	sigset_t ends, before;
+	int64_t deadline;
+	bool ended;
 	int listener, r = agent_key_read(a->key, key);
 
 	explicit_bzero(key, sizeof(key));
@@ -265,7 +279,12 @@ int agent_serve(const struct agent *a)
 			vol_nap(100); /* do not spin while there is nothing to take it with */
 	}
 	close(listener);
-	end_all();
-	agent_restore_end();
+	deadline = vol_now_ms() + END_MS;
+	ended = end_all(deadline);
+	ended &= agent_restore_end(deadline);
+	if (!ended) { /* the records tell the next what to go on with */
+		fflush(NULL);
+		_exit(0);
+	}
 	return 0;
 }

@@ -7,6 +7,8 @@
  * R2. One thread at a time does something with a drive; what it goes by is the record as it is then.
  * R3. A request that failed leaves what there was before it.
  * R4. Each may be asked again, and then does what is missing.
+ * R5. Nothing is read from a device whose host does not answer, and what may hang all the same has a process of
+ *     its own, and so much time: a host that goes away keeps no thread, and no drive of another host.
  */
 #include "agent.h"
 #include "common.h"
@@ -20,26 +22,63 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
+#define LOCK_MS 10000    /* that another request for the drive may take */
 #define DEVICE_MS 20000  /* until a drive must have appeared, or gone */
+#define PATIENCE_MS 25000
 #define RESTORE_MS 5000  /* the same where it is tried again */
 #define BACKOFF_MS 30000
 
 /* ---- one drive at a time (R2) ------------------------------------------------------ */
 
-static pthread_mutex_t locks[64] = { [0 ... 63] = PTHREAD_MUTEX_INITIALIZER };
+struct work { struct work *next; const uint8_t *uuid; };
 
-/* Some share one, by chance.  -EBUSY: what another asked for takes long; more threads than that one do not wait for it. */
-static int __must_check take_drive(const uint8_t uuid[16], pthread_mutex_t **m)
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
+static struct work *working;
+
+static bool is_worked_on(const uint8_t uuid[16])
 {
-	struct timespec t;
+	for (const struct work *w = working; w; w = w->next)
+		if (!memcmp(w->uuid, uuid, 16))
+			return true;
+	return false;
+}
 
-	*m = &locks[uuid[15] % 64];
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	t.tv_sec += DEVICE_MS / 1000;
-	return pthread_mutex_clocklock(*m, CLOCK_MONOTONIC, &t) ?
-	       vol_fail(NULL, -EBUSY, "something else that was asked of this drive is still under way") : 0;
+static int take_drive(struct work *w, const uint8_t uuid[16])
+{
+	int64_t deadline = vol_now_ms() + LOCK_MS;
+	bool free_;
+
+	pthread_mutex_lock(&lock);
+	while (!(free_ = !is_worked_on(uuid)) && vol_now_ms() < deadline && !vol_interrupted()) {
+		struct timespec t;
+
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_sec++;
+		pthread_cond_timedwait(&ended, &lock, &t);
+	}
+	if (free_) {
+		*w = (struct work){ working, uuid };
+		working = w;
+	}
+	pthread_mutex_unlock(&lock);
+	return free_ ? 0 : vol_fail(NULL, -EBUSY, "another request for this drive is at work on this server, since %d seconds at least; ask again",
+				    LOCK_MS / 1000);
+}
+
+static void leave_drive(const struct work *w)
+{
+	struct work **at = &working;
+
+	pthread_mutex_lock(&lock);
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	pthread_cond_broadcast(&ended);
+	pthread_mutex_unlock(&lock);
 }
 
 /* ---- how it is ---------------------------------------------------------------------- */
@@ -69,36 +108,22 @@ void agent_drive_state(const struct agent_drive *d, struct json_object *o)
 	json_set_str(o, "uuid", d->uuid_text);
 	json_set_str(o, "name", d->name);
 	json_set_str(o, "mode", d->readonly ? "ro" : "rw");
-	json_set_u64(o, "size", d->size);
+	json_set_u64(o, "size", r ? d->size : dev.size);
 	json_set_str(o, "device", r ? "" : dev.path);
 	json_set_str(o, "address", r ? "" : dev.address);
 	json_set_str(o, "mount", dir);
-	json_set_str(o, "state", r ? "waiting" : !dev.live ? "stalled" : dev.size != d->size ? "size" :
-			d->mount && !dir[0] ? "unmounted" : "up");
+	json_set_str(o, "state", r ? "waiting" : !dev.live ? "stalled" : d->mount && !dir[0] ? "unmounted" : "up");
 }
 
-static int status(const struct agent *a, struct json_object *request, struct json_object *out)
+/* Who this is, which is small. */
+static int hello(const struct agent *a, struct json_object *request, struct json_object *out)
 {
-	struct json_object *drives = json_object_new_array();
-	struct agent_drive *list = NULL;
 	struct agent_host host;
 	struct utsname u;
-	size_t n = 0;
-	int r = agent_record_list(&list, &n);
 
 	(void)a, (void)request;
-	for (size_t i = 0; i < n; i++) {
-		struct json_object *o = json_object_new_object();
-
-		agent_drive_state(&list[i], o);
-		json_object_array_add(drives, o);
-	}
-	free(list);
 	json_set_str(out, "version", cmd_version());
 	json_set_str(out, "host", uname(&u) ? "" : u.nodename);
-	json_set(out, "drives", drives);
-	if (r)
-		return r;
 	/* One that only takes drives over virtio needs none. */
 	if (agent_host_self(&host))
 		host = (struct agent_host){ "", "" };
@@ -106,6 +131,24 @@ static int status(const struct agent *a, struct json_object *request, struct jso
 	json_set_str(out, "hostid", host.id);
 	json_set_bool(out, "dhchap", agent_host_dhchap());
 	return 0;
+}
+
+static int status(const struct agent *a, struct json_object *request, struct json_object *out)
+{
+	struct json_object *drives = json_object_new_array();
+	struct agent_drive *list = NULL;
+	size_t n = 0;
+	int r = agent_record_list(&list, &n);
+
+	for (size_t i = 0; i < n; i++) {
+		struct json_object *o = json_object_new_object();
+
+		agent_drive_state(&list[i], o);
+		json_object_array_add(drives, o);
+	}
+	free(list);
+	json_set(out, "drives", drives);
+	return r ? r : hello(a, request, out);
 }
 
 /* ---- making one ---------------------------------------------------------------------- */
@@ -146,49 +189,71 @@ static int set_readonly(const struct agent_drive *d, const struct agent_device *
 	return r;
 }
 
-/* Its file system is mounted, or `res` says why not.  The directory becomes part of the record: after the next start
- * it is the same, whatever else is mounted by then. */
+/* Where it is mounted is part of the record: after the next start it is the same, whatever else is mounted by then.
+ * Where somebody has mounted it by hand is not. */
+static void note_place(const struct agent *a, struct agent_drive *d, const char *asked, struct present_result *res)
+{
+	struct agent_drive new = *d;
+	char dir[256];
+
+	if (!res->mount[0])
+		return;
+	if (d->dir[0] ? strcmp(res->mount, asked) : agent_dir_allowed(a, res->mount, dir)) {
+		snprintf(res->note, sizeof(res->note), "it was mounted on %.200s already", res->mount);
+		return;
+	}
+	snprintf(new.dir, sizeof(new.dir), "%s", res->mount);
+	new.mkfs[0] = 0; /* once */
+	if (!strcmp(new.dir, d->dir) && !d->mkfs[0])
+		return;
+	*d = new;
+	if (agent_record_change(d))
+		snprintf(res->note, sizeof(res->note), "it is mounted, but that could not be written down: %.180s", vol_error(NULL));
+}
+
+/* Its file system is mounted, or `res` says why not, as something is with it. */
 static int present(const struct agent *a, struct agent_drive *d, const struct agent_device *dev, struct present_result *res)
 {
+	char options[512], dir[256];
 	struct present_spec spec = {
-		.device = dev->path, .name = strchr(d->name, '/') + 1, .uuid_text = d->uuid_text, .dir = d->dir, .mkfs = d->mkfs,
-		.automount = d->automount, .duplicate = d->duplicate, .readonly = d->readonly,
+		.device = dev->path, .name = strchr(d->name, '/') + 1, .uuid_text = d->uuid_text, .base = dir, .mkfs = d->mkfs,
+		.automount = d->automount, .duplicate = d->duplicate, .readonly = d->readonly, .strict = !a->trust_options, .bound = true,
 	};
-	char options[512];
 	int r;
 
 	*res = (struct present_result){ 0 };
-	if (!d->mount)
-		return 0;
 	/* _netdev: systemd unmounts it while the network is still there. */
 	snprintf(options, sizeof(options), "%s%s%s", d->options, d->nvme ? ",_netdev" : "", a->trust_options ? "" : ",nosuid,nodev");
 	spec.options = options[0] == ',' ? options + 1 : options;
-	r = agent_drive_allowed(a, d);
+	r = agent_drive_allowed(a, d, dir);
+	if (!r && d->dir[0]) {
+		spec.dir = dir;
+		r = present_clear(dir);
+	}
 	if (!r)
 		r = present_mount(&spec, res);
-	if (r)
+	if (r) {
 		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
-	if (!res->mount[0] || (d->dir[0] && !d->mkfs[0]))
-		return 0;
-	if (!d->dir[0] && !agent_dir_allowed(a, res->mount)) /* or somebody here has mounted it elsewhere */
-		snprintf(d->dir, sizeof(d->dir), "%s", res->mount);
-	d->mkfs[0] = 0; /* once */
-	if (agent_record_put(d)) /* the one before stays, and by it the drive is unlinked */
-		snprintf(res->note, sizeof(res->note), "%s", vol_error(NULL));
+		return r;
+	}
+	note_place(a, d, dir, res);
 	return 0;
 }
 
-static int make(const struct agent *a, struct agent_drive *d, int64_t deadline, struct agent_device *dev, struct present_result *res)
+/* The device, and what is to be known of it.  again: its size is what it is now. */
+static int make(const struct agent *a, struct agent_drive *d, bool again, int64_t deadline, struct agent_device *dev)
 {
 	char secret[AGENT_DHCHAP];
 	int r = secret_of(a, d, secret);
 
 	if (!r)
-		r = agent_device_get(d, secret, deadline, dev);
+		r = agent_device_get(d, secret, again, deadline, dev);
 	explicit_bzero(secret, sizeof(secret));
-	if (!r)
-		r = set_readonly(d, dev);
-	return r ? r : present(a, d, dev, res);
+	if (!r && d->size != dev->size) {
+		d->size = dev->size;
+		r = agent_record_change(d);
+	}
+	return r ? r : set_readonly(d, dev);
 }
 
 /* No record but that of `uuid`, if it has one, needs the subsystem. */
@@ -208,56 +273,79 @@ static int is_last(const char *nqn, const uint8_t uuid[16], bool *last)
 	return 0;
 }
 
-/* R3.  The text of what failed stays. */
+/* R3.  The text of what failed stays; and R1: what is mounted has a record. */
 static void take_back(const struct agent_drive *d, const struct agent_drive *before)
 {
+	struct agent_device dev;
 	struct vol_errbuf why;
+	char dir[256] = "";
 	bool last;
 
 	snprintf(why.text, sizeof(why.text), "%s", vol_error(NULL));
+	if (!agent_device_find(d, &dev))
+		find_mount(d, &dev, dir);
 	if (before)
 		(void)!agent_record_put(before);
-	else if (!agent_record_del(d->uuid) && d->nvme && !is_last(d->nqn, d->uuid, &last) && last)
+	else if (!dir[0] && !agent_record_del(d->uuid) && d->nvme && !is_last(d->nqn, d->uuid, &last) && last)
 		(void)!agent_device_gone(d->uuid, d->nqn, true, 0);
 	vol_fail(NULL, 0, "%s", why.text);
 }
 
-static void keep_mount(struct agent_drive *d, const struct agent_drive *from)
+/* What is on it, if it is not mounted by this request. */
+static void look_at_content(const struct agent_device *dev, struct present_result *res)
 {
-	d->mount = from->mount;
-	d->automount = from->automount;
-	d->duplicate = from->duplicate;
-	memcpy(d->dir, from->dir, sizeof(d->dir));
-	memcpy(d->options, from->options, sizeof(d->options));
-	memcpy(d->mkfs, from->mkfs, sizeof(d->mkfs));
+	struct device_content content;
+	char dir[256];
+
+	if (device_mounts(dev->path, note_mount, dir))
+		busy_mount_type(dir, res->type, sizeof(res->type));
+	else if (!device_probe(dev->path, &content))
+		snprintf(res->type, sizeof(res->type), "%s", content.type);
+}
+
+/* What a request does not say of the mount stays as it was. */
+static void keep_mount(struct agent_drive *d, const struct agent_drive *before)
+{
+	struct agent_drive new = *before;
+
+	if (d->mount && !d->dir[0])
+		snprintf(d->dir, sizeof(d->dir), "%s", before->dir);
+	if (d->mount)
+		return;
+	new.size = d->size;
+	new.readonly = d->readonly;
+	new.nvme = d->nvme;
+	new.dhchap = d->dhchap;
+	memcpy(new.name, d->name, sizeof(new.name));
+	memcpy(new.nqn, d->nqn, sizeof(new.nqn));
+	memcpy(new.address, d->address, sizeof(new.address));
+	memcpy(new.port, d->port, sizeof(new.port));
+	*d = new;
 }
 
 static int link_locked(const struct agent *a, struct agent_drive *d, struct json_object *out)
 {
-	struct agent_drive before, record;
+	struct present_result res = { 0 };
+	struct agent_drive before;
 	struct agent_device dev;
-	struct present_result res;
-	struct device_content content;
-	bool had;
+	bool had, mount = d->mount;
 	int r = agent_record_find(d->uuid, &before);
 
-	if (r && r != -ENOENT)
+	if (r && r != -ENOENT && r != -EBADMSG)
 		return r;
 	had = !r;
-	if (had && d->mount && !d->dir[0]) /* where it was before */
-		snprintf(d->dir, sizeof(d->dir), "%s", before.dir);
-	record = *d;
-	if (had && !d->mount) /* who says nothing of a mount does not ask to forget it */
-		keep_mount(&record, &before);
-	r = agent_record_put(&record);
+	if (had)
+		keep_mount(d, &before);
+	r = agent_record_put(d);
 	if (!r)
-		r = make(a, d, vol_now_ms() + DEVICE_MS, &dev, &res);
+		r = make(a, d, false, vol_now_ms() + DEVICE_MS, &dev);
 	if (r) {
 		take_back(d, had ? &before : NULL);
 		return r;
 	}
-	if (!d->mount && !device_probe(dev.path, &content))
-		snprintf(res.type, sizeof(res.type), "%s", content.type);
+	/* What cannot be mounted is a drive all the same. */
+	if (!mount || present(a, d, &dev, &res))
+		look_at_content(&dev, &res);
 	json_set_str(out, "device", dev.path);
 	json_set_str(out, "address", dev.address);
 	json_set_str(out, "mount", res.mount);
@@ -271,18 +359,21 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 static int link_(const struct agent *a, struct json_object *request, struct json_object *out)
 {
 	struct agent_drive d;
-	pthread_mutex_t *m;
+	char dir[256];
+	struct work w;
 	int r = agent_drive_parse(request, &d);
 
-	if (!r)
-		r = agent_drive_allowed(a, &d);
 	if (r)
 		return r;
-	r = take_drive(d.uuid, &m);
+	r = agent_drive_allowed(a, &d, dir);
+	/* Who has asked for no place gets the drive, and is told. */
+	if (r && (d.dir[0] || d.options[0] || r != -EPERM))
+		return r;
+	r = take_drive(&w, d.uuid);
 	if (r)
 		return r;
 	r = link_locked(a, &d, out);
-	pthread_mutex_unlock(m);
+	leave_drive(&w);
 	return r;
 }
 
@@ -326,113 +417,187 @@ static int unmount(const struct agent_device *dev, bool test)
 	return r;
 }
 
-/* Nobody has it but by a mount that was looked at; what was written to it is with the host. */
-static int settle(const struct agent_device *dev)
+struct settled { char path[64]; bool test; };
+
+static int settle_here(void *arg)
 {
-	char users[512] = "";
-	int fd, r = 0;
+	const struct settled *s = arg;
+	int fd, r;
 
 	for (unsigned ms = 0;; ms += 50) { /* udev looks at what was unmounted */
-		fd = open(dev->path, O_RDONLY | O_CLOEXEC | O_EXCL);
+		fd = open(s->path, O_RDONLY | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
 		if (r != -EBUSY || ms >= 2000)
 			break;
 		vol_nap(50);
 	}
+	if (fd >= 0 && !s->test && (fsync(fd) || ioctl(fd, BLKFLSBUF, 0)))
+		r = -errno;
+	if (fd >= 0)
+		close(fd);
+	if (r == -ENXIO || r == -ENODEV || r == -ENOENT)
+		return 0; /* it went */
+	return r ? vol_fail(NULL, r, "%s: %s", s->path, vol_strerror(r)) : 0;
+}
+
+/* Nobody has it but by a mount that was looked at; what was written to it is with the host. */
+static int settle(const struct agent_device *dev, bool test)
+{
+	struct settled s = { .test = test };
+	char users[512] = "";
+	int r;
+
+	snprintf(s.path, sizeof(s.path), "%s", dev->path);
+	r = device_apart(settle_here, &s, sizeof(s), s.path, 1);
 	if (r == -EBUSY) {
 		device_users(dev->path, users, sizeof(users));
 		busy_otherwise(dev->path, users, sizeof(users));
-		return vol_fail(NULL, r, "%s is in use%s%s", dev->path, users[0] ? " by " : "", users);
+		vol_fail(NULL, r, "%s is in use%s%s", dev->path, users[0] ? " by " : "", users);
 	}
-	if (r == -ENXIO || r == -ENODEV || r == -ENOENT)
-		return 0; /* it went */
-	if (r || fsync(fd) || ioctl(fd, BLKFLSBUF, 0))
-		r = vol_fail(NULL, r ? r : -errno, "%s: %s", dev->path, vol_strerror(r ? r : -errno));
-	if (fd >= 0)
-		close(fd);
 	return r;
 }
 
 /* What no device tells of: an automount that waits, or a mount whose device went. */
-static int unmount_rest(const struct agent_drive *d, bool there)
+static int unmount_rest(const struct agent_drive *d)
 {
-	if (!d->dir[0] || !((d->automount && busy_is_mount(d->dir, "autofs")) || (!there && busy_is_dead_mount(d->dir))))
+	if (!d->dir[0])
 		return 0;
-	return present_umount(d->dir);
+	if (d->automount && busy_is_mount(d->dir, "autofs"))
+		return present_umount(d->dir);
+	return present_clear(d->dir);
 }
 
-static int unlink_locked(const uint8_t uuid[16], bool test)
+/* The text of what was in the way stays. */
+static void mount_again(const struct agent *a, struct agent_drive *d, const struct agent_device *dev)
+{
+	struct present_result res;
+	struct vol_errbuf why;
+
+	snprintf(why.text, sizeof(why.text), "%s", vol_error(NULL));
+	if (present(a, d, dev, &res))
+		vol_log(VOL_LOG_WARN, "%s is not mounted any more: %s", d->name, vol_error(NULL));
+	vol_fail(NULL, 0, "%s", why.text);
+}
+
+/* Nothing of this machine has it, or nothing has changed. `record`: it has one that can be read. */
+static int let_go(const struct agent *a, struct agent_drive *d, bool record, bool test)
 {
 	struct agent_device dev;
-	struct agent_drive d;
-	bool there;
-	int r = agent_record_find(uuid, &d);
+	char dir[256] = "";
+	int r = agent_device_find(d, &dev);
 
 	if (r)
-		return r == -ENOENT ? 0 : r;
-	there = !agent_device_find(&d, &dev);
-	if (there && !dev.live) /* it would hang until the host is there again */
-		return vol_fail(NULL, -EIO, "%s cannot be unlinked while its host does not answer it: what was written to %s last is still to be stored there",
-				d.name, dev.path);
-	if (there)
-		r = unmount(&dev, test);
+		return test ? 0 : unmount_rest(d);
+	if (!dev.live) /* it would hang until the host is there again */
+		return vol_fail(NULL, -EIO, "%s cannot be unlinked while its host does not answer it: what was written to %s last is still to be stored there\n"
+				"on the server 'vdagent forget %s' gives it up all the same", d->name, dev.path, d->uuid_text);
+	(void)!device_mounts(dev.path, note_mount, dir);
+	r = unmount(&dev, test);
+	if (r || (test && dir[0]))
+		return r;
+	if (!test)
+		r = unmount_rest(d);
+	if (!r)
+		r = settle(&dev, test);
+	if (r && record && d->mount && !test && !strcmp(dir, d->dir))
+		mount_again(a, d, &dev);
+	return r || test ? r : agent_device_drop(d, &dev);
+}
+
+/* Where there is no record of it, it is the drive all the same. */
+static int unlink_locked(const struct agent *a, const uint8_t uuid[16], bool test)
+{
+	struct agent_drive d;
+	int r = agent_record_find(uuid, &d);
+	bool record = !r;
+
+	if (r && r != -ENOENT && r != -EBADMSG)
+		return r;
+	r = record || agent_device_any(uuid, &d) ? let_go(a, &d, record, test) : 0;
 	if (r || test)
 		return r;
-	r = unmount_rest(&d, there);
-	if (!r && there)
-		r = settle(&dev);
-	if (!r && there)
-		r = agent_device_drop(&d, &dev);
-	if (!r)
-		r = agent_record_del(uuid);
-	if (!r)
-		vol_log(VOL_LOG_INFO, "%s is unlinked", d.name);
+	r = agent_record_del(uuid);
+	if (!r && record)
+		vol_log(VOL_LOG_INFO, "%s was given back", d.name);
 	return r;
 }
 
 static int unlink_(const struct agent *a, struct json_object *request, struct json_object *out)
 {
 	uint8_t uuid[16];
-	pthread_mutex_t *m;
+	struct work w;
 	int r = agent_uuid_parse(request, uuid);
 
-	(void)a, (void)out;
+	(void)out;
+	if (!r)
+		r = take_drive(&w, uuid);
 	if (r)
 		return r;
-	r = take_drive(uuid, &m);
-	if (r)
-		return r;
-	r = unlink_locked(uuid, json_flag(request, "test"));
-	pthread_mutex_unlock(m);
+	r = unlink_locked(a, uuid, json_flag(request, "test"));
+	leave_drive(&w);
 	return r;
+}
+
+static int gone_locked(const uint8_t uuid[16], const char *nqn)
+{
+	struct agent_device dev;
+	struct agent_drive d;
+	bool last = true;
+	int r = agent_record_find(uuid, &d);
+
+	if (!r)
+		return vol_fail(NULL, -EBUSY, "this server still has %s: it was not unlinked", d.name);
+	if (r != -ENOENT)
+		return r;
+	r = nqn[0] ? is_last(nqn, uuid, &last) : 0;
+	if (!r && agent_device_any(uuid, &d) && !agent_device_find(&d, &dev) && dev.live)
+		r = unmount(&dev, false);
+	return r ? r : agent_device_gone(uuid, nqn, last, vol_now_ms() + DEVICE_MS);
 }
 
 static int gone(const struct agent *a, struct json_object *request, struct json_object *out)
 {
-	struct agent_drive d;
 	uint8_t uuid[16];
-	pthread_mutex_t *m;
-	bool last = true;
+	struct work w;
 	char nqn[224];
 	int r = agent_uuid_parse(request, uuid);
 
 	(void)a, (void)out;
 	if (!r)
 		r = agent_nqn_parse(request, nqn);
+	if (!r)
+		r = take_drive(&w, uuid);
 	if (r)
 		return r;
-	r = take_drive(uuid, &m);
-	if (r)
-		return r;
-	r = agent_record_find(uuid, &d);
-	if (!r)
-		r = vol_fail(NULL, -EBUSY, "this server still has %s: it was not unlinked", d.name);
-	else if (r == -ENOENT)
-		r = nqn[0] ? is_last(nqn, uuid, &last) : 0;
-	if (!r)
-		r = agent_device_gone(uuid, nqn, last, vol_now_ms() + DEVICE_MS);
-	pthread_mutex_unlock(m);
+	r = gone_locked(uuid, nqn);
+	leave_drive(&w);
 	return r;
+}
+
+int agent_forget(const struct agent *a, struct agent_drive *d)
+{
+	struct mounts m = { .n = 0 };
+	struct agent_device dev;
+	bool last, there = !agent_device_find(d, &dev), live = there && dev.live;
+	int r = is_last(d->nqn, d->uuid, &last);
+
+	device_patience(PATIENCE_MS);
+	if (!r && live)
+		r = let_go(a, d, true, false);
+	else if (!r && there)
+		r = device_mounts(dev.path, add_mount, &m);
+	if (!r) /* from now on an agent that runs asks for it no more */
+		r = agent_record_del(d->uuid);
+	if (!r && !live && last)
+		r = agent_device_lose(d);
+	if (!r && d->nvme)
+		r = agent_device_gone(d->uuid, d->nqn, live && last, vol_now_ms() + DEVICE_MS);
+	for (unsigned i = 0; i < m.n; i++) {
+		if (!r)
+			r = present_clear(m.dir[i]);
+		free(m.dir[i]);
+	}
+	return r ? r : live ? 0 : unmount_rest(d);
 }
 
 /* ---- again, at the start ------------------------------------------------------------------ */
@@ -442,23 +607,28 @@ struct restored { struct agent_drive drive; const struct agent *agent; pthread_t
 static struct restored *restored;
 static size_t nrestored;
 
-/* 0: there is no more to do for it. */
+/* 0: there is no more to do for it: it is mounted, or will never be as it is. */
 static int restore_one(const struct restored *s)
 {
 	struct present_result res = { 0 };
 	struct agent_device dev;
 	struct agent_drive d;
-	pthread_mutex_t *m;
-	int r = take_drive(s->drive.uuid, &m);
+	struct work w;
+	int r = take_drive(&w, s->drive.uuid);
 
 	if (r)
 		return r;
 	r = agent_record_find(s->drive.uuid, &d);
-	if (!r)
-		r = make(s->agent, &d, vol_now_ms() + RESTORE_MS, &dev, &res);
-	else if (r == -ENOENT)
+	if (!r) {
+		r = make(s->agent, &d, true, vol_now_ms() + RESTORE_MS, &dev);
+		if (!r && d.mount)
+			r = present(s->agent, &d, &dev, &res);
+		if (r == -EPERM && res.note[0])
+			r = 0;
+	} else if (r == -ENOENT || r == -EBADMSG) {
 		r = 0; /* unlinked meanwhile */
-	pthread_mutex_unlock(m);
+	}
+	leave_drive(&w);
 	if (!r && res.note[0])
 		vol_log(VOL_LOG_WARN, "%s is %s: %s", d.name, dev.path, res.note);
 	return r;
@@ -475,7 +645,7 @@ static void *restore_drive(void *arg)
 		if (vol_interrupted())
 			break;
 		if (delay == 1000)
-			vol_log(VOL_LOG_WARN, "%s is not there yet: %s", s->drive.name, vol_error(NULL));
+			vol_log(VOL_LOG_WARN, "%s is not there yet, as it should be: %s", s->drive.name, vol_error(NULL));
 		vol_nap(200); /* events may be many */
 		agent_events_wait(events, vol_now_ms() + delay);
 		delay = 2 * delay > BACKOFF_MS ? BACKOFF_MS : 2 * delay;
@@ -492,6 +662,7 @@ int agent_restore_start(const struct agent *a)
 
 	if (r)
 		return r;
+	device_patience(PATIENCE_MS);
 	restored = calloc(n + 1, sizeof(*restored));
 	for (size_t i = 0; restored && i < n && !r; i++) {
 		restored[i] = (struct restored){ .drive = list[i], .agent = a };
@@ -502,11 +673,21 @@ int agent_restore_start(const struct agent *a)
 	return restored && !r ? 0 : vol_fail(NULL, -ENOMEM, "out of memory, or of threads");
 }
 
-void agent_restore_end(void)
+bool agent_restore_end(int64_t deadline)
 {
-	while (nrestored)
-		pthread_join(restored[--nrestored].thread, NULL);
-	free(restored);
+	bool all = true;
+
+	for (size_t i = 0; i < nrestored; i++) {
+		struct timespec t;
+		int64_t left = deadline - vol_now_ms();
+
+		clock_gettime(CLOCK_REALTIME, &t);
+		t.tv_sec += left > 0 ? left / 1000 + 1 : 0;
+		all &= !pthread_timedjoin_np(restored[i].thread, NULL, &t);
+	}
+	if (all)
+		free(restored);
+	return all;
 }
 
 /* ---- table ---------------------------------------------------------------------------------- */
@@ -515,6 +696,7 @@ static const struct {
 	const char *name;
 	int (*fn)(const struct agent *a, struct json_object *request, struct json_object *out);
 } ops[] = {
+	{ "hello", hello },
 	{ "status", status },
 	{ "link", link_ },
 	{ "unlink", unlink_ },

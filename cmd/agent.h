@@ -39,9 +39,12 @@ int agent_serve(const struct agent *a) __must_check;
 struct json_object *agent_answer(const struct agent *a, struct json_object *request);
 /* Goes on in the background, until each drive of the records is there, or vol_interrupt(). */
 int agent_restore_start(const struct agent *a) __must_check;
-void agent_restore_end(void);
+/* Whether all of that has ended. */
+bool agent_restore_end(int64_t deadline);
 
 struct agent_drive;
+/* Gives up a drive that its host will not take back: unmounted, or, where the host does not answer, lost. -EBUSY. */
+int agent_forget(const struct agent *a, struct agent_drive *d) __must_check;
 /* "uuid", "name", "mode", "size", "device", "address", "mount", "state" into the object. */
 void agent_drive_state(const struct agent_drive *d, struct json_object *o);
 
@@ -74,18 +77,23 @@ struct json_object *agent_drive_json(const struct agent_drive *d);
 int agent_uuid_parse(struct json_object *o, uint8_t uuid[16]) __must_check;
 /* "nqn" of a request; 0 and "" when there is none. -EINVAL */
 int agent_nqn_parse(struct json_object *o, char nqn[224]) __must_check;
-/* Whether this agent may mount as d says. -EPERM */
-int agent_drive_allowed(const struct agent *a, const struct agent_drive *d) __must_check;
-/* A directory is one that this agent may mount on: of those above it, up to one of a->dir, nobody but root can
- * make another, and none is on a drive. -EPERM */
-int agent_dir_allowed(const struct agent *a, const char *dir) __must_check;
+/* Whether this agent may mount as d says; where, by its name without symbolic links; without a directory in d, below
+ * which. -EPERM */
+int agent_drive_allowed(const struct agent *a, const struct agent_drive *d, char dir[256]) __must_check;
+/* A directory is one that this agent may mount on: of those above it, up to one of a->dir, all are on one file system,
+ * nobody but root can make another, and no symbolic link is among them. -EPERM */
+int agent_dir_allowed(const struct agent *a, const char *dir, char out[256]) __must_check;
+/* Below which a drive without a directory of its own is mounted. */
+const char *agent_default_dir(const struct agent *a, char buf[256]);
 
 /* ---- records -------------------------------------------------------------------- */
 
 /* Each change is durable on return. */
 int agent_record_put(const struct agent_drive *d) __must_check;
+/* Of one that is still there: -ENOENT. */
+int agent_record_change(const struct agent_drive *d) __must_check;
 int agent_record_del(const uint8_t uuid[16]) __must_check; /* 0 also when it was not there */
-int agent_record_find(const uint8_t uuid[16], struct agent_drive *d) __must_check; /* -ENOENT */
+int agent_record_find(const uint8_t uuid[16], struct agent_drive *d) __must_check; /* -ENOENT; -EBADMSG: it says what cannot be */
 /* free(*list) */
 int agent_record_list(struct agent_drive **list, size_t *n) __must_check;
 
@@ -95,12 +103,18 @@ struct agent_device {
 	char path[64];    /* "/dev/nvme0n1" */
 	char address[96]; /* "nvme0 nsid 3", "2:0:0:1" */
 	uint64_t size;
-	bool readonly, live; /* live: the host that has it is connected */
+	bool readonly;
+	bool live, asked; /* NVMe: it is connected; to the address that is asked for */
 };
 /* -ENODEV: not there. */
 int agent_device_find(const struct agent_drive *d, struct agent_device *out) __must_check;
-/* Connects, or has the kernel look, and waits for it, with the right size. `secret`: of DH-HMAC-CHAP. -ETIMEDOUT. */
-int agent_device_get(const struct agent_drive *d, const char *secret, int64_t deadline, struct agent_device *out) __must_check;
+/* One that a host of vd's has given to this machine, recorded or not; with no name but the UUID, and no address. */
+bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d);
+/* Connects, or has the kernel look, and waits for it, with the right size unless any will do. `secret`: of DH-HMAC-CHAP.
+ * -ETIMEDOUT; -EBUSY: it is in use, of another host. */
+int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out) __must_check;
+/* Disconnected although it may be in use: what was not stored is lost. */
+int agent_device_lose(const struct agent_drive *d) __must_check;
 /* Of SCSI: the kernel forgets it.  It is not in use. */
 int agent_device_drop(const struct agent_drive *d, const struct agent_device *dev) __must_check;
 /* Until there is no device with the UUID.  `let_go`: no drive needs the subsystem, so it is disconnected.  nqn "":

@@ -190,10 +190,24 @@ static const struct cmd_field fields[] = {
 	{ "device", "Device", CMD_TEXT, "that it is here" },
 	{ "address", "Address", CMD_TEXT, "on its bus, or of its controller" },
 	{ "mount", "Mount", CMD_TEXT, "where it is mounted" },
-	{ "state", "State", CMD_TEXT, "up, waiting (for its device), stalled (the host does not answer), size (another than the volume's), "
+	{ "state", "State", CMD_TEXT, "up, waiting (for its device), stalled (the host does not answer), "
 	  "or unmounted (although it should be)" },
 	{ NULL, NULL, CMD_TEXT, NULL },
 };
+
+/* What 'vdserver add' wants to know. */
+static void say_self(void)
+{
+	bool json = cmd_opt.format && !strcmp(cmd_opt.format, "json");
+	struct agent_host h;
+
+	if (cmd_opt.noheadings || json)
+		return;
+	if (agent_host_self(&h))
+		cmd_say("%s", vol_error(NULL));
+	else
+		cmd_say("This server is %s", h.nqn);
+}
 
 /* Of the records and what the kernel has: whether an agent runs or not. */
 static int status(const struct cmd_args *a)
@@ -206,6 +220,7 @@ static int status(const struct cmd_args *a)
 	(void)a;
 	if (code)
 		return code;
+	say_self();
 	r = agent_record_list(&list, &n);
 	if (r)
 		return cmd_failed(NULL, r);
@@ -220,11 +235,70 @@ static int status(const struct cmd_args *a)
 	return CMD_OK;
 }
 
+/* ---- forget -------------------------------------------------------------------------- */
+
+static const struct poptOption forget_options[] = {
+	CMD_CHANGE_OPTIONS,
+	CMD_COMMON_OPTIONS,
+	POPT_AUTOHELP
+	POPT_TABLEEND
+};
+
+/* By its UUID, or its name where one drive alone has it. */
+static int find_drive(const char *what, struct agent_drive *d)
+{
+	struct agent_drive *list;
+	unsigned found = 0;
+	uint8_t uuid[16];
+	size_t n;
+	int r;
+
+	if (!vol_uuid_parse(what, uuid) && agent_device_any(uuid, d))
+		found = 1;
+	r = agent_record_list(&list, &n);
+	if (r)
+		return r;
+	for (size_t i = 0; i < n; i++)
+		if (!strcmp(list[i].uuid_text, what)) {
+			*d = list[i];
+			found = 1;
+			break;
+		} else if (!strcmp(list[i].name, what)) {
+			*d = list[i];
+			found++;
+		}
+	free(list);
+	return found == 1 ? 0 : vol_fail(NULL, -ENOENT, found ? "more than one drive is called %s; say its UUID, 'vdagent status -o name,uuid' tells it" :
+					 "this server has no drive %s; 'vdagent status' lists them", what);
+}
+
+static int forget(const struct cmd_args *a)
+{
+	struct agent_device dev;
+	struct agent_drive d;
+	int r = find_drive(a->arg[0], &d);
+	bool live;
+
+	if (r)
+		return cmd_failed(NULL, r);
+	live = agent_device_find(&d, &dev) || dev.live;
+	if (!cmd_confirm(live ? "Give up %s?  Its host is not told." :
+			 "Give up %s, whose host does not answer?  What was not stored there yet is lost.", d.name))
+		return CMD_FAILED;
+	if (!cmd_opt.test)
+		r = agent_forget(&agent, &d);
+	if (r)
+		return cmd_failed(NULL, r);
+	cmd_say("%s is given up; on its host 'vdunlink --force' ends the link", d.name);
+	return CMD_OK;
+}
+
 /* ---- table ---------------------------------------------------------------------------- */
 
 static const struct cmd_subcommand subcommands[] = {
 	{ "serve", serve, serve_options, "[serve]", 0, 0, "take drives from hosts that have the key", take_dir },
 	{ "status", status, status_options, "status", 0, 0, "list the drives that this server was given", NULL },
+	{ "forget", forget, forget_options, "forget DRIVE|UUID", 1, 1, "give up a drive that its host will not take back", NULL },
 	{ "key", key_, key_options, "key FILE", 1, 1, "make a key", NULL },
 	{ "ask", ask, ask_options, "ask HOST[:PORT]", 1, 1, "send an agent a request, from standard input, and write its answer", NULL },
 };

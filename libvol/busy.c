@@ -126,13 +126,15 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 }
 
 /* A line of mountinfo's: where, of what type, from what.  All of it is in `line`. */
-static bool take_apart(char *line, char **dir, char **type, char **source)
+static bool take_apart(char *line, dev_t *dev, char **dir, char **type, char **source)
 {
+	unsigned major_, minor_;
 	char *at = strstr(line, " - ");
 	int n = 0;
 
-	if (!at || sscanf(line, "%*u %*u %*u:%*u %*s %n", &n) == EOF || !n)
+	if (!at || sscanf(line, "%*u %*u %u:%u %*s %n", &major_, &minor_, &n) != 2 || !n)
 		return false;
+	*dev = makedev(major_, minor_);
 	*at = 0;
 	*dir = line + n;
 	(*dir)[strcspn(*dir, " ")] = 0;
@@ -154,12 +156,13 @@ int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	size_t size = 0;
 	struct stat st;
+	dev_t dev;
 	int r = 0;
 
 	if (!f)
 		return vol_fail(NULL, -errno, "/proc/self/mountinfo: %s", vol_strerror(-errno));
 	while (!r && getline(&line, &size, f) > 0)
-		if (take_apart(line, &dir, &type, &source) && source[0] == '/' && !stat(source, &st) && S_ISBLK(st.st_mode))
+		if (take_apart(line, &dev, &dir, &type, &source) && source[0] == '/' && !stat(source, &st) && S_ISBLK(st.st_mode))
 			r = fn(arg, source, dir);
 	free(line);
 	fclose(f);
@@ -167,16 +170,18 @@ int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void
 }
 
 /* Of the last mount there. */
-static bool last_mount(const char *want, char type[32], char source[256])
+static bool last_mount(const char *want, dev_t *dev, char type[32], char source[256])
 {
 	char *line = NULL, *dir, *t, *from;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	bool is = false;
 	size_t size = 0;
+	dev_t of;
 
 	while (f && getline(&line, &size, f) > 0)
-		if (take_apart(line, &dir, &t, &from) && !strcmp(dir, want)) {
+		if (take_apart(line, &of, &dir, &t, &from) && !strcmp(dir, want)) {
 			is = true;
+			*dev = of;
 			snprintf(type, 32, "%s", t);
 			snprintf(source, 256, "%s", from);
 		}
@@ -189,15 +194,29 @@ static bool last_mount(const char *want, char type[32], char source[256])
 bool busy_is_mount(const char *dir, const char *type)
 {
 	char t[32], source[256];
+	dev_t dev;
 
-	return last_mount(dir, t, source) && (!type || !strcmp(t, type));
+	return last_mount(dir, &dev, t, source) && (!type || !strcmp(t, type));
 }
 
+void busy_mount_type(const char *dir, char *type, size_t size)
+{
+	char t[32] = "", source[256];
+	dev_t dev;
+
+	snprintf(type, size, "%s", last_mount(dir, &dev, t, source) ? t : "");
+}
+
+/* Another may have its name by now, but not its number while it is mounted. */
 bool busy_is_dead_mount(const char *dir)
 {
-	char type[32], source[256];
+	char type[32], source[256], path[64];
+	dev_t dev;
 
-	return last_mount(dir, type, source) && !strncmp(source, "/dev/", 5) && access(source, F_OK);
+	if (!last_mount(dir, &dev, type, source) || strncmp(source, "/dev/", 5))
+		return false;
+	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(dev), minor(dev));
+	return access(major(dev) ? path : source, F_OK);
 }
 
 struct mounted { struct words *w; const char *pid, *comm; };

@@ -20,6 +20,8 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void *arg) __must_check;
 /* Whether the last mount on that directory is of such a type ("autofs"), NULL: of any. */
 bool busy_is_mount(const char *dir, const char *type);
+/* Of the last mount there; "" when there is none. */
+void busy_mount_type(const char *dir, char *type, size_t size);
 /* Whether it is of a device that is not there any more. */
 bool busy_is_dead_mount(const char *dir);
 

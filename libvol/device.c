@@ -11,12 +11,15 @@
 #include <linux/loop.h>
 #include <linux/major.h>
 #include <linux/nbd.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/pidfd.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/wait.h>
@@ -347,8 +350,13 @@ static void lookup(blkid_probe pr, const char *name, char *buf, size_t size)
 		snprintf(buf, size, "%s", s);
 }
 
-int device_probe(const char *dev, struct device_content *out)
+struct probe { char dev[256]; struct device_content content; };
+
+static int probe(void *arg)
 {
+	struct probe *p = arg;
+	struct device_content *out = &p->content;
+	const char *dev = p->dev;
 	blkid_probe pr = blkid_new_probe_from_filename(dev);
 	int r;
 
@@ -378,6 +386,18 @@ int device_probe(const char *dev, struct device_content *out)
 	return r < 0 ? r : 0;
 }
 
+int device_probe(const char *dev, struct device_content *out)
+{
+	struct probe p = { 0 };
+	int r;
+
+	if (snprintf(p.dev, sizeof(p.dev), "%s", dev) >= (int)sizeof(p.dev))
+		return vol_fail(NULL, -ENAMETOOLONG, "the name of a device is longer than %zu bytes", sizeof(p.dev) - 1);
+	r = device_apart(probe, &p, sizeof(p), dev, 1);
+	*out = p.content;
+	return r;
+}
+
 /* Its database may be of a device that had the number before: by the name it is known. */
 bool device_known(const char *dev, struct device_content *out)
 {
@@ -401,6 +421,21 @@ bool device_known(const char *dev, struct device_content *out)
 	udev_device_unref(d);
 	udev_unref(udev);
 	return out->type[0];
+}
+
+bool device_known_uuid(dev_t dev, struct device_content *out)
+{
+	struct udev *udev = udev_new();
+	struct udev_device *d = udev ? udev_device_new_from_devnum(udev, 'b', dev) : NULL;
+	const char *type = d ? udev_device_get_property_value(d, "ID_FS_TYPE") : NULL;
+	const char *uuid = d ? udev_device_get_property_value(d, "ID_FS_UUID") : NULL;
+
+	memset(out, 0, sizeof(*out));
+	snprintf(out->type, sizeof(out->type), "%s", type ? type : "");
+	snprintf(out->uuid, sizeof(out->uuid), "%s", uuid ? uuid : "");
+	udev_device_unref(d);
+	udev_unref(udev);
+	return out->type[0] && out->uuid[0];
 }
 
 /* ---- mounts -------------------------------------------------------------- */
@@ -445,20 +480,79 @@ static const char *readonly_options(const char *type)
 	return "ro";
 }
 
-int device_run(char *const argv[], char *said, size_t size)
+/* ---- what may wait for a device ---------------------------------------------- */
+
+static int64_t patience; /* ms; 0: without end */
+
+void device_patience(int64_t ms)
 {
+	patience = ms;
+}
+
+/* Until it has ended, or `fd` has something to read.  -ETIMEDOUT, -EINTR only with patience. */
+static int wait_child(int process, int fd, int64_t deadline)
+{
+	for (;;) {
+		struct pollfd p[2] = { { process, POLLIN, 0 }, { fd, POLLIN, 0 } };
+
+		if (patience && vol_interrupted())
+			return vol_fail(NULL, -EINTR, "interrupted");
+		if (patience && vol_now_ms() >= deadline)
+			return -ETIMEDOUT;
+		if (poll(p, 2, patience ? 200 : -1) > 0)
+			return p[1].revents ? 1 : 0;
+	}
+}
+
+struct apart { int r; struct vol_errbuf error; char arg[]; };
+
+int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what, unsigned times)
+{
+	struct apart *a;
+	int process, r;
+	pid_t pid;
+
+	if (!patience)
+		return fn(arg);
+	a = mmap(NULL, sizeof(*a) + size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (a == MAP_FAILED)
+		return vol_fail(NULL, -ENOMEM, "out of memory");
+	memcpy(a->arg, arg, size);
+	pid = fork();
+	if (!pid) {
+		close_range(3, ~0u, 0); /* connections end although this does not */
+		a->r = fn(a->arg);
+		snprintf(a->error.text, sizeof(a->error.text), "%s", a->r ? vol_error(NULL) : "");
+		_exit(0);
+	}
+	process = pid > 0 ? pidfd_open(pid, 0) : -1;
+	r = pid < 0 || process < 0 ? vol_fail(NULL, -errno, "no process: %s", vol_strerror(-errno)) : wait_child(process, -1, vol_now_ms() + patience * times);
+	if (r == -ETIMEDOUT)
+		vol_fail(NULL, r, "%s does not answer", what);
+	if (r && pid > 0)
+		kill(pid, SIGKILL); /* as soon as the kernel lets it */
+	if (pid > 0 && (!r || process < 0))
+		waitpid(pid, NULL, 0);
+	if (process >= 0)
+		close(process);
+	if (!r) {
+		r = a->r;
+		memcpy(arg, a->arg, size);
+		if (r)
+			vol_fail(NULL, r, "%s", a->error.text);
+	}
+	munmap(a, sizeof(*a) + size);
+	return r;
+}
+
+static int start(char *const argv[], int out, pid_t *pid)
+{
+	short flags = POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF;
 	posix_spawn_file_actions_t fa;
 	posix_spawnattr_t at;
 	sigset_t none, pipe_;
-	size_t n = 0;
-	ssize_t got;
-	pid_t pid;
-	int p[2], status, r;
-	char rest[256];
+	int r;
 
-	said[0] = 0;
-	if (pipe2(p, O_CLOEXEC))
-		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
 	/* Which a program with threads may have changed for itself. */
 	sigemptyset(&none);
 	sigemptyset(&pipe_);
@@ -466,30 +560,87 @@ int device_run(char *const argv[], char *said, size_t size)
 	posix_spawnattr_init(&at);
 	posix_spawnattr_setsigmask(&at, &none);
 	posix_spawnattr_setsigdefault(&at, &pipe_);
-	posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+	/* Ended, when it must be, with all that it has started. */
+	posix_spawnattr_setflags(&at, patience ? flags | POSIX_SPAWN_SETPGROUP : flags);
 	posix_spawn_file_actions_init(&fa);
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&fa, p[1], 1);
-	posix_spawn_file_actions_adddup2(&fa, p[1], 2);
-	r = -posix_spawnp(&pid, argv[0], &fa, &at, argv, environ);
+	posix_spawn_file_actions_adddup2(&fa, out, 1);
+	posix_spawn_file_actions_adddup2(&fa, out, 2);
+	r = -posix_spawnp(pid, argv[0], &fa, &at, argv, environ);
 	posix_spawn_file_actions_destroy(&fa);
 	posix_spawnattr_destroy(&at);
+	return r ? vol_fail(NULL, r, "%s cannot be run: %s", argv[0], vol_strerror(r)) : 0;
+}
+
+/* What does not fit is heard, and forgotten. */
+static void hear(int fd, char *said, size_t size, size_t *n)
+{
+	char rest[256];
+	ssize_t got;
+
+	do {
+		got = *n < size - 1 ? read(fd, said + *n, size - 1 - *n) : read(fd, rest, sizeof(rest));
+		if (got > 0 && *n < size - 1)
+			*n += (size_t)got;
+	} while (got > 0 || (got < 0 && errno == EINTR));
+}
+
+static int run(char *const argv[], char *said, size_t size, unsigned times)
+{
+	int64_t deadline = vol_now_ms() + patience * times;
+	int p[2], process, status = 0, r;
+	size_t n = 0;
+	pid_t pid;
+
+	said[0] = 0;
+	if (pipe2(p, O_CLOEXEC))
+		return vol_fail(NULL, -errno, "no pipe: %s", vol_strerror(-errno));
+	r = start(argv, p[1], &pid);
 	close(p[1]);
 	if (r) {
 		close(p[0]);
-		return vol_fail(NULL, r, "%s cannot be run: %s", argv[0], vol_strerror(r));
+		return r;
 	}
-	do { /* what does not fit is heard, and forgotten */
-		got = n < size - 1 ? read(p[0], said + n, size - 1 - n) : read(p[0], rest, sizeof(rest));
-		if (got > 0 && n < size - 1)
-			n += (size_t)got;
-	} while (got > 0 || (got < 0 && errno == EINTR));
-	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-		;
+	process = pidfd_open(pid, 0);
+	fcntl(p[0], F_SETFL, O_NONBLOCK);
+	/* What it has left running may have the pipe, still: its own end counts. */
+	do {
+		r = process < 0 ? vol_fail(NULL, -errno, "%s cannot be waited for: %s", argv[0], vol_strerror(-errno)) :
+				  wait_child(process, p[0], deadline);
+		if (r > 0) {
+			struct pollfd ended = { process, POLLIN, 0 };
+
+			hear(p[0], said, size, &n);
+			r = poll(&ended, 1, 10) <= 0;
+		}
+	} while (r > 0);
+	hear(p[0], said, size, &n);
 	said[n] = 0;
 	said[strcspn(said, "\n")] = 0;
+	if (r) {
+		if (r == -ETIMEDOUT)
+			vol_fail(NULL, r, "%s has not ended within %d seconds, and was ended", argv[0], (int)(patience * times / 1000));
+		kill(patience ? -pid : pid, SIGKILL);
+		vol_nap(100);
+		(void)!waitpid(pid, NULL, WNOHANG); /* which does not help with one that waits for a disk */
+	} else {
+		while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+			;
+	}
+	if (process >= 0)
+		close(process);
 	close(p[0]);
-	return WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : vol_fail(NULL, -EIO, "%s said: %s", argv[0], said);
+	return r ? r : WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : vol_fail(NULL, -EIO, "%s said: %s", argv[0], said);
+}
+
+int device_run(char *const argv[], char *said, size_t size)
+{
+	return run(argv, said, size, 1);
+}
+
+int device_run_long(char *const argv[], char *said, size_t size, unsigned times)
+{
+	return run(argv, said, size, times);
 }
 
 int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size)
@@ -515,14 +666,20 @@ int device_mount(const char *dev, const char *dir, const struct device_content *
 	return r;
 }
 
+static int unmount(void *dir)
+{
+	return umount2(dir, UMOUNT_NOFOLLOW) ? vol_fail(NULL, -errno, "%s", "") : 0;
+}
+
 int device_umount(const char *dir)
 {
-	char users[512];
+	char path[4096], users[512];
 	int r;
 
-	if (!umount2(dir, UMOUNT_NOFOLLOW))
-		return 0;
-	r = -errno;
+	snprintf(path, sizeof(path), "%s", dir);
+	r = device_apart(unmount, path, sizeof(path), dir, 3);
+	if (!r || r == -ETIMEDOUT || r == -EINTR)
+		return r;
 	if (r != -EBUSY)
 		return vol_fail(NULL, r, "%s cannot be unmounted: %s", dir, vol_strerror(r));
 	device_users(dir, users, sizeof(users));

@@ -8,6 +8,8 @@
 
 #include "host.h"
 
+#include <sys/types.h>
+
 #define DEVICE_PATH 32 /* "/dev/loop123" */
 
 /* Whether the kernel has the nbd driver (no module is loaded to find out). */
@@ -51,9 +53,19 @@ void device_users(const char *path, char *buf, size_t size);
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */
 int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options) __must_check;
+/* Whether udev's database tells the file system's type and UUID; nothing is read from the device. */
+bool device_known_uuid(dev_t dev, struct device_content *out);
+
+/* For a process that must not hang with a device that does: from now on programs, device_probe() and device_umount()
+ * are waited for so long, or so many times as long, and then left to themselves with -ETIMEDOUT; vol_interrupt() ends the waiting
+ * with -EINTR.  0, as at first: without end. */
+void device_patience(int64_t ms);
+/* fn(arg), where there is patience in a process of its own; `arg`, of `size` bytes, comes back, and the text. */
+int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what, unsigned times) __must_check;
 /* A program and its arguments, which hears nothing; what it says, the first line. -EIO: it failed, and the text
  * has that. */
 int device_run(char *const argv[], char *said, size_t size) __must_check;
+int device_run_long(char *const argv[], char *said, size_t size, unsigned times) __must_check;
 /* The options that device_mount() uses. */
 int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size) __must_check;
 /* umount(2); -EBUSY: the text names who. */

@@ -10,11 +10,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-#define EMPTY_BYTES (1u << 20) /* so much at its start is zeros where a file system may be made */
+#define EMPTY_BYTES (1u << 20) /* so much at its start, and at its end, is zeros where a file system may be made */
 
 bool present_systemd(void)
 {
@@ -34,22 +35,36 @@ static int note(struct present_result *out, const char *fmt, ...)
 	return 0;
 }
 
-/* libblkid knows much, but not all that is worth keeping. */
-static int check_empty(const char *device)
+struct empty { char device[256]; };
+
+static int check_zeros(int fd, const char *device, char *buf, off_t at)
 {
+	ssize_t n = pread(fd, buf, EMPTY_BYTES, at);
+
+	if (n < 0)
+		return vol_fail(NULL, -errno, "%s cannot be read: %s", device, vol_strerror(-errno));
+	for (ssize_t i = 0; i < n; i++)
+		if (buf[i])
+			return vol_fail(NULL, -ENOTEMPTY, "no file system is made on %s: there is data on it, of a kind that nobody knows\n"
+					"if it is what a mkfs left that was cut off: 'blkdiscard -f %s', and again", device, device);
+	return 0;
+}
+
+/* libblkid knows much, but not all that is worth keeping. */
+static int look_empty(void *arg)
+{
+	const char *device = ((struct empty *)arg)->device;
 	char *buf = malloc(EMPTY_BYTES), *what = NULL;
-	ssize_t n = -1;
+	off_t end;
 	int fd, r;
 
 	if (!buf)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	fd = open(device, O_RDONLY | O_CLOEXEC);
-	if (fd >= 0)
-		n = pread(fd, buf, EMPTY_BYTES, 0);
-	r = n < 0 ? vol_fail(NULL, -errno, "%s cannot be read: %s", device, vol_strerror(-errno)) : 0;
-	for (ssize_t i = 0; !r && i < n; i++)
-		if (buf[i])
-			r = vol_fail(NULL, -ENOTEMPTY, "no file system is made on %s: there is data on it, of a kind that nobody knows", device);
+	end = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	r = end < 0 ? vol_fail(NULL, -errno, "%s cannot be read: %s", device, vol_strerror(-errno)) : check_zeros(fd, device, buf, 0);
+	if (!r && end > EMPTY_BYTES)
+		r = check_zeros(fd, device, buf, end - EMPTY_BYTES);
 	if (!r)
 		r = vol_probe_fd(fd, false, &what);
 	if (!r && what)
@@ -59,6 +74,14 @@ static int check_empty(const char *device)
 		close(fd);
 	free(buf);
 	return r;
+}
+
+static int check_empty(const char *device)
+{
+	struct empty e;
+
+	snprintf(e.device, sizeof(e.device), "%s", device);
+	return device_apart(look_empty, &e, sizeof(e), device, 1);
 }
 
 static int make_fs(const char *device, const char *type)
@@ -75,7 +98,7 @@ static int make_fs(const char *device, const char *type)
 	r = check_empty(device);
 	snprintf(program, sizeof(program), "mkfs.%s", types[i]);
 	/* Without -f or the like: it looks itself once more. */
-	return r ? r : device_run(argv, said, sizeof(said));
+	return r ? r : device_run_long(argv, said, sizeof(said), 15);
 }
 
 int present_mkfs(const char *device, const char *type)
@@ -99,7 +122,8 @@ static int is_copy(void *arg, const char *source, const char *dir)
 	if (stat(source, &st) || st.st_rdev == c->self || st.st_rdev == c->last)
 		return 0;
 	c->last = st.st_rdev; /* one device is often mounted in several places */
-	if (device_probe(source, &content) || strcmp(content.type, c->mine->type) || strcmp(content.uuid, c->mine->uuid))
+	/* Any of them may be one whose host is away, so it is better not to be read. */
+	if ((!device_known_uuid(st.st_rdev, &content) && device_probe(source, &content)) || strcmp(content.type, c->mine->type) || strcmp(content.uuid, c->mine->uuid))
 		return 0;
 	snprintf(c->source, sizeof(c->source), "%s", source);
 	snprintf(c->dir, sizeof(c->dir), "%s", dir);
@@ -128,12 +152,14 @@ static void make_safe(const char *from, char *to, size_t size)
 		to[0] = '_';
 }
 
-/* What systemd has as the source of the mount there: the device may be away, and be made again by that name. */
+/* What systemd has as the source of the mount there, by whatever name, is now that device. */
 static bool systemd_has(const char *dir, const char *device)
 {
 	char said[512], *argv[] = { "systemctl", "show", "-P", "What", "--", (char *)dir, NULL };
+	struct stat st, mine;
 
-	return present_systemd() && !device_run(argv, said, sizeof(said)) && said[0] == '/' && vol_same_file(said, device);
+	return present_systemd() && !device_run(argv, said, sizeof(said)) && said[0] == '/' && !stat(said, &st) && S_ISBLK(st.st_mode) &&
+	       !stat(device, &mine) && S_ISBLK(mine.st_mode) && st.st_rdev == mine.st_rdev;
 }
 
 /* An automount that was not used yet. */
@@ -163,6 +189,7 @@ static bool taken(const char *dir)
 
 static int choose_dir(const struct present_spec *spec, const struct device_content *c, char *dir, size_t size)
 {
+	const char *base = spec->base ? spec->base : PRESENT_DIR;
 	char text[96];
 	int n;
 
@@ -170,10 +197,10 @@ static int choose_dir(const struct present_spec *spec, const struct device_conte
 		n = snprintf(dir, size, "%s", spec->dir);
 	} else {
 		make_safe(c->label[0] ? c->label : spec->name, text, sizeof(text));
-		n = snprintf(dir, size, PRESENT_DIR "/%s", text);
+		n = snprintf(dir, size, "%s/%s", base, text);
 		if (!text[0] || (taken(dir) && !waits_there(dir, spec->device))) {
 			make_safe(spec->name, text, sizeof(text));
-			n = snprintf(dir, size, PRESENT_DIR "/%s-%.8s", text, spec->uuid_text);
+			n = snprintf(dir, size, "%s/%s-%.8s", base, text, spec->uuid_text);
 		}
 	}
 	if (n < 0 || (size_t)n >= size)
@@ -183,10 +210,10 @@ static int choose_dir(const struct present_spec *spec, const struct device_conte
 	return 0;
 }
 
-/* With those above it. */
-static int make_dir(const char *dir)
+/* With those above it; by its own name, without symbolic links. */
+static int make_dir(char *dir, size_t size, bool strict)
 {
-	char path[256];
+	char path[256], real[PATH_MAX];
 	struct stat st;
 
 	for (const char *at = dir; at; ) {
@@ -195,6 +222,12 @@ static int make_dir(const char *dir)
 		if (mkdir(path, 0755) && errno != EEXIST)
 			return vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno));
 	}
+	if (!realpath(dir, real))
+		return vol_fail(NULL, -errno, "%s: %s", dir, vol_strerror(-errno));
+	if (strict && strcmp(real, dir))
+		return vol_fail(NULL, -EPERM, "a symbolic link leads to %s: nothing is mounted there", dir);
+	if (snprintf(dir, size, "%s", real) >= (int)size)
+		return vol_fail(NULL, -ENAMETOOLONG, "the name of the directory is longer than %zu bytes", size - 1);
 	if (busy_is_mount(dir, NULL))
 		return vol_fail(NULL, -EBUSY, "something else is mounted on %s already", dir);
 	if (stat(dir, &st) || !S_ISDIR(st.st_mode))
@@ -208,11 +241,18 @@ static int systemd_mount(const struct present_spec *spec, const struct device_co
 {
 	char opts[512], said[512];
 	char *argv[] = { "systemd-mount", "--quiet", "--no-ask-password", "--collect", "--fsck=no",
-			 spec->automount ? "--automount=yes" : "--automount=no", "-t", (char *)c->type, "-o", opts, "--",
+			 spec->automount ? "--automount=yes" : "--automount=no", spec->automount && spec->bound ? "--bind-device" : "--quiet", "-t", (char *)c->type, "-o", opts, "--",
 			 (char *)spec->device, (char *)dir, NULL };
+	char *stop[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
 	int r = device_mount_options(c, spec->readonly, options, opts, sizeof(opts));
 
-	return r ? r : device_run(argv, said, sizeof(said));
+	if (!r)
+		r = device_run(argv, said, sizeof(said));
+	if (r == -ETIMEDOUT || r == -EINTR) { /* its job would go on */
+		(void)!device_run(stop, said, sizeof(said));
+		vol_fail(NULL, r, "systemd has not mounted %s in time: 'journalctl -b' tells more", dir);
+	}
+	return r;
 }
 
 static int take_first(void *arg, const char *dir)
@@ -221,6 +261,45 @@ static int take_first(void *arg, const char *dir)
 
 	snprintf(out->mount, sizeof(out->mount), "%s", dir);
 	return 1;
+}
+
+/* Their drivers are used with disks of strangers every day. */
+static bool is_usual(const char *type)
+{
+	static const char *const types[] = { "ext4", "xfs", "btrfs", "ext3", "ext2", "vfat", "exfat", "ntfs", "ntfs3", "f2fs", "iso9660", "udf",
+					     "squashfs", "erofs" };
+
+	for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++)
+		if (!strcmp(types[i], type))
+			return true;
+	return false;
+}
+
+struct place { const char *dir; bool found; };
+
+static int is_place(void *arg, const char *dir)
+{
+	struct place *p = arg;
+
+	p->found |= !strcmp(dir, p->dir);
+	return 0;
+}
+
+/* The device that was looked at is mounted where it was to be: else it is nowhere. */
+static int verify(const struct present_spec *spec, dev_t self, const char *dir)
+{
+	struct place p = { .dir = dir };
+	struct present_result where;
+	int r;
+
+	if (spec->automount && present_systemd() && busy_is_mount(dir, "autofs"))
+		return 0;
+	r = busy_mounts("self", self, false, is_place, &p);
+	if (r || p.found)
+		return r;
+	for (unsigned i = 0; i < 16 && busy_mounts("self", self, false, take_first, &where) > 0 && !device_umount(where.mount); i++)
+		;
+	return vol_fail(NULL, -ESTALE, "%s was mounted, and that was not on %s, or it was another device by then: it was unmounted", spec->device, dir);
 }
 
 static int check_content(const struct present_spec *spec, const struct device_content *c, dev_t self, bool *nouuid, struct present_result *out)
@@ -235,6 +314,10 @@ static int check_content(const struct present_spec *spec, const struct device_co
 	}
 	if (strcmp(c->usage, "filesystem")) {
 		note(out, "it carries %s (%s), which cannot be mounted as a whole", c->type, c->usage);
+		return 1;
+	}
+	if (spec->strict && !is_usual(c->type)) {
+		note(out, "it has a file system of type %s, and only those of usual types are mounted here", c->type);
 		return 1;
 	}
 	r = find_copy(self, c, &copy);
@@ -265,6 +348,13 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 
 	if (stat(spec->device, &st) || !S_ISBLK(st.st_mode))
 		return vol_fail(NULL, -ENOTBLK, "%s is no block device", spec->device);
+	/* First: what is mounted needs not be read. */
+	r = device_mounts(spec->device, take_first, &res);
+	if (r) {
+		busy_mount_type(res.mount, res.type, sizeof(res.type));
+		*out = res;
+		return r > 0 ? 0 : r;
+	}
 	r = spec->mkfs && *spec->mkfs && !spec->readonly ? present_mkfs(spec->device, spec->mkfs) : 0;
 	if (!r)
 		r = device_probe(spec->device, &c);
@@ -272,9 +362,7 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 		return r;
 	snprintf(res.type, sizeof(res.type), "%s", c.type);
 	snprintf(res.label, sizeof(res.label), "%s", c.label);
-	r = device_mounts(spec->device, take_first, &res);
-	if (!r)
-		r = check_content(spec, &c, st.st_rdev, &nouuid, &res);
+	r = check_content(spec, &c, st.st_rdev, &nouuid, &res);
 	if (r) {
 		if (r > 0)
 			*out = res;
@@ -285,10 +373,12 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 		n = snprintf(options, sizeof(options), "%s%s%s", spec->options ? spec->options : "",
 			     spec->options && *spec->options && nouuid ? "," : "", nouuid ? "nouuid" : "");
 		r = n < 0 || (size_t)n >= sizeof(options) ?
-		    vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(options) - 1) : make_dir(dir);
+		    vol_fail(NULL, -ENAMETOOLONG, "the options of the mount are longer than %zu bytes", sizeof(options) - 1) : make_dir(dir, sizeof(dir), spec->strict);
 		if (!r)
 			r = present_systemd() ? systemd_mount(spec, &c, options, dir) :
 					     device_mount(spec->device, dir, &c, spec->readonly, options);
+		if (!r)
+			r = verify(spec, st.st_rdev, dir);
 	}
 	if (r)
 		return r;
@@ -316,9 +406,11 @@ int present_umount(const char *dir)
 		if (users[0])
 			return vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users);
 	}
-	r = device_run(argv, said, sizeof(said));
+	r = device_run_long(argv, said, sizeof(said), 3);
 	if (!busy_is_mount(dir, NULL))
 		return 0;
+	if (r == -ETIMEDOUT || r == -EINTR)
+		return r;
 	if (busy_is_mount(dir, "autofs"))
 		return r ? r : vol_fail(NULL, -EBUSY, "the automount on %s stays", dir);
 	return device_umount(dir); /* which says who is in the way, or does it */
@@ -327,4 +419,18 @@ int present_umount(const char *dir)
 int present_stop(const char *device, const char *dir)
 {
 	return waits_there(dir, device) ? present_umount(dir) : 0;
+}
+
+int present_clear(const char *dir)
+{
+	char said[512], *argv[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
+	bool dead = busy_is_dead_mount(dir);
+
+	for (unsigned i = 0; i < 16 && busy_is_dead_mount(dir); i++)
+		if (umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW))
+			return vol_fail(NULL, -errno, "%s, of a device that is there no more, cannot be unmounted: %s", dir, vol_strerror(-errno));
+	/* Its unit may not have noticed yet, and would be in the way of the next. */
+	if (dead && present_systemd() && !busy_is_mount(dir, NULL))
+		(void)!device_run(argv, said, sizeof(said));
+	return 0;
 }

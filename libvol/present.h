@@ -18,13 +18,17 @@
 
 struct present_spec {
 	const char *device, *name /* the volume's */, *uuid_text;
-	const char *dir;     /* NULL or "": PRESENT_DIR/LABEL, or NAME where there is no label; where that is taken
+	const char *base;    /* NULL: PRESENT_DIR */
+	const char *dir;     /* NULL or "": BASE/LABEL, or NAME where there is no label; where that is taken
 	                      * NAME-UUID, the first 8 digits of it */
 	const char *options; /* NULL or "": those that are needed */
 	const char *mkfs;    /* NULL or "": no file system is made; "ext4", "xfs"… */
 	bool automount;      /* mounted when first it is used; needs systemd */
 	bool duplicate;      /* also when it is a copy of one that is mounted */
 	bool readonly;
+	bool bound;          /* an automount goes with the device: its number may be another's then */
+	bool strict;         /* of a drive that others have written: only a file system of a type that is usual on
+	                      * disks, and no symbolic link leads to the directory */
 };
 struct present_result {
 	char mount[256]; /* where it is mounted; "": it is not, and `note` tells why */
@@ -33,8 +37,10 @@ struct present_result {
 };
 
 /* 0 also when there is nothing that can be mounted.  Asked again, it finds what it has done.  -EIO: mount or
- * mkfs failed; -EBUSY something else is mounted there; -EINVAL such a file system cannot be made, or no such directory. */
+ * mkfs failed, -ETIMEDOUT did not end; -EBUSY something else is mounted there; -EINVAL such a file system cannot be made, or no such directory. */
 int present_mount(const struct present_spec *spec, struct present_result *out) __must_check;
+/* A mount there that is of a device which is there no more goes, whoever uses it: 0 also when none is. */
+int present_clear(const char *dir) __must_check;
 /* The file system alone.  0 also when something is there, which stays. */
 int present_mkfs(const char *device, const char *type) __must_check;
 /* Whether systemd is the first process: it alone can wait until a mount is used. */

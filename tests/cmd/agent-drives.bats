@@ -611,6 +611,273 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	try link
 	try unlink
 	mount "/dev/$L" mnt2
+	exec 7>mnt2/file
+	denied "$T/mnt2 is in use by" gone
+	exec 7>&-
+	umount mnt2
+	# Nor when it is another drive's
+	disk e
+	mkfs.ext4 -q e
+	namespace "${U/11111111/99999999}"
+	mount "/dev/$L" mnt2
 	denied "is in use by the mount on $T/mnt2" gone
 	[ ! -s sys/class/nvme/nvme7/delete_controller ]
+}
+
+@test "a drive's own file system leads nowhere: nothing is mounted below it, or over a symbolic link" {
+	setup_agent
+	local first U2=${U/11111111/99999999}
+	disk d
+	namespace
+	try link
+	first=$L
+	mkdir mnt/d/dir
+	ln -s "$T/mnt2" mnt/d/away
+	mkdir mnt/root
+	ln -s "$T/mnt2" mnt/root/away
+	disk e
+	namespace "$U2"
+	denied "symbolic link" link ".uuid = \"$U2\" | .mount.dir = \"$T/mnt/root/away\""
+	denied "another file system" link ".uuid = \"$U2\" | .mount.dir += \"/away\""
+	denied "another file system" link ".uuid = \"$U2\" | .mount.dir += \"/dir\""
+	denied "another drive may" link ".uuid = \"$U2\" | .mount.dir = \"/srv/vd/vdtx/dir\""
+	# Nor where another will be, or above it
+	umount mnt/d
+	denied "p/v is mounted on" link ".uuid = \"$U2\" | .mount.dir += \"/x\""
+	mkdir mnt/a
+	try link ".uuid = \"$U2\" | .mount.dir = \"$T/mnt/a/b\""
+	U3=${U/11111111/88888888}
+	denied "is mounted on" link ".uuid = \"$U3\" | .mount.dir = \"$T/mnt/a\""
+	[ -z "$(findmnt -n "$T/mnt2")" ]
+	[ ! -e "$first/x" ]
+}
+
+@test "without a record it is unlinked all the same, and stays when it is in use" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	end_agent
+	rm state/drives.json
+	restart_agent
+	exec 7>mnt/d/file
+	denied "in use" unlink
+	exec 7>&-
+	try unlink
+	refused mountpoint mnt/d
+	# One that cannot be read, too
+	try link
+	jq -c '.drives[0].name = "x"' state/drives.json >new
+	cp new state/drives.json
+	try unlink
+	refused mountpoint mnt/d
+	[ "$(records)" = "[]" ]
+	# And before the connection ends
+	mkdir -p mnt/d
+	mount "/dev/$L" mnt/d
+	ask "$(request gone)" &
+	wait_for test -s sys/class/nvme/nvme7/rescan_controller
+	unplug
+	wait $!
+	answers .ok
+	refused mountpoint mnt/d
+}
+
+@test "a connection to where the host was before is not believed, and not read: it is made to where the host is" {
+	setup_agent
+	disk d
+	namespace
+	echo "traddr=127.9.9.9,trsvcid=8653" >sys/class/nvme/nvme7/address
+	echo connecting >sys/class/nvme/nvme7/state
+	{ wait_for test -s fabrics; controller nvme8 $NQN; } 3>&- &
+	try link
+	wait $!
+	[ "$(cat sys/class/nvme/nvme7/delete_controller)" = 1 ]
+	[[ $(cat fabrics) == *traddr=$HOST,* ]]
+	answers '.address == "nvme8 nsid 3"'
+	# One that answers, and is in use, is another host's
+	rm -r sys/class/nvme/nvme8
+	echo live >sys/class/nvme/nvme7/state
+	: >fabrics
+	denied "from another host" link
+	[ ! -s fabrics ]
+	mountpoint mnt/d
+	try unlink
+}
+
+@test "a controller that is not connected is waited for, and its device is left alone" {
+	setup_agent
+	disk d
+	namespace
+	echo connecting >sys/class/nvme/nvme7/state
+	ask "$(request link)" &
+	wait_for test -s sys/class/nvme/nvme7/rescan_controller
+	[ "$(blkid -p "/dev/$L")" = "" ]
+	[ ! -e mnt/d ]
+	echo live >sys/class/nvme/nvme7/state
+	wait $!
+	answers ".ok and .mount == \"$T/mnt/d\""
+}
+
+@test "what has grown meanwhile is mounted after a restart, with its new size" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	end_agent
+	umount mnt/d
+	truncate -s 80m d
+	losetup -c "/dev/$L"
+	namespace
+	restart_agent
+	wait_for mountpoint mnt/d
+	[ "$(jq '.drives[0].size' state/drives.json)" = 83886080 ]
+	ask '{"op":"status"}'
+	answers '.drives[0].state == "up" and .drives[0].size == 83886080'
+}
+
+@test "a mount that fails at the start is tried again until it is there" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	end_agent
+	umount mnt/d
+	mount -t tmpfs tmpfs mnt/d
+	restart_agent
+	wait_for grep -q "something else is mounted" agent.log
+	umount mnt/d
+	wait_for mountpoint mnt/d
+	[ "$(findmnt -no SOURCE mnt/d)" = "/dev/$L" ]
+}
+
+@test "a program that does not end keeps no other drive waiting, nor the end; one that leaves another running has ended" {
+	setup_agent
+	end_agent
+	local real
+	real=$(command -v mkfs.ext4)
+	mkdir bin
+	printf '#!/bin/sh\necho $$ >%s/pid\nexec sleep 1000\n' "$T" >bin/mkfs.ext4
+	chmod +x bin/mkfs.ext4
+	PATH=$T/bin:$PATH restart_agent
+	disk d
+	namespace
+	ask "$(request link)" &
+	wait_for test -s pid
+	vdagent ask --key key "$HOST" <<<"$(request link)" >second
+	jq -e '(.ok | not) and .errno == 16 and (.error | contains("another request"))' second
+	U=${U/11111111/99999999}
+	disk e
+	mkfs.xfs -q -f e 2>/dev/null || mke2fs -q -t ext4 e
+	namespace "$U"
+	vdagent ask --key key "$HOST" <<<"$(request link '.mount.dir += "2"')" >second
+	jq -e '.ok and .mount != ""' second
+	end_agent
+	wait $! || :
+	wait_for eval "! kill -0 $(cat pid) 2>/dev/null"
+	printf '#!/bin/sh\nsleep 1000 &\necho $! >%s/pid\nexec %s "$@"\n' "$T" "$real" >bin/mkfs.ext4
+	PATH=$T/bin:$PATH restart_agent
+	U=${U/99999999/11111111}
+	wait_for mountpoint mnt/d
+	kill "$(cat pid)"
+}
+
+@test "a link that says nothing of a mount leaves what is known of it" {
+	setup_agent
+	disk d
+	namespace
+	try link '.mount.options = "noatime"'
+	try link 'del(.mount)'
+	answers '.mount == "" and .type == "ext4"'
+	[ "$(jq -c '.drives[0].mount | [.dir, .options]' state/drives.json)" = "[\"$T/mnt/d\",\"noatime\"]" ]
+	try link '.mount = {}'
+	answers ".mount == \"$T/mnt/d\""
+}
+
+@test "who it is, is told in few words, and to who sets it up" {
+	setup_agent
+	ask '{"op":"hello"}'
+	answers '.ok and (.hostnqn | startswith("nqn.")) and .hostid != "" and .host != "" and .version != "" and .dhchap == false and (has("drives") | not)'
+	ok vdagent status
+	says "This server is $(jq -r .hostnqn answer)"
+}
+
+@test "a drive that nobody takes back is given up: unmounted, disconnected and forgotten, unless it is in use" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	exec 7>mnt/d/file
+	must 5 vdagent forget -y $U || must 4 vdagent forget -y $U
+	says "in use"
+	[ "$(records)" != "[]" ]
+	exec 7>&-
+	refused vdagent forget $U
+	{ wait_for test -s sys/class/nvme/nvme7/delete_controller; unplug; } 3>&- &
+	ok vdagent forget -y p/v
+	wait $!
+	refused mountpoint mnt/d
+	[ "$(records)" = "[]" ]
+	refused vdagent forget -y $U
+	says "no drive"
+	# Its host is away
+	namespace
+	try link
+	echo connecting >sys/class/nvme/nvme7/state
+	denied "vdagent forget" unlink
+	{ wait_for test -s sys/class/nvme/nvme7/delete_controller; unplug; } 3>&- &
+	ok vdagent forget -y $U
+	wait $!
+	[ "$(records)" = "[]" ]
+}
+
+@test "where /srv is not for mounts, drives have their place below what is" {
+	setup_agent
+	end_agent
+	start_agent --mount-dir "$T/mnt"
+	disk d
+	namespace
+	try link '.mount = {mkfs: "ext4"}'
+	answers ".mount == \"$T/mnt/vd/v\""
+}
+
+@test "no file system is made where there is data at the end, or mounted that is of no usual type" {
+	setup_agent
+	need mkfs.minix
+	disk d
+	namespace
+	printf x | dd of=d bs=1 seek=67108000 conv=notrunc status=none
+	try link
+	answers '.mount == "" and (.note | contains("there is data on it"))'
+	truncate -s 0 d
+	truncate -s 64m d
+	mkfs.minix d >/dev/null
+	try link
+	answers '.mount == "" and (.note | contains("usual types"))'
+}
+
+@test "where it was mounted by hand is not where it will be" {
+	setup_agent
+	disk d
+	mkfs.ext4 -q d
+	namespace
+	mount "/dev/$L" mnt2
+	try link
+	answers ".mount == \"$T/mnt2\" and (.note | contains(\"already\"))"
+	[ "$(jq -r '.drives[0].mount.dir' state/drives.json)" = "$T/mnt/d" ]
+}
+
+@test "what turns out to be in use when it is unmounted is mounted again" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	unshare -m --propagation private sleep 1000 3>&- &
+	wait_for eval 'grep -q "$T/mnt/d" /proc/$!/mountinfo && [ "$(readlink /proc/$!/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]'
+	denied "in use" unlink
+	mountpoint mnt/d
+	[ "$(records)" != "[]" ]
+	kill $!
+	wait $! || :
+	try unlink
 }

@@ -10,6 +10,14 @@
 
 #include "cmd/agent-drive.c"
 
+/* No others are mounted. */
+int agent_record_list(struct agent_drive **list, size_t *n)
+{
+	*list = NULL;
+	*n = 0;
+	return 0;
+}
+
 static void fault(const char *what, const char *text)
 {
 	fprintf(stderr, "FAULT: %s: %s\n", what, text);
@@ -31,6 +39,7 @@ static void check_drive(const struct agent_drive *d)
 	struct agent_drive again;
 	struct json_object *o;
 	const char *text;
+	char dir[256];
 
 	check_text("name", d->name, sizeof(d->name), " ,");
 	check_text("nqn", d->nqn, sizeof(d->nqn), " ,=/");
@@ -45,9 +54,10 @@ static void check_drive(const struct agent_drive *d)
 		fault("another's subsystem", d->nqn);
 	if (d->dir[0] && (d->dir[0] != '/' || !d->dir[1] || strstr(d->dir, "//") || strstr(d->dir, "/../") || strstr(d->dir, "/./")))
 		fault("a directory", d->dir);
-	if (d->mount && !agent_drive_allowed(&strict, d))
+	if (d->mount && !agent_drive_allowed(&strict, d, dir))
 		fault("allowed where nothing is", d->dir);
-	(void)!agent_drive_allowed(&trusting, d);
+	if (!agent_drive_allowed(&trusting, d, dir))
+		check_text("place", dir, sizeof(dir), "");
 	o = agent_drive_json(d);
 	text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY);
 	if (agent_drive_parse(o, &again) || memcmp(d, &again, sizeof(again)))

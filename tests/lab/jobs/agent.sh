@@ -53,7 +53,7 @@ ask() { vdagent ask --key $T/key --timeout 120 127.0.0.1 <<<"$1"; }
 link()
 {
 	ask "$(jq -nc --arg u "$2" --arg nqn "$1" --argjson size "$(blockdev --getsize64 "$3")" --argjson mount "$4" --argjson dhchap ${DHCHAP:-false} '{op: "link", uuid: $u, name: "p/v", size: $size,
-		mode: "rw", via: {kind: "nvme-tcp", nqn: $nqn, address: "127.0.0.1", port: "4420", dhchap: $dhchap}, mount: $mount}')" | tee answer
+		mode: "rw", via: {kind: "nvme-tcp", nqn: $nqn, address: "'${ADDRESS:-127.0.0.1}'", port: "4420", dhchap: $dhchap}, mount: $mount}')" | tee answer
 	jq -e .ok answer >/dev/null
 }
 is() { jq -e "$1" answer >/dev/null; }
@@ -93,6 +93,7 @@ target "$L" $U $NQN
 link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
 is '.mount == "/srv/auto"'
 findmnt -no FSTYPE /srv/auto | grep -x autofs
+systemctl show -P BindsTo srv-auto.automount | grep -w dev-nvme0n1.device
 link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
 is '.mount == "/srv/auto"'
 ask '{"op":"status"}' | jq -e '.drives[0] | .state == "up" and .mount == "/srv/auto"'
@@ -106,6 +107,14 @@ findmnt -t ext4 /srv/auto
 unlink $U
 [ -z "$(findmnt -no FSTYPE /srv/auto)" ]
 
+step an automount goes with its device: by its number another drive would be mounted
+link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
+for dev in /sys/class/nvme/nvme*; do echo 1 >"$dev/delete_controller"; done
+until_ok 60 eval '[ -z "$(findmnt -no FSTYPE /srv/auto)" ]'
+link $NQN $U "$L" '{"dir": "/srv/auto", "automount": true}'
+[ "$(cat /srv/auto/file)" = data ]
+unlink $U
+
 step the agent killed, and the mount gone: it is there again
 link $NQN $U "$L" '{"dir": "/srv/again"}'
 systemctl kill -s KILL vdagent
@@ -117,6 +126,18 @@ echo 1 >"$dev/delete_controller"
 systemctl reset-failed vdagent || :
 agent
 until_ok 60 mountpoint -q /srv/again
+unlink $U
+
+step a mount whose device has gone, and that is in use, makes room for the drive
+link $NQN $U "$L" '{"dir": "/srv/dead"}'
+sleep 1000 </srv/dead & holder=$!
+for dev in /sys/class/nvme/nvme*; do echo 1 >"$dev/delete_controller"; done
+link $NQN $U "$L" '{"dir": "/srv/dead"}'
+is '.mount == "/srv/dead"'
+[ "$(findmnt -no SOURCE /srv/dead)" = "$(jq -r .device answer)" ]
+touch /srv/dead/file
+kill $holder
+wait $holder || :
 unlink $U
 
 step a snapshot with the UUID of what is mounted is mounted only when a duplicate is asked for
@@ -173,6 +194,38 @@ if [ -e "$host/dhchap_key" ]; then
 	take_target $NQN
 fi
 end_target $NQN
+
+step a host that has another address now is connected to there, and what is mounted goes on
+if [ -e "$host/dhchap_key" ]; then vdagent key --dhchap $T/key >"$host/dhchap_key"; fi
+mkdir $nvmet/ports/2
+echo tcp >$nvmet/ports/2/addr_trtype
+echo ipv4 >$nvmet/ports/2/addr_adrfam
+echo 127.0.0.2 >$nvmet/ports/2/addr_traddr
+echo 4420 >$nvmet/ports/2/addr_trsvcid
+target "$L" $U $NQN
+link $NQN $U "$L" '{"dir": "/srv/moved"}'
+rm $nvmet/ports/1/subsystems/$NQN
+until_ok 60 eval "ask '{\"op\":\"status\"}' | jq -e '.drives[0].state == \"stalled\"'"
+ln -s $nvmet/subsystems/$NQN $nvmet/ports/2/subsystems/
+ADDRESS=127.0.0.2 link $NQN $U "$L" '{"dir": "/srv/moved"}'
+is '.mount == "/srv/moved"'
+touch /srv/moved/file
+sync /srv/moved/file
+
+step a drive whose host is away is given up, although it is in use
+sleep 1000 </srv/moved & holder=$!
+rm $nvmet/ports/2/subsystems/$NQN
+until_ok 60 eval "ask '{\"op\":\"status\"}' | jq -e '.drives[0].state == \"stalled\"'"
+fails unlink $U
+vdagent forget -y $U
+! mountpoint -q /srv/moved
+[ -z "$(ls /sys/class/nvme)" ]
+ask '{"op":"status"}' | jq -e '.drives == []'
+kill $holder
+wait $holder || :
+take_target $NQN
+end_target $NQN
+rmdir $nvmet/ports/2
 
 systemctl stop vdagent
 losetup -d "$L" "$M"
