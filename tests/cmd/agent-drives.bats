@@ -428,7 +428,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	mkdir mnt/d/sub
 	ln -s /etc mnt/d/etc
 	for dir in sub sub/x etc; do
-		denied "on another file system" link ".uuid = \"${U/1/2}\" | .mount.dir += \"/$dir\""
+		denied "another file system" link ".uuid = \"${U/1/2}\" | .mount.dir += \"/$dir\""
 	done
 	[ "$(records)" = "[\"$U\"]" ]
 }
