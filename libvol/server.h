@@ -27,7 +27,8 @@ struct server {
 	char port[8];     /* nvme-tcp: and its port there, "4420" */
 	/* What drive_ready() has learned: */
 	bool dhchap;      /* its kernel can authenticate itself */
-	bool deaf;        /* its agent does not answer now */
+	bool deaf;        /* its agent does not answer now, */
+	bool again;       /* which is no reason to fail, as it has had the drive before */
 };
 
 /* This host's record of it, whether or not the pool has one. -ENOENT: it has none. */

@@ -81,7 +81,7 @@ rebooted()
 	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"xfs","duplicate":true}' ]
 	rebooted
 	ok vdlink --restore p
-	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"","duplicate":false}' ]
+	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"","duplicate":true}' ]
 	ok vdunlink p/v
 	ok vdlink --no-mount p/v web1
 	[ "$(tail -1 there/log | jq -c .mount)" = null ]
