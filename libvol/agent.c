@@ -304,6 +304,14 @@ int server_key_make(const char *server)
 	return !access(path, F_OK) ? 0 : r; /* or another command has */
 }
 
+int server_key_remove(const char *server)
+{
+	char path[4096];
+
+	server_key_path(server, path, sizeof(path));
+	return unlink(path) && errno != ENOENT ? vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno)) : 0;
+}
+
 int server_secret(const struct server *s, char secret[AGENT_SECRET])
 {
 	int r = key_program(s->name, true, "no secret can be made of", secret, AGENT_SECRET);

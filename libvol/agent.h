@@ -35,6 +35,8 @@ int agent_gone(const struct server *s, const struct link_info *l, struct json_ob
 void server_key_path(const char *server, char *buf, size_t size);
 /* A new one, unless there is one. */
 int server_key_make(const char *server) __must_check;
+/* 0 also when there is none. */
+int server_key_remove(const char *server) __must_check;
 /* The secret by which the kernels authenticate the server's connections, as both derive it from the key. */
 #define AGENT_SECRET 128
 int server_secret(const struct server *s, char secret[AGENT_SECRET]) __must_check;

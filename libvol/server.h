@@ -51,7 +51,8 @@ int server_list(const char *pool, const char *name, server_fn fn, void *arg) __m
 int server_add(const char *pool, const char *name, struct json_object *attrs, bool test) __must_check;
 /* Takes the pool's description for this host's, too; the key as above. -ENOENT. */
 int server_accept(const char *pool, const char *name, bool test) __must_check;
-/* -ENOENT; -EBUSY: a volume is linked to it, by whatever host. */
+/* And its key here, unless a server of another pool has that name.  -ENOENT; -EBUSY: a volume is linked to it, by whatever
+ * host. */
 int server_remove(const char *pool, const char *name, bool test) __must_check;
 
 #endif
