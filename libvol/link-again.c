@@ -50,12 +50,12 @@ static void prepare_one(struct restorer *rs, struct vol_pool *p, const struct li
 		rs->nprepared++;
 }
 
-static bool is_prepared(const struct restorer *rs, const uint8_t uuid[16], const char *volume)
+static const struct prepared *prepared(const struct restorer *rs, const uint8_t uuid[16], const char *volume)
 {
 	for (size_t i = 0; i < rs->nprepared; i++)
 		if (!memcmp(rs->prepared[i].l.uuid, uuid, 16) && !strcmp(rs->prepared[i].l.volume, volume))
-			return true;
-	return false;
+			return &rs->prepared[i];
+	return NULL;
 }
 
 /* By this host's record, without a word of those that it has not. */
@@ -81,18 +81,20 @@ static bool waits(const char *pool, const uint8_t uuid[16], const char *server)
 static int collect_down(void *arg, const struct link_info *l)
 {
 	struct restorer *rs = arg;
+	const struct prepared *p = prepared(rs, l->uuid, l->volume);
+	bool was_down = p && !p->up; /* and may look as if it were up since */
 
 	rs->some_up |= l->state == LINK_UP;
 	if (l->state == LINK_UP && rs->pass == PREPARE && link_served(l))
 		prepare_one(rs, NULL, l);
-	if (l->state != LINK_DOWN)
+	if (l->state != LINK_DOWN && !was_down)
 		return 0;
 	rs->some_served |= link_served(l);
 	if (link_served(l) != (rs->pass != LOCAL))
 		return 0;
 	if (rs->pass == PREPARE && (!is_recorded(l) || !waits(l->pool, l->uuid, l->server)))
 		return 0;
-	if (rs->pass == SERVED && !rs->asked && !is_prepared(rs, l->uuid, l->volume))
+	if (rs->pass == SERVED && !rs->asked && !was_down)
 		return 0;
 	return link_down(&rs->down, l);
 }
@@ -216,7 +218,7 @@ static int tell_missing(void *arg, const uint8_t uuid[16], const char *pool, con
 	for (size_t i = 0; i < rs->nwanted; i++)
 		if (!memcmp(rs->wanted[i].uuid, uuid, 16) && rs->wanted[i].asked)
 			return 0;
-	if (waits(pool, uuid, server) && !is_prepared(rs, uuid, volume))
+	if (waits(pool, uuid, server) && !prepared(rs, uuid, volume))
 		vol_log(VOL_LOG_WARN, "%s/%s cannot be given to server %s now, which loses it if it waits for it; "
 			"'vdlink --restore %s' makes that link again", pool, volume, server, pool);
 	return 0;

@@ -293,6 +293,21 @@ rebooted()
 	nothing_left
 }
 
+@test "what this host cannot let go of is not said to be mounted there any more, and else its record stays" {
+	describe
+	need_server "a front"
+	export CONFIGFS_DHCHAP=1
+	echo 1 >there/dhchap
+	ok vdlink -m /data/x --mount-options noatime --duplicate p/v web1
+	exec 9<"$(vdlink ls --noheadings -o device | tr -d ' ')"
+	refused vdunlink p/v
+	exec 9<&-
+	says "p/v is still linked"
+	[ "$(jq -c '.drives[0] | [.mount, .no_mount, .options, .duplicate, .dhchap]' etc/servers/local)" = '["",true,"noatime",true,true]' ]
+	ok vdunlink p/v
+	nothing_left
+}
+
 @test "an address that this host has not: no link is made" {
 	describe
 	CONFIGFS_NO_ADDRESS=192.0.2.1 refused vdlink p/v web1
