@@ -36,6 +36,6 @@ int cmd_link(struct link_spec *spec)
 	if (!cmd_opt.test && !link_served(&l) && !l.mount[0] && l.note[0])
 		vol_log(VOL_LOG_WARN, "%s/%s is linked, but not mounted: %s%s", l.pool, l.volume, l.note,
 			!spec->duplicate && strcmp(l.content.type, "btrfs") ?
-			"\nto have it mounted all the same: vdunlink it, and vdlink --duplicate with --mount" : "");
+			"\nto have it mounted all the same: vdunlink it, and link it with --duplicate" : "");
 	return CMD_OK;
 }

@@ -36,8 +36,8 @@ static const struct cmd_field fields[] = {
 	{ "device", "Device", CMD_TEXT, "what it is open as" },
 	{ "node", "Node", CMD_TEXT, "name of the device in /dev/vdisk" },
 	{ "server", "Server", CMD_TEXT, "whose drive it is: local is the host" },
-	{ "address", "Address", CMD_TEXT, "where it is on a server: bus:channel:target:lun, or its device there" },
-	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it, or a server's agent did" },
+	{ "address", "Address", CMD_TEXT, "where it is on a server: bus:channel:target:lun, or its device when it was linked" },
+	{ "mount", "Mounted on", CMD_TEXT, "where vdlink mounted it, or a server's agent did then" },
 	{ "size", "Size", CMD_SIZE, "size of the volume" },
 	{ "host", "Host", CMD_TEXT, "host that has it" },
 	{ "since", "Since", CMD_TIME, "since when, UTC" },
@@ -89,6 +89,8 @@ static int do_ls(const char *pool)
 static int told(void *arg, const struct link_info *l, int r, const char *text)
 {
 	(void)arg;
+	if (!r && !cmd_opt.test && !l->mount[0] && l->note[0])
+		vol_log(VOL_LOG_WARN, "%s/%s is not mounted: %s", l->pool, l->volume, l->note);
 	if (r)
 		fprintf(stderr, "vdlink: %s/%s is still down: %s\n", l->pool, l->volume, text);
 	else if (cmd_opt.test)

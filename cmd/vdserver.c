@@ -35,7 +35,7 @@ static const struct poptOption add_options[] = {
 	{ "qmp", 0, POPT_ARG_STRING, &qmp, 0, "vm: its QMP socket", "PATH" },
 	{ "domain", 0, POPT_ARG_STRING, &domain, 0, "vm: what libvirt calls it, in place of --qmp", "NAME" },
 	{ "bus", 0, POPT_ARG_STRING, &bus, 0, "vm: its virtio-scsi controller, if it has several", "ID" },
-	{ "host", 0, POPT_ARG_STRING, &host, 0, "nvme-tcp: its own NQN", "NQN" },
+	{ "host", 0, POPT_ARG_STRING, &host, 0, "nvme-tcp: its own NQN, if its agent cannot be asked", "NQN" },
 	{ "address", 0, POPT_ARG_STRING, &address, 0, "nvme-tcp: an IP address of this host, where it finds drives", "IP" },
 	{ "port", 0, POPT_ARG_STRING, &port, 0, "nvme-tcp: and the port there, 4420 if it is not told", "PORT" },
 	{ "agent", 0, POPT_ARG_STRING, &agent, 0, "where its agent is, vdagent(8)", "HOST[:PORT]" },
@@ -68,6 +68,27 @@ static void say_key(const char *name, bool is_new)
 		cmd_say("its key is new: %s\ncopy it to that machine, as /etc/vd/agent.key, with mode 0600, and start vdagent there", path);
 }
 
+/* Who is not described by --host is asked; that needs the key on both sides. */
+static int ask_host(const char *name, char its[224])
+{
+	char path[4096];
+	bool had = has_key(name);
+	int r;
+
+	server_key_path(name, path, sizeof(path));
+	if (!had && cmd_opt.test)
+		return cmd_usage("what is its NQN? --host NQN; its agent cannot be asked, as there is no %s", path);
+	r = had ? agent_host(name, agent, its) : server_key_make(name);
+	if (r)
+		return cmd_failed(NULL, r);
+	if (!had)
+		return cmd_usage("what is its NQN? its agent can be asked for it as soon as it has its key, which is new: %s\n"
+				 "copy it to that machine, as /etc/vd/agent.key, with mode 0600, start vdagent there, and say this again\n"
+				 "or tell --host NQN: /etc/nvme/hostnqn there has it", path);
+	host = its;
+	return 0;
+}
+
 static int add(const struct cmd_args *a)
 {
 	struct json_object *attrs;
@@ -75,6 +96,7 @@ static int add(const struct cmd_args *a)
 	const struct { const char *key; char **value; } all[] = {
 		{ "qmp", &path }, { "domain", &domain }, { "bus", &bus }, { "host", &host }, { "address", &address }, { "port", &port }, { "agent", &agent },
 	};
+	char its[224] = "";
 	const char *name;
 	bool new_key;
 	int r, code = parse_server(a->arg[0], pool, &name);
@@ -83,6 +105,10 @@ static int add(const struct cmd_args *a)
 		return code;
 	if (!qmp && !domain && (!kind || !strcmp(kind, "vm")))
 		return cmd_usage("where is its QMP socket? --qmp PATH; or which domain of libvirt is it? --domain NAME");
+	if (kind && !strcmp(kind, "nvme-tcp") && agent && !host)
+		code = ask_host(name, its);
+	if (code)
+		return code;
 	if (qmp)
 		path = cmd_absolute(qmp);
 	attrs = json_object_new_object();
@@ -314,7 +340,7 @@ static int export(const struct cmd_args *a)
 /* ---- table ---------------------------------------------------------------------------- */
 
 static const struct cmd_subcommand subcommands[] = {
-	{ "add", add, add_options, "add POOL/SERVER {--qmp PATH | --domain NAME | --kind nvme-tcp --host NQN --address IP --agent HOST}", 1, 1, "describe a server in the pool", NULL },
+	{ "add", add, add_options, "add POOL/SERVER {--qmp PATH | --domain NAME | --kind nvme-tcp --address IP --agent HOST}", 1, 1, "describe a server in the pool", NULL },
 	{ "accept", accept_, change_options, "accept POOL/SERVER", 1, 1, "have this host speak to one that a pool describes", NULL },
 	{ "ls", ls, report_options, "ls [POOL]", 0, 1, "list servers", NULL },
 	{ "show", show, show_options, "show POOL/SERVER", 1, 1, "tell all about a server", NULL },

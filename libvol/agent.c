@@ -3,6 +3,7 @@
 #include "agent.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -12,7 +13,7 @@
 #include "json.h"
 
 #define PROGRAM "vdagent"
-#define LINE_MAX_ (64u << 10)
+#define ANSWER_MAX (1u << 20) /* as `vdagent ask` has it */
 #define DEPTH_MAX 16
 /* How many times as long as a plain answer takes what is done there may take. */
 #define UNMOUNT_TIMES 12
@@ -119,7 +120,7 @@ static int call(const struct server *s)
 /* The request is consumed. */
 static int ask(const struct server *s, struct json_object *q, unsigned seconds, bool finish, struct json_object **answer)
 {
-	char why[600], *line = NULL, *text = malloc(LINE_MAX_ + 1);
+	char why[600], *line = NULL, *text = malloc(ANSWER_MAX + 1);
 	bool old;
 	int r = 0;
 
@@ -132,7 +133,7 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 	for (old = talks_to(s); !r; old = false) {
 		r = old ? 0 : call(s);
 		if (!r)
-			r = child_ask(&with.talk, "vdagent", line, seconds, finish, text, LINE_MAX_ + 1);
+			r = child_ask(&with.talk, "vdagent", line, seconds, finish, text, ANSWER_MAX + 1);
 		if (!r)
 			break;
 		hang_up();
@@ -186,6 +187,25 @@ int agent_ready(struct server *s)
 	return r;
 }
 
+int agent_host(const char *name, const char *agent, char host[224])
+{
+	struct server s = { 0 };
+	struct json_object *a;
+	int r;
+
+	snprintf(s.name, sizeof(s.name), "%s", name);
+	snprintf(s.agent, sizeof(s.agent), "%s", agent);
+	r = ask(&s, question("status", NULL), vol_server_timeout(), false, &a);
+	if (r)
+		return r;
+	if (strlen(json_str(a, "hostnqn")) >= 224)
+		r = nonsense(&s, "\"hostnqn\" is too long");
+	else
+		snprintf(host, 224, "%s", json_str(a, "hostnqn"));
+	json_object_put(a);
+	return r;
+}
+
 static bool is_path(const char *text, size_t size)
 {
 	for (const char *c = text; *c; c++)
@@ -213,11 +233,20 @@ static int take_mount(const struct server *s, struct link_info *l, const struct 
 
 	vol_printable(l->note, sizeof(l->note), json_str(a, "note"));
 	vol_printable(l->content.type, sizeof(l->content.type), json_str(a, "type"));
-	if (*dir && !is_path(dir, sizeof(l->mount)))
+	if (*dir && !is_path(dir, PATH_MAX))
 		return nonsense(s, "\"mount\" is no path");
 	if (!*dir && ((spec->mount && *spec->mount) || spec->mkfs))
 		return vol_fail(NULL, -ENODATA, "server %s has not mounted it: %s", s->name, *l->note ? l->note : "it does not say why");
-	snprintf(l->mount, sizeof(l->mount), "%s", dir);
+	/* Where it was mounted before may be longer than what can be recorded, and is only shown. */
+	if (strlen(dir) >= sizeof(l->mount)) {
+		size_t n = sizeof(l->mount) - sizeof("...");
+
+		while ((dir[n] & 0xc0) == 0x80)
+			n--;
+		snprintf(l->mount, sizeof(l->mount), "%.*s...", (int)n, dir);
+	} else {
+		snprintf(l->mount, sizeof(l->mount), "%s", dir);
+	}
 	return 0;
 }
 
@@ -242,7 +271,7 @@ int agent_link(const struct server *s, struct link_info *l, const struct link_sp
 	/* It becomes a word of the open pointer. */
 	if (!is_path(device, sizeof(l->address)) || strchr(device, ' '))
 		r = nonsense(s, "\"device\" is no path");
-	else if (!l->address[0])
+	else if (!l->vm) /* whose drives have the address that they were plugged at */
 		snprintf(l->address, sizeof(l->address), "%s", device);
 	if (!r && spec)
 		r = take_mount(s, l, spec, a);
@@ -250,25 +279,25 @@ int agent_link(const struct server *s, struct link_info *l, const struct link_sp
 	return r;
 }
 
-int agent_unlink(const struct server *s, const struct link_info *l, bool test)
+int agent_unlink(const struct server *s, const struct link_info *l, bool test, bool finish)
 {
 	struct json_object *q = question("unlink", l), *a = NULL;
 	int r;
 
 	json_set_bool(q, "test", test);
-	r = ask(s, q, vol_server_timeout() * UNMOUNT_TIMES, !test, &a);
+	r = ask(s, q, vol_server_timeout() * UNMOUNT_TIMES, finish, &a);
 	json_object_put(a);
 	return r;
 }
 
-int agent_gone(const struct server *s, const struct link_info *l, struct json_object *via)
+int agent_gone(const struct server *s, const struct link_info *l, struct json_object *via, bool finish)
 {
 	struct json_object *q = question("gone", l), *a = NULL;
 	int r;
 
 	json_set_str(q, "nqn", json_str(via, "nqn"));
 	json_set(q, "via", via);
-	r = ask(s, q, vol_server_timeout() * SCAN_TIMES, true, &a);
+	r = ask(s, q, vol_server_timeout() * SCAN_TIMES, finish, &a);
 	json_object_put(a);
 	return r;
 }
@@ -310,6 +339,14 @@ int server_key_make(const char *server)
 	r = key_program(server, false, "the agent's key cannot be made,", text, sizeof(text));
 	server_key_path(server, path, sizeof(path));
 	return !access(path, F_OK) ? 0 : r; /* or another command has */
+}
+
+int server_key_remove(const char *server)
+{
+	char path[4096];
+
+	server_key_path(server, path, sizeof(path));
+	return unlink(path) && errno != ENOENT ? vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno)) : 0;
 }
 
 int server_secret(const struct server *s, char secret[AGENT_SECRET])

@@ -152,6 +152,7 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	json_set_str(o, "options", drive->options ? drive->options : "");
 	json_set_bool(o, "no_mount", drive->no_mount);
 	json_set_bool(o, "automount", drive->automount);
+	json_set_bool(o, "duplicate", drive->duplicate);
 	json_set_bool(o, "dhchap", drive->dhchap);
 	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
 	r = store(&d);
@@ -161,9 +162,7 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 
 void describe_drive_free(struct describe_drive *drive)
 {
-	free((char *)drive->server);
-	free((char *)drive->mount);
-	free((char *)drive->options);
+	json_object_put(drive->entry);
 	memset(drive, 0, sizeof(*drive));
 }
 
@@ -182,16 +181,38 @@ int describe_find(const uint8_t uuid[16], const char *volume, struct describe_dr
 		o = json_object_array_get_idx(d.drives, i);
 		if (!json_get_str(o, "server", &server))
 			server = VOL_SERVER_LOCAL;
-		*out = (struct describe_drive){ strdup(server), strdup(json_str(o, "mount")), strdup(json_str(o, "options")),
-						json_flag(o, "no_mount"), json_flag(o, "automount"), json_flag(o, "dhchap") };
-		if (!out->server || !out->mount || !out->options) {
-			describe_drive_free(out);
-			r = vol_fail(NULL, -ENOMEM, "out of memory");
-		}
+		*out = (struct describe_drive){
+			.server = server, .mount = json_str(o, "mount"), .options = json_str(o, "options"),
+			.no_mount = json_flag(o, "no_mount"), .automount = json_flag(o, "automount"),
+			.duplicate = json_flag(o, "duplicate"), .dhchap = json_flag(o, "dhchap"), .entry = json_object_get(o),
+		};
 	} else {
 		r = vol_fail(NULL, -ENOENT, "%s has no record of it", d.path);
 	}
 	done(&d);
+	return r;
+}
+
+int describe_each(int (*fn)(void *arg, const uint8_t uuid[16], const char *pool, const char *volume, const char *server), void *arg)
+{
+	struct json_object *drives;
+	struct describe d;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	drives = json_object_get(d.drives);
+	done(&d); /* fn may look, too */
+	for (size_t i = 0; !r && i < json_object_array_length(drives); i++) {
+		struct json_object *o = json_object_array_get_idx(drives, i);
+		const char *server;
+		uint8_t uuid[16];
+
+		if (json_object_is_type(o, json_type_object) && json_get_str(o, "server", &server) && strcmp(server, VOL_SERVER_LOCAL) &&
+		    !vol_uuid_parse(json_str(o, "uuid"), uuid))
+			r = fn(arg, uuid, json_str(o, "pool"), json_str(o, "volume"), server);
+	}
+	json_object_put(drives);
 	return r;
 }
 
@@ -245,4 +266,26 @@ int describe_server_del(const uint8_t uuid[16], const char *server)
 	int r = begin(&d);
 
 	return r ? r : del(&d, d.servers, find(d.servers, uuid, "server", server));
+}
+
+int describe_server_other(const uint8_t uuid[16], const char *server, char pool[VOL_NAME_SIZE])
+{
+	char text[VOL_UUID_TEXT];
+	struct describe d;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	vol_uuid_text(uuid, text);
+	r = -ENOENT;
+	for (size_t i = 0; r && i < json_object_array_length(d.servers); i++) {
+		struct json_object *o = json_object_array_get_idx(d.servers, i);
+
+		if (!json_object_is_type(o, json_type_object) || strcmp(json_str(o, "server"), server) || !strcmp(json_str(o, "uuid"), text))
+			continue;
+		snprintf(pool, VOL_NAME_SIZE, "%s", json_str(o, "pool"));
+		r = 0;
+	}
+	done(&d);
+	return r;
 }

@@ -6,7 +6,7 @@
  *   {"server": "local",
  *    "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME, "mode": "rw"|"ro",
  *                "server": NAME, "mount": DIR or "", "options": of the mount, or "",
- *                "no_mount": bool, "automount": bool, "dhchap": bool}…],
+ *                "no_mount": bool, "automount": bool, "duplicate": bool, "dhchap": bool}…],
  *    "servers": [{"pool": NAME, "uuid": UUID, "server": NAME, "attrs": {"kind": …, …}}…]}
  *
  * A pool has records of the same (open pointers, servers), but may come from anywhere: what is
@@ -26,13 +26,17 @@
 struct describe_drive {
 	const char *server, *mount, *options;
 	bool no_mount, automount;
+	bool duplicate; /* as link_spec's */
 	bool dhchap; /* the server authenticated itself to the NVMe target */
+	struct json_object *entry; /* of one that was found: has the texts */
 };
 /* Adds a drive, or changes the one of that pool and volume. Durable on return. */
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive) __must_check;
 /* -ENOENT: no such drive. */
 int describe_find(const uint8_t uuid[16], const char *volume, struct describe_drive *out) __must_check;
 void describe_drive_free(struct describe_drive *drive);
+/* Calls fn for each drive of a server other than "local", until it does not answer 0. */
+int describe_each(int (*fn)(void *arg, const uint8_t uuid[16], const char *pool, const char *volume, const char *server), void *arg) __must_check;
 /* 0 also when it was not there. */
 int describe_del(const uint8_t uuid[16], const char *volume) __must_check;
 
@@ -41,6 +45,8 @@ int describe_server_add(const char *pool, const uint8_t uuid[16], const char *se
 /* *attrs: json_object_put(). -ENOENT */
 int describe_server_find(const uint8_t uuid[16], const char *server, struct json_object **attrs) __must_check;
 int describe_server_del(const uint8_t uuid[16], const char *server) __must_check; /* 0 also when it was not there */
+/* Another pool than that with a server of that name; its name into `pool`. -ENOENT: there is none. */
+int describe_server_other(const uint8_t uuid[16], const char *server, char pool[VOL_NAME_SIZE]) __must_check;
 
 /* Puts such a file in place of an old one, durably; dir: its directory, open, and locked against other writers. */
 int describe_write(const char *path, int dir, struct json_object *root) __must_check;

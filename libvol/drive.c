@@ -2,7 +2,10 @@
 /* Drives of servers. drive.h tells. */
 #include "drive.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "agent.h"
 #include "json.h"
@@ -41,18 +44,59 @@ int drive_check(const struct server *s, const struct link_spec *spec)
 	return 0;
 }
 
+/* Agents that this command has found deaf, where links are made again: each is waited for once. */
+static struct { char (*agent)[sizeof(((struct server *)0)->agent)]; size_t n; } deaf;
+
+static void note_deaf(struct server *s)
+{
+	void *more = realloc(deaf.agent, (deaf.n + 1) * sizeof(*deaf.agent));
+
+	vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	s->deaf = true;
+	if (!more)
+		return;
+	deaf.agent = more;
+	memcpy(deaf.agent[deaf.n++], s->agent, sizeof(s->agent));
+}
+
+static bool is_deaf(const struct server *s)
+{
+	for (size_t i = 0; i < deaf.n; i++)
+		if (!strcmp(deaf.agent[i], s->agent))
+			return true;
+	return false;
+}
+
 int drive_ready(struct server *s, bool again)
 {
 	int r = is_vm(s) ? vm_ready(s) : nvmet_ready();
 
 	if (r || !s->agent[0])
 		return r;
+	s->again = again;
+	if (again && is_deaf(s)) {
+		s->deaf = true;
+		return 0;
+	}
 	r = agent_ready(s);
-	if (r != -ENOTCONN || !again)
-		return r;
-	vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
-	s->deaf = true;
-	return 0;
+	/* Its kernel needs this host's target, and no agent. */
+	if (r && again && r != -EPERM && r != -EINTR) {
+		note_deaf(s);
+		r = 0;
+	}
+	return r;
+}
+
+/* A drive that the server has by now, whether or not its agent says so. */
+static int tell_agent(struct server *s, struct link_info *l, const struct link_spec *spec)
+{
+	int r = s->agent[0] && !s->deaf ? agent_link(s, l, spec, via(s, l)) : 0;
+
+	if (r == -ENOTCONN && s->again) {
+		note_deaf(s);
+		r = 0;
+	}
+	return r;
 }
 
 int drive_give(struct server *s, struct link_info *l, unsigned sector)
@@ -68,25 +112,25 @@ int drive_give(struct server *s, struct link_info *l, unsigned sector)
 		l->given = true;
 		r = nvmet_plug(s, l);
 	}
-	return r || !s->agent[0] || s->deaf ? r : agent_link(s, l, NULL, via(s, l));
+	return r ? r : tell_agent(s, l, NULL);
 }
 
-int drive_present(const struct server *s, struct link_info *l, const struct link_spec *spec)
+int drive_present(struct server *s, struct link_info *l, const struct link_spec *spec)
 {
-	return !s->agent[0] || s->deaf || spec->no_mount ? 0 : agent_link(s, l, spec, via(s, l));
+	return spec->no_mount ? 0 : tell_agent(s, l, spec);
 }
 
 /* 1: the agent has let go of it; 0: it cannot, or does not answer, which may be. -EBUSY always counts. */
-static int let_go(const struct server *s, struct link_info *l, bool may_be_lost)
+static int let_go(const struct server *s, struct link_info *l, bool may_be_lost, bool finish)
 {
 	char why[768];
-	int r = agent_unlink(s, l, false);
+	int r = agent_unlink(s, l, false, finish);
 
 	if (!r) {
 		l->mount[0] = 0;
 		return 1;
 	}
-	if (r == -EBUSY)
+	if (r == -EBUSY || r == -EINTR)
 		return r;
 	snprintf(why, sizeof(why), "%s", vol_error(NULL));
 	if (!may_be_lost)
@@ -95,13 +139,14 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_lost)
 	return 0;
 }
 
-int drive_take(const struct server *s, struct link_info *l, bool force)
+int drive_take(const struct server *s, struct link_info *l, unsigned how)
 {
+	bool finish = how & DRIVE_FINISH;
 	bool asked = false;
 	int r;
 
 	if (s->agent[0]) {
-		r = let_go(s, l, force || (is_vm(s) && !vm_runs(l)));
+		r = let_go(s, l, how & DRIVE_FORCE || (is_vm(s) && !vm_runs(l)), finish);
 		if (r < 0)
 			return r;
 		asked = r > 0;
@@ -110,14 +155,26 @@ int drive_take(const struct server *s, struct link_info *l, bool force)
 	if (r)
 		return r;
 	/* When it is away there is nothing left to protect: what is told then is a remark. */
-	if (asked && agent_gone(s, l, via(s, l)))
+	if (asked && agent_gone(s, l, via(s, l), finish))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return is_vm(s) ? 0 : nvmet_clear(s, l);
 }
 
 int drive_take_test(const struct server *s, const struct link_info *l)
 {
-	return s->agent[0] ? agent_unlink(s, l, true) : 0;
+	return s->agent[0] ? agent_unlink(s, l, true, false) : 0;
+}
+
+/* Its front is at work. */
+static bool can_be_read(const struct link_info *l)
+{
+	static char buf[4096] __attribute__((aligned(4096)));
+	int fd = open(l->device, O_RDONLY | O_DIRECT | O_CLOEXEC);
+	bool can = fd >= 0 && pread(fd, buf, sizeof(buf), 0) == (ssize_t)sizeof(buf);
+
+	if (fd >= 0)
+		close(fd);
+	return can;
 }
 
 int drive_clear(const struct server *s, struct link_info *l, bool *keep)
@@ -128,9 +185,9 @@ int drive_clear(const struct server *s, struct link_info *l, bool *keep)
 	*keep = has && !l->vm && l->kernel;
 	if (*keep)
 		return 0;
-	/* It may be at work with it, as far as it goes. */
+	/* It may be at work with it; there is nothing to lose where it gets errors alone. */
 	if (has && s->agent[0])
-		return drive_take(s, l, true);
+		return drive_take(s, l, can_be_read(l) ? 0 : DRIVE_FORCE);
 	if (is_vm(s))
 		return vm_unplug(s, l);
 	r = nvmet_unplug(l);
@@ -154,9 +211,18 @@ int drive_open(const struct server *s, const struct link_info *l)
 	return nvmet_open(s, l);
 }
 
-int drive_resize(const struct server *s, const struct link_info *l)
+int drive_resize(struct server *s, struct link_info *l)
 {
-	return is_vm(s) ? vm_resize(s, l) : nvmet_resize(l);
+	int r = is_vm(s) ? vm_resize(s, l) : nvmet_resize(l);
+
+	if (r || !s->agent[0])
+		return r;
+	if (!is_vm(s))
+		s->dhchap = nvmet_authenticates(s);
+	if (agent_link(s, l, NULL, via(s, l)))
+		vol_log(VOL_LOG_WARN, "%s\nthe drive has its new size, but the agent has not seen it: 'vdlink --refresh %s/%s' tells it again",
+			vol_error(NULL), l->pool, l->volume);
+	return 0;
 }
 
 bool drive_up(const struct link_info *l)

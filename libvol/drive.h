@@ -23,27 +23,29 @@
 
 /* Whether it can be given what is wanted. -EINVAL, -EOPNOTSUPP. */
 int drive_check(const struct server *s, const struct link_spec *spec) __must_check;
-/* again: an agent that does not answer is told of in the log, and makes s->deaf; it finds the drives that it had, when
- * it is back, by itself. */
+/* again: an agent that does not answer, or nothing of use, is told of in the log, makes s->deaf, and is asked nothing more by
+ * this process; it finds the drives that it had, when it is back, by itself.  -EPERM: it is another machine. */
 int drive_ready(struct server *s, bool again) __must_check;
 /* Sets l->address; and l->given, unless the server has nothing of it. sector: of l->device. */
 int drive_give(struct server *s, struct link_info *l, unsigned sector) __must_check;
 /* Mounts it, as an agent does unless spec->no_mount.  Sets l->mount, l->note. */
-int drive_present(const struct server *s, struct link_info *l, const struct link_spec *spec) __must_check;
+int drive_present(struct server *s, struct link_info *l, const struct link_spec *spec) __must_check;
 /* The server has it no more, and l->device is not open for it.  0 also when it had not.  -EBUSY: in use there, and nothing was
- * undone.  l->mount is empty when it is not mounted there any more.  force: an agent that cannot let go, or does not answer, is passed over. */
-int drive_take(const struct server *s, struct link_info *l, bool force) __must_check;
+ * undone.  l->mount is empty when it is not mounted there any more. */
+#define DRIVE_FORCE 1u  /* an agent that cannot let go, or does not answer, is passed over */
+#define DRIVE_FINISH 2u /* no -EINTR */
+int drive_take(const struct server *s, struct link_info *l, unsigned how) __must_check;
 int drive_take_test(const struct server *s, const struct link_info *l) __must_check;
 /* Of a link that is down: what there is of it here goes, before it is made again.  *keep: it is whole, as the
- * server may be using it, and stays with its device. */
+ * server may be using it, and stays with its device.  Where that can still be read, a server lets go of it first. */
 int drive_clear(const struct server *s, struct link_info *l, bool *keep) __must_check;
 /* Of several links that are down, before each is made again by the steps above: all are prepared, and then all opened, so that
  * a server which waits for this host finds all of them there. */
 int drive_prepare(struct server *s, struct link_info *l) __must_check;
 int drive_open(const struct server *s, const struct link_info *l) __must_check;
 bool drive_needs_preparing(const struct server *s);
-/* The drive takes in l->size. */
-int drive_resize(const struct server *s, const struct link_info *l) __must_check;
+/* The drive takes in l->size, and the agent learns of it. */
+int drive_resize(struct server *s, struct link_info *l) __must_check;
 /* Whether this host still gives it to the server. */
 bool drive_up(const struct link_info *l);
 

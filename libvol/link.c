@@ -217,7 +217,7 @@ static int scan_device(struct link_info *l, struct server *server, unsigned sect
 }
 
 /* A server has it no more, whether the link is up or not.  By this host's record of it (S2). */
-static int take_from_server(struct link_info *l, bool force)
+static int take_from_server(struct link_info *l, unsigned how)
 {
 	struct server s;
 	int r;
@@ -225,7 +225,7 @@ static int take_from_server(struct link_info *l, bool force)
 	if (!link_served(l))
 		return 0;
 	r = server_here(l->pool, l->uuid, l->server, &s);
-	return r ? r : drive_take(&s, l, force);
+	return r ? r : drive_take(&s, l, how);
 }
 
 /* Device and front go. -EBUSY: in use, nothing was changed. */
@@ -363,9 +363,11 @@ static int sector_size(struct vol_pool *p, unsigned *sector)
 	return 0;
 }
 
-/* Undoes the steps before `failed`, last first. What fails here is told, and left to --restore or vdunlink. */
-static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed, bool keep_pointer)
+/* Undoes the steps before `failed`, last first. What fails here is told, and left to --restore or vdunlink.
+ * again: the pointer stays.  whole: and the drive, which the server had before.  False: not all could be undone. */
+static bool undo_steps(struct vol_pool *p, struct link_info *l, enum step failed, bool again, bool whole)
 {
+	bool keep_pointer = again, all = true;
 	char text[1024];
 
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why we are here */
@@ -381,9 +383,10 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 	case REPORT:
 	case SCAN:
 	case LINK:
-		if ((l->front || l->kernel) && ((l->given && take_from_server(l, false)) || drop_device(l))) {
+		if (!whole && (l->front || l->kernel) && ((l->given && take_from_server(l, DRIVE_FINISH)) || drop_device(l))) {
 			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 			keep_pointer = true; /* it is still there, and must be found */
+			all = false;
 		}
 		/* fall through */
 	case POINTER:
@@ -400,6 +403,7 @@ static void undo_steps(struct vol_pool *p, struct link_info *l, enum step failed
 		break;
 	}
 	vol_fail(NULL, 0, "%s", text);
+	return all;
 }
 
 static int one_step(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, enum step s, bool again, unsigned sector,
@@ -413,7 +417,7 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	case DESCRIBE:
 		return describe_add(l->pool, l->uuid, l->volume, l->readonly,
 				    &(struct describe_drive){ l->server, server || !l->mount[0] ? spec->mount : l->mount, spec->options,
-							      spec->no_mount, spec->automount, server && server->dhchap });
+							      spec->no_mount, spec->automount, spec->duplicate, server && server->dhchap, NULL });
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
@@ -429,7 +433,13 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 		if (server)
 			return drive_present(server, l, spec);
 		r = present(l);
-		return r ? r : link_mount(spec, l);
+		if (!r)
+			r = link_mount(spec, l);
+		/* Who names a directory is going to work in it. */
+		if (!r && !again && spec->mount && strcmp(spec->mount, LINK_AUTO) && !l->mount[0])
+			r = vol_fail(NULL, -ENODATA, "%s/%s is not mounted on %s: %s%s", l->pool, l->volume, spec->mount, l->note,
+				     !spec->duplicate && strcmp(l->content.type, "btrfs") ? "\n--duplicate mounts it all the same" : "");
+		return r;
 	case UNLOCK:
 		/* From here on the front's life is the link's. */
 		r = call_pointer_set(p, l, l->kernel ? KERNEL_PID : l->front);
@@ -469,6 +479,7 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 {
 	struct server found, *server = link_served(l) ? &found : NULL;
 	struct describe_drive mine;
+	bool whole = l->given, undone;
 	unsigned sector = 0;
 	enum step s;
 	int r;
@@ -496,9 +507,10 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 	}
 	if (!r)
 		return 0;
-	undo_steps(p, l, s, again);
-	return vol_fail(NULL, r, "%s/%s: step \"%s\" failed, and the steps before it were undone: %s", l->pool, l->volume,
-			step_name[s], vol_error(NULL));
+	undone = undo_steps(p, l, s, again, whole);
+	return vol_fail(NULL, r, "%s/%s: step \"%s\" failed, and %s: %s", l->pool, l->volume, step_name[s],
+			whole ? "the server keeps the drive as it is" : undone ? "the steps before it were undone" :
+			"not all before it could be undone", vol_error(NULL));
 }
 
 /* Closes the pool in the kernel, or stops the server, unless somebody still needs it. */
@@ -662,10 +674,11 @@ static int is_mount(void *arg, const char *dir)
 /* A device that stays although its mount is gone: it is not said to be mounted any longer. */
 static void forget_mount(struct vol_pool *p, struct link_info *l)
 {
+	struct describe_drive mine;
 	char text[1024];
 	struct stat own, host;
-
 	bool served = link_served(l);
+	int r;
 
 	if (served ? l->mount[0] : device_mounts(l->device, is_mount, l->mount)) /* it is still */
 		return;
@@ -674,8 +687,16 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;
-	if (call_pointer_set(p, l, 0) ||
-	    describe_add(l->pool, l->uuid, l->volume, l->readonly, &(struct describe_drive){ .server = l->server, .no_mount = served }))
+	r = call_pointer_set(p, l, 0);
+	if (!r)
+		r = describe_find(l->uuid, l->volume, &mine);
+	if (!r) {
+		mine.mount = "";
+		mine.no_mount |= served;
+		r = describe_add(l->pool, l->uuid, l->volume, l->readonly, &mine);
+		describe_drive_free(&mine);
+	}
+	if (r)
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	vol_fail(NULL, 0, "%s", text);
 }
@@ -742,7 +763,9 @@ int link_undo(const struct link_spec *spec, struct link_info *l)
 	r = link_call(p, link_request("lock", l->volume), NULL);
 	if (r)
 		goto out;
-	r = take_from_server(l, spec->force); /* nothing else is touched if it cannot be */
+	if (link_served(l))
+		say(spec, "waiting for %s to let go of it", l->server);
+	r = take_from_server(l, spec->force ? DRIVE_FORCE : 0); /* nothing else is touched if it cannot be */
 	if (!r)
 		r = umount_all(l, umount_one, (void *)spec);
 	if (!r && l->state == LINK_UP)
@@ -822,6 +845,7 @@ int link_make_again(struct vol_pool *p, const struct link_info *old, struct link
 	int r;
 
 	*l = *old;
+	l->note[0] = 0;
 	if (link_served(l)) {
 		struct server s;
 
@@ -852,8 +876,8 @@ steps:
 	spec.options = mine.options;
 	spec.no_mount = mine.no_mount;
 	spec.automount = mine.automount;
-	/* What was mounted beside its copy was asked for, and may be mounted before it now; an agent knows by itself. */
-	spec.duplicate = !link_served(l);
+	/* What was mounted here has its record by that alone, and its copy may be mounted before it now. */
+	spec.duplicate = mine.duplicate || (!link_served(l) && mine.mount[0] == '/');
 	if (!strcmp(l->mount, LINK_AUTO))
 		l->mount[0] = 0;
 	r = run_steps(&spec, p, l, true);
@@ -864,6 +888,7 @@ steps:
 int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct link_info *l, struct server *s)
 {
 	struct describe_drive mine;
+	struct json_object *q;
 	bool whole;
 	int r;
 
@@ -877,9 +902,17 @@ int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct l
 	r = describe_find(l->uuid, l->volume, &mine);
 	if (r)
 		return r;
-	s->dhchap = mine.dhchap;
+	/* What keeps it from being made again keeps it from being given, too. */
+	q = link_request("lock", l->volume);
+	json_set_bool(q, "test", true);
+	r = link_call(p, q, NULL);
+	if (!r)
+		r = drive_ready(s, true);
+	if (!r && s->deaf)
+		s->dhchap = mine.dhchap;
 	describe_drive_free(&mine);
-	r = drive_clear(s, l, &whole);
+	if (!r)
+		r = drive_clear(s, l, &whole);
 	if (!r && !whole)
 		r = take_device(l);
 	if (!r && !whole)

@@ -134,6 +134,8 @@ static int each(const char *dir, int (*fn)(void *arg, const char *dir, const cha
 	struct dirent *e;
 	int r = 0;
 
+	if (!d && errno != ENOENT)
+		return vol_fail(NULL, -errno, "%s cannot be listed: %s", dir, vol_strerror(-errno));
 	while (d && !r && (e = readdir(d)))
 		if (e->d_name[0] != '.')
 			r = fn(arg, dir, e->d_name);
@@ -190,6 +192,53 @@ int nvmet_ready(void)
 
 /* ---- who may come in ---------------------------------------------------------- */
 
+/* An entry that was made here, and not by somebody else (N1); the runtime directory is emptied when the tree is, at boot. */
+static void host_mark(const struct server *s, char path[PATH])
+{
+	join_path(path, "%s/nvmet-%s", vol_runtime_dir(), s->host);
+}
+
+static int make_host(const struct server *s, const char *path)
+{
+	char mark[PATH];
+	int fd;
+
+	if (!access(path, F_OK))
+		return 0;
+	host_mark(s, mark);
+	fd = open(mark, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (fd < 0)
+		return vol_fail(NULL, -errno, "%s cannot be made: %s", mark, vol_strerror(-errno));
+	close(fd);
+	return make(path);
+}
+
+/* It stays as long as somebody lets it in. */
+static int drop_host(const struct server *s)
+{
+	char path[PATH], mark[PATH];
+
+	host_mark(s, mark);
+	if (access(mark, F_OK))
+		return 0;
+	path_of(path, "hosts/%s", s->host);
+	if (rmdir(path) && errno != ENOENT)
+		return errno == EBUSY || errno == ENOTEMPTY ? 0 :
+		       vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno));
+	unlink(mark);
+	return 0;
+}
+
+bool nvmet_authenticates(const struct server *s)
+{
+	char path[PATH], now[256];
+
+	path_of(path, "hosts/%s", s->host);
+	get(path, "dhchap_key", now, sizeof(now));
+	explicit_bzero(now + 1, sizeof(now) - 1);
+	return now[0];
+}
+
 struct hosted { const char *host; bool others; };
 
 static int note_others(void *arg, const char *dir, const char *name)
@@ -213,10 +262,17 @@ static int put_host(struct server *s)
 
 	path_of(path, "hosts/%s", s->host);
 	path_of(all, "subsystems");
-	r = make(path);
+	r = make_host(s, path);
 	if (r)
 		return r;
 	join_path(file, "%s/dhchap_key", path);
+	if (!s->dhchap && nvmet_authenticates(s)) {
+		s->dhchap = s->deaf; /* nobody has said that it cannot any more */
+		return s->deaf ? 0 :
+		       vol_fail(NULL, -EOPNOTSUPP, "server %s cannot authenticate itself now, and could when it was given other drives: "
+				"%s asks it to\nboot a kernel with nvme-tcp's authentication there, or unlink those drives first "
+				"(if there are none, 'rmdir %s')", s->name, file, path);
+	}
 	if (!s->dhchap || access(file, F_OK)) {
 		s->dhchap = false;
 		return 0;
@@ -506,10 +562,8 @@ int nvmet_clear(const struct server *s, const struct link_info *l)
 	path_of(path, "subsystems/%s", nqn);
 	if (!r)
 		r = take_away(path);
-	/* The server's entry stays as long as somebody lets it in. */
-	path_of(path, "hosts/%s", s->host);
-	if (!r && rmdir(path) && errno != EBUSY && errno != ENOENT)
-		r = vol_fail(NULL, -errno, "%s cannot be removed: %s", path, vol_strerror(-errno));
+	if (!r)
+		r = drop_host(s);
 	close(fd);
 	return r;
 }

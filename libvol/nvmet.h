@@ -42,6 +42,8 @@ int nvmet_unplug(const struct link_info *l) __must_check;
 int nvmet_clear(const struct server *s, const struct link_info *l) __must_check;
 /* The namespace takes in the size of its device. */
 int nvmet_resize(const struct link_info *l) __must_check;
+/* Whether the server must authenticate itself. */
+bool nvmet_authenticates(const struct server *s);
 /* Whether l->device is enabled in a namespace. */
 bool nvmet_has(const struct link_info *l);
 /* How a server gets there, for its agent. */

@@ -696,6 +696,9 @@ static bool links_lock(const struct vd_volume_info *info)
 	if (!vol_holder_is_here(&info->lock) || vol_holder_stale(&info->lock) ||
 	    !vol_process((pid_t)le64_to_cpu(info->lock.pid), comm, NULL) || strncmp(comm, "vd", 2))
 		return false;
+	/* It has no pointer yet, or no more. */
+	if (!strncmp(info->lock.purpose, "vdlink", sizeof(info->lock.purpose)) || !strncmp(info->lock.purpose, "vdunlink", sizeof(info->lock.purpose)))
+		return true;
 	for (unsigned i = 0; i < info->npointers && i < VD_POINTERS_MAX; i++)
 		if (strncmp(info->pointer[i].who.purpose, VOL_PURPOSE_CLIENT, sizeof(info->pointer[i].who.purpose)) &&
 		    vol_holder_is_here(&info->pointer[i].who))

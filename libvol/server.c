@@ -75,7 +75,7 @@ static int check_nvme(struct server *s)
 
 	if (strncmp(s->host, "nqn.", 4) || !s->host[4] || !made_of(s->host, ".:_-"))
 		return vol_fail(NULL, -EINVAL, "a server of kind nvme-tcp needs \"host\", its own NQN (nqn.…), of letters, digits, and . : _ -\n"
-				"'vdagent status' tells it there, and /etc/nvme/hostnqn");
+				"its agent tells it when it runs and has its key: leave --host out; or see /etc/nvme/hostnqn there");
 	if (inet_pton(AF_INET, s->address, &four) == 1 ? !four.s_addr :
 	    inet_pton(AF_INET6, s->address, &six) != 1 || IN6_IS_ADDR_UNSPECIFIED(&six))
 		return vol_fail(NULL, -EINVAL, "a server of kind nvme-tcp needs \"address\", an IP address of this host that it can reach");
@@ -136,9 +136,16 @@ int vol_check_server(struct json_object *attrs)
 }
 
 /* Its agent and this host know each other by a key, which no pool ever has. */
-static int see_to_key(const char *name, struct json_object *attrs)
+static int see_to_key(const uint8_t uuid[16], const char *name, struct json_object *attrs)
 {
-	return *json_str(attrs, "agent") ? server_key_make(name) : 0;
+	char other[VOL_NAME_SIZE];
+
+	if (!*json_str(attrs, "agent"))
+		return 0;
+	if (!describe_server_other(uuid, name, other))
+		vol_log(VOL_LOG_WARN, "the key of server %s is that of server %s/%s, too: who has one has the other\n"
+			"if these are two machines, describe this one by another name", name, other, name);
+	return server_key_make(name);
 }
 
 /* ---- this host's records, and the pool's ------------------------------------ */
@@ -282,7 +289,7 @@ int server_add(const char *pool, const char *name, struct json_object *attrs, bo
 	if (!r && !test)
 		r = describe_server_add(vol_pool_name(p), uuid, name, attrs);
 	if (!r && !test)
-		r = see_to_key(name, attrs);
+		r = see_to_key(uuid, name, attrs);
 	e = vol_pool_close(p);
 	return r ? r : e;
 }
@@ -296,7 +303,7 @@ static int accept_one(void *arg, const struct server_info *s)
 
 	if (!r && !a->test)
 		r = describe_server_add(s->pool, a->uuid, s->name, s->attrs);
-	return r || a->test ? r : see_to_key(s->name, s->attrs);
+	return r || a->test ? r : see_to_key(a->uuid, s->name, s->attrs);
 }
 
 int server_accept(const char *pool, const char *name, bool test)
@@ -315,7 +322,7 @@ int server_accept(const char *pool, const char *name, bool test)
 
 int server_remove(const char *pool, const char *name, bool test)
 {
-	char pool_name[VOL_NAME_SIZE];
+	char pool_name[VOL_NAME_SIZE], other[VOL_NAME_SIZE];
 	struct vol_pool *p;
 	uint8_t uuid[16];
 	int lock, r = link_pool_name(pool, pool_name, uuid), e;
@@ -330,6 +337,8 @@ int server_remove(const char *pool, const char *name, bool test)
 		r = link_call(p, request("server-remove", name, test), NULL);
 		if (!r && !test)
 			r = describe_server_del(uuid, name);
+		if (!r && !test && describe_server_other(uuid, name, other) == -ENOENT)
+			r = server_key_remove(name);
 		e = vol_pool_close(p);
 		r = r ? r : e;
 	}

@@ -27,7 +27,8 @@ struct server {
 	char port[8];     /* nvme-tcp: and its port there, "4420" */
 	/* What drive_ready() has learned: */
 	bool dhchap;      /* its kernel can authenticate itself */
-	bool deaf;        /* its agent does not answer now */
+	bool deaf;        /* its agent does not answer now, */
+	bool again;       /* which is no reason to fail, as it has had the drive before */
 };
 
 /* This host's record of it, whether or not the pool has one. -ENOENT: it has none. */
@@ -50,7 +51,8 @@ int server_list(const char *pool, const char *name, server_fn fn, void *arg) __m
 int server_add(const char *pool, const char *name, struct json_object *attrs, bool test) __must_check;
 /* Takes the pool's description for this host's, too; the key as above. -ENOENT. */
 int server_accept(const char *pool, const char *name, bool test) __must_check;
-/* -ENOENT; -EBUSY: a volume is linked to it, by whatever host. */
+/* And its key here, unless a server of another pool has that name.  -ENOENT; -EBUSY: a volume is linked to it, by whatever
+ * host. */
 int server_remove(const char *pool, const char *name, bool test) __must_check;
 
 #endif

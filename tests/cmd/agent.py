@@ -88,7 +88,7 @@ def answer(q):
 
 
 def fail(text):
-    print("vdagent: " + text, file=sys.stderr)
+    print(os.path.basename(sys.argv[0]) + ": " + text, file=sys.stderr)
     sys.exit(5)
 
 

@@ -4,23 +4,23 @@
 # Locks of volumes, as vdlock shows and breaks them.
 load helper
 
-# lock VOLUME PID [HOST-ID]: as a process of this boot would, or one of another host; pool p is served
+# lock VOLUME PID [HOST-ID]: as a process ($PURPOSE) of this boot would, or one of another host; pool p is served
 lock()
 {
 	local host boot
 	read -r host <"${3:-/etc/machine-id}"
 	read -r boot </proc/sys/kernel/random/boot_id
 	if [ "${VD_TARGET:-server}" = kernel ]; then
-		dmsetup message vd-p-pool 0 "lock $1 host=$host boot=$boot hostname=here purpose=a\\ test pid=$2 since=1000000000"
+		dmsetup message vd-p-pool 0 "lock $1 host=$host boot=$boot hostname=here purpose=${PURPOSE:-a\\ test} pid=$2 since=1000000000"
 		return
 	fi
 	need python3
 	host=${host:0:8}-${host:8:4}-${host:12:4}-${host:16:4}-${host:20}
-	python3 - "$T/run/p.ctl" "$1" "$2" "$host" "$boot" <<'PY'
+	python3 - "$T/run/p.ctl" "$1" "$2" "$host" "$boot" "${PURPOSE:-a test}" <<'PY'
 import json, socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-holder = {"host": sys.argv[4], "boot": sys.argv[5], "hostname": "here", "purpose": "a test", "pid": int(sys.argv[3]), "since": 1000000000}
+holder = {"host": sys.argv[4], "boot": sys.argv[5], "hostname": "here", "purpose": sys.argv[6], "pid": int(sys.argv[3]), "since": 1000000000}
 s.sendall(json.dumps({"op": "lock", "volume": sys.argv[2], "holder": holder}).encode() + b"\n")
 answer = s.makefile().readline()
 assert "result" in answer, answer
@@ -176,6 +176,27 @@ PY
 	rm -r bin
 	ok vdlock break p/v
 	ok vdunlink p/v
+}
+
+@test "the lock of a vdlink or vdunlink that has no pointer yet, or no more, is not broken" {
+	need_server "a control socket"
+	make_pool
+	make_volume
+	serve
+	local pid
+	cp "$(command -v sleep)" vdx
+	for PURPOSE in vdlink vdunlink; do
+		./vdx 1000 3>&- &
+		pid=$!
+		wait_for eval '[ "$(cat /proc/$pid/comm)" = vdx ]'
+		lock v $pid
+		must 4 vdlock break -y --force p/v
+		says "being linked or unlinked by $PURPOSE, pid"
+		[ "$(field p/v locked)" = true ]
+		kill -9 $pid
+		wait $pid || true
+		ok vdlock break p/v
+	done
 }
 
 @test "a volume that is linked has no lock, and is left to vdunlink" {

@@ -124,15 +124,15 @@ copied()
 @test "a copy of an ext4 that is mounted is linked, and mounted only if that is asked for" {
 	need mkfs.ext4 jq
 	copied ext4
-	ok vdlink -m mnt2 p/s
-	says "warning: p/s is linked, but not mounted" "$T/mnt" "same UUID" --duplicate
-	[ -b "$(D s)" ]
+	refused vdlink -m mnt2 p/s
+	says 'step "present" failed' "p/s is not mounted on mnt2" "$T/mnt" "same UUID" --duplicate
 	refused mountpoint -q mnt2
+	[ -z "$(vdlink ls --noheadings p | grep s)" ]
+	ok vdlink -m auto p/s
+	says "warning: p/s is linked, but not mounted" "same UUID" --duplicate
+	[ -b "$(D s)" ]
 	[ "$(vdlink ls --noheadings -o path,state,mount p | grep s | xargs)" = "p/s up" ]
 	[ -z "$(recorded s)" ]
-	ok vdunlink p/s
-	ok vdlink -m auto p/s
-	says "not mounted"
 	ok vdunlink p/s
 	ok vdlink --duplicate -m mnt2 p/s
 	says "mounted on $T/mnt2"
@@ -152,9 +152,8 @@ old" ]
 	need mkfs.xfs
 	grep -qw xfs /proc/filesystems || modprobe -q xfs || skip "the kernel has no xfs"
 	copied xfs
-	ok vdlink -m mnt2 p/s
+	refused vdlink -m mnt2 p/s
 	says "not mounted" "same UUID"
-	ok vdunlink p/s
 	ok vdlink --duplicate -m mnt2 p/s
 	[ "$(cat mnt2/f)" = old ]
 	findmnt -no OPTIONS mnt2 | grep -w nouuid

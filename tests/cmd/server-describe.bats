@@ -193,7 +193,11 @@ agent = db1.example" ]
 	[ ! -e etc/keys ]
 	ok machine
 	cp etc/keys/db1.key before
+	refused machine
+	cmp before etc/keys/db1.key
 	ok vdserver rm p/db1
+	[ ! -e etc/keys/db1.key ]
+	cp before etc/keys/db1.key
 	ok machine
 	says_not "its key"
 	cmp before etc/keys/db1.key
@@ -205,6 +209,19 @@ agent = db1.example" ]
 	[ -s etc/keys/db1.key ]
 	ok vdserver accept p/db1
 	says_not "its key"
+}
+
+@test "servers of two pools with one name have one key, which is said, and goes with the last" {
+	make_pool
+	truncate -s 64m q0
+	ok vdpool create q q0
+	ok machine
+	ok vdserver add q/db1 --kind nvme-tcp --host $NQN --address 192.0.2.1 --agent db2
+	says "that of server p/db1, too"
+	ok vdserver rm p/db1
+	[ -e etc/keys/db1.key ]
+	ok vdserver rm q/db1
+	[ ! -e etc/keys/db1.key ]
 }
 
 @test "a machine that cannot be is refused" {

@@ -81,7 +81,7 @@ rebooted()
 	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"xfs","duplicate":true}' ]
 	rebooted
 	ok vdlink --restore p
-	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"","duplicate":false}' ]
+	[ "$(tail -1 there/log | jq -c .mount)" = '{"dir":"/data/x","options":"noatime","automount":true,"mkfs":"","duplicate":true}' ]
 	ok vdunlink p/v
 	ok vdlink --no-mount p/v web1
 	[ "$(tail -1 there/log | jq -c .mount)" = null ]
@@ -293,6 +293,21 @@ rebooted()
 	nothing_left
 }
 
+@test "what this host cannot let go of is not said to be mounted there any more, and else its record stays" {
+	describe
+	need_server "a front"
+	export CONFIGFS_DHCHAP=1
+	echo 1 >there/dhchap
+	ok vdlink -m /data/x --mount-options noatime --duplicate p/v web1
+	exec 9<"$(vdlink ls --noheadings -o device | tr -d ' ')"
+	refused vdunlink p/v
+	exec 9<&-
+	says "p/v is still linked"
+	[ "$(jq -c '.drives[0] | [.mount, .no_mount, .options, .duplicate, .dhchap]' etc/servers/local)" = '["",true,"noatime",true,true]' ]
+	ok vdunlink p/v
+	nothing_left
+}
+
 @test "an address that this host has not: no link is made" {
 	describe
 	CONFIGFS_NO_ADDRESS=192.0.2.1 refused vdlink p/v web1
@@ -366,7 +381,178 @@ rebooted()
 	ok vdresize p/v -L 128m
 	ok vdlink --refresh p/v
 	[ "$(<"$(sub)/namespaces/1/revalidate_size")" = 1 ]
+	# And its agent knows, without another word of the mount
+	[ "$(tail -1 there/log | jq -c '[.op, .size, .mount]')" = '["link",134217728,null]' ]
+	deed link=die
+	ok vdlink --refresh p/v
+	says "does not answer" "has its new size" "vdlink --refresh p/v"
+	rm there/deeds
 	ok vdunlink p/v
+}
+
+@test "a drive that must authenticate itself is told of its new size as such" {
+	describe
+	export CONFIGFS_DHCHAP=1
+	echo 1 >there/dhchap
+	ok vdlink p/v web1
+	ok vdresize p/v -L 128m
+	ok vdlink --refresh p/v
+	says_not "mock"
+	[ "$(tail -1 there/log | jq -c '[.size, .via.dhchap]')" = '[134217728,true]' ]
+	ok vdunlink p/v
+}
+
+@test "a server that cannot authenticate itself any more is told so, and loses nothing" {
+	describe
+	make_volume w 8m
+	export CONFIGFS_DHCHAP=1
+	echo 1 >there/dhchap
+	ok vdlink p/v web1
+	rm there/dhchap
+	refused vdlink p/w web1
+	says "web1 cannot authenticate itself now" "nvmet/hosts/$NQN/dhchap_key asks it to"
+	given
+	ok vdunlink p/v
+	ok vdlink p/w web1
+	ok vdunlink p/w
+	nothing_left
+}
+
+@test "a host entry that somebody else has made stays" {
+	describe
+	mkdir nvmet/hosts/$NQN
+	ok vdlink p/v web1
+	ok vdunlink p/v
+	[ -d nvmet/hosts/$NQN ]
+	rmdir nvmet/hosts/$NQN
+	ok vdlink p/v web1
+	ok vdunlink p/v
+	nothing_left
+}
+
+@test "an agent with a thousand drives, and one that mounts in a long place, are understood" {
+	describe
+	deed "$(jq -nc '{ok: true, version: "1", hostnqn: $nqn, dhchap: false, drives: [range(4000) | {name: "p/\(.)", mount: "/srv/vd/a-drive-of-many"}]}' \
+		--arg nqn $NQN | sed 's/^/status=line:/')"
+	[ "$(wc -c <there/deeds)" -gt 200000 ]
+	ok vdlink p/v web1
+	given
+	ok vdunlink p/v
+	deed "link/mount=line:{\"ok\": true, \"device\": \"/dev/nvme0n1\", \"mount\": \"/$(printf 'ä%.0s' {1..100})\", \"type\": \"ext4\"}"
+	ok vdlink p/v web1
+	says "mounted on /ää" "ä..."
+	iconv -f UTF-8 -t UTF-8 <<<"$output" >said
+	ok vdunlink p/v
+	nothing_left
+}
+
+@test "links of this host are restored first, and an agent that does not answer is waited for once" {
+	describe
+	local n
+	for n in a b c; do make_volume $n 8m; done
+	ok vdlink p/a web1
+	ok vdlink p/b web1
+	ok vdlink p/c
+	rm there/log
+	for n in $(vdlink ls --noheadings -o pid); do kill -9 "$n"; done
+	rm -r nvmet
+	mkdir -p nvmet/{subsystems,ports,hosts}
+	wait_for eval '[ "$(vdlink ls --noheadings -o state | sort -u | tr -d " ")" = down ]'
+	deed status=hang
+	VD_SERVER_TIMEOUT=1 ok vdlink --restore p
+	[[ $output == *"/p/c is "*"again"*"does not answer"*"p/a is "*"p/b is "* ]]
+	[ "$(asked)" = status ]
+	[ "$(ls nvmet/subsystems | wc -l)" = 2 ]
+	rm there/deeds
+	ok vdunlink p/a p/b p/c
+	nothing_left
+}
+
+@test "an agent that is out of order does not keep its drives from being given again" {
+	describe
+	ok vdlink p/v web1
+	local deed
+	for deed in "error:drives.json is broken" "line:hello"; do
+		rebooted
+		deed "status=$deed"
+		ok vdlink --restore p
+		given
+		[ "$(state)" = up ]
+	done
+	rebooted
+	deed "status=line:{\"ok\": true, \"hostnqn\": \"nqn.2014-08.org.example:other\"}"
+	refused vdlink --restore p
+	says "still down" "and not $NQN"
+	target_empty
+	rm there/deeds
+	ok vdlink --restore p
+	rebooted
+	deed link=hang
+	VD_SERVER_TIMEOUT=1 ok vdlink --restore p
+	[ "$(state)" = up ]
+	rm there/deeds
+	ok vdunlink p/v
+	nothing_left
+}
+
+# vdlink has mounted it there, and was killed before it was done.
+@test "a drive that works is not taken from a server that does not say that it has let go" {
+	describe
+	need_server "a front"
+	deed link/mount=hang
+	vdlink p/v web1 3>&- &
+	local pid=$!
+	wait_for eval '[ "$(asked)" = "status link link" ]'
+	kill -9 $pid
+	wait $pid || true
+	deed unlink=die
+	wait_for is_down
+	refused vdlink --restore p
+	says "still down" "does not answer" "web1 has it all the same"
+	[ "$(<"$(sub)/namespaces/1/enable")" = 1 ]
+	rm there/deeds
+	ok vdlink --restore p
+	given
+	ok vdunlink p/v
+	nothing_left
+}
+
+@test "while a server is waited for to let go, vdunlink can be interrupted" {
+	describe
+	ok vdlink p/v web1
+	deed unlink=hang
+	vdunlink -v p/v >said 2>&1 3>&- &
+	local pid=$! s=0
+	wait_for eval '[ "$(asked)" = "status link link unlink" ]'
+	kill -INT $pid
+	wait $pid || s=$?
+	[ $s = 5 ] || { echo "status $s"; cat said; return 1; }
+	grep -q "waiting for web1 to let go" said
+	grep -q interrupted said
+	[ "$(state)" = up ]
+	given
+	rm there/deeds
+	ok vdunlink p/v
+	nothing_left
+}
+
+@test "a server's agent is asked for its NQN, as soon as it has its key" {
+	machine
+	must 2 vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
+	says "its key, which is new: $T/etc/keys/web1.key" "say this again" --host
+	[ -z "$(vdserver ls --noheadings)" ]
+	deed status=die
+	refused vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
+	says "does not answer"
+	deed 'status=line:{"ok": true, "hostnqn": "../../x"}'
+	must 2 vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
+	rm there/deeds
+	ok vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
+	ok vdserver export p
+	says "host = $NQN"
+	ok vdlink p/v web1
+	ok vdunlink p/v
+	nothing_left
 }
 
 @test "a VM's drive is mounted by its agent, too" {
