@@ -171,7 +171,7 @@ static struct json_object *question(const char *op, const struct link_info *l)
 int agent_ready(struct server *s)
 {
 	struct json_object *a;
-	int r = ask(s, question("status", NULL), vol_server_timeout(), false, &a);
+	int r = ask(s, question("hello", NULL), vol_server_timeout(), false, &a);
 
 	if (r)
 		return r;
@@ -195,7 +195,7 @@ int agent_host(const char *name, const char *agent, char host[224])
 
 	snprintf(s.name, sizeof(s.name), "%s", name);
 	snprintf(s.agent, sizeof(s.agent), "%s", agent);
-	r = ask(&s, question("status", NULL), vol_server_timeout(), false, &a);
+	r = ask(&s, question("hello", NULL), vol_server_timeout(), false, &a);
 	if (r)
 		return r;
 	if (strlen(json_str(a, "hostnqn")) >= 224)

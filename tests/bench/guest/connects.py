@@ -6,8 +6,8 @@ import subprocess
 
 DISK = '/dev/disk/by-id/nvme-uuid.6c7d1d4e-0b5c-4d0a-9c5d-1a2b3c4d5e6f'
 DEEDS = {
-    'connect': [f'nvme connect -t tcp -a 10.0.0.1 -s 4421 -n hand', f'udevadm wait --timeout=60 {DISK}', f'mount {DISK} /mnt/hand'],
-    'disconnect': ['umount /mnt/hand', 'nvme disconnect -n hand'],
+    'connect': ['nvme connect -t tcp -a 10.0.0.1 -s 4421 -n hand', f'udevadm wait --timeout=60 {DISK}', f'systemd-mount -q --fsck=no --collect {DISK} /mnt/hand'],
+    'disconnect': ['systemd-umount -q /mnt/hand', 'nvme disconnect -n hand'],
 }
 
 os.makedirs('/mnt/hand', exist_ok=True)
