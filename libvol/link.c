@@ -416,8 +416,10 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 	switch (s) {
 	case DESCRIBE:
 		return describe_add(l->pool, l->uuid, l->volume, l->readonly,
-				    &(struct describe_drive){ l->server, server || !l->mount[0] ? spec->mount : l->mount, spec->options,
-							      spec->no_mount, spec->automount, spec->duplicate, server && server->dhchap, NULL });
+				    &(struct describe_drive){
+					    .server = l->server, .mount = server || !l->mount[0] ? spec->mount : l->mount,
+					    .options = spec->options, .no_mount = spec->no_mount, .automount = spec->automount,
+					    .duplicate = spec->duplicate, .dhchap = server && server->dhchap });
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:

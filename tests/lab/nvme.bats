@@ -77,9 +77,12 @@ two_machines()
 
 	step a server is described, and gets its key
 	start host
-	on host 'vdpool create -q pool /dev/disk/by-id/virtio-d0 /dev/disk/by-id/virtio-d1 && vdcreate -q -L 64M pool/v && vdcreate -q -L 32M pool/w'
+	on host 'vdpool create -q pool /dev/disk/by-id/virtio-d0 && vdpool create -q pool2 /dev/disk/by-id/virtio-d1'
+	on host 'vdcreate -q -L 64M pool/v && vdcreate -q -L 32M pool2/w'
 	on host "vdserver add pool/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
 	says "/etc/vd/keys/web1.key" "/etc/vd/agent.key"
+	on host "vdserver add pool2/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
+	says "that of server pool/web1, too"
 	on host 'cat /etc/vd/keys/web1.key'
 	(umask 077 && echo "$output" >"$root/etc/vd/agent.key")
 	start web1
@@ -106,7 +109,7 @@ two_machines()
 	[ "$output" = "written there" ]
 
 	step the server is cut off its power: the drives are there again, and nothing was typed
-	on host 'vdlink pool/v web1 && vdlink --mkfs ext4 pool/w web1'
+	on host 'vdlink pool/v web1 && vdlink --mkfs ext4 pool2/w web1'
 	on web1 'echo "before the cut" >/srv/vd/v/cut && sync /srv/vd/v/cut'
 	cut_off web1
 	start web1
@@ -117,8 +120,8 @@ two_machines()
 
 	step the agent is killed, and is there again
 	on web1 'systemctl kill -s KILL vdagent; for ((i = 0; i < 600; i++)); do vdagent status >/dev/null && systemctl is-active -q vdagent && break; sleep 0.2; done; mountpoint /srv/vd/w'
-	on host 'for ((i = 0; i < 60; i++)); do vdunlink pool/w && break; sleep 0.5; done; ! vdlink ls --noheadings | grep pool/w'
-	on host 'vdlink pool/w web1'
+	on host 'for ((i = 0; i < 60; i++)); do vdunlink pool2/w && break; sleep 0.5; done; ! vdlink ls --noheadings | grep pool2/w'
+	on host 'vdlink pool2/w web1'
 	says "mounted on /srv/vd/w"
 
 	step the host is cut off its power under a program that writes, which goes on when it is back
@@ -131,13 +134,14 @@ END
 	start host
 	on host 'vdlink ls --noheadings -o state | xargs'
 	[ "$output" = "down down" ]
-	on host 'vdlink --restore pool'
+	on host 'vdlink --restore pool' # and what waits at the same address
+	says pool/v pool2/w
 	on web1 'n=$(cat /run/written); for ((i = 0; i < 1200; i++)); do [ "$(cat /run/written)" -gt $((n + 5)) ] && break; sleep 0.2; done
 		cat /run/failed /run/writer.said /run/written 2>/dev/null; kill $(cat /run/writer.pid); [ "$(cat /run/written)" -gt $((n + 5)) ] && [ ! -e /run/failed ]'
 	on web1 'for d in v w; do diff <(seq 0 $(($(wc -l </srv/vd/$d/log) - 1))) /srv/vd/$d/log; done; cat /srv/vd/v/cut'
 	on host 'vdlink ls --noheadings -o state | xargs'
 	[ "$output" = "up up" ]
-	on host 'vdunlink pool/v pool/w'
+	on host 'vdunlink pool/v pool2/w'
 
 	step the host is shut down in order, and the program goes on when it is back
 	on host 'vdlink -q pool/v web1'
@@ -155,7 +159,7 @@ END
 	step twenty times
 	on host 'for ((i = 0; i < 20; i++)); do vdlink -q pool/v web1 && vdunlink -q pool/v || exit; done'
 	on web1 'sound && [ -z "$(ls /sys/class/nvme)" ]'
-	on host 'sound && vdpool check pool && lsmod | grep nvmet'
+	on host 'sound && vdpool check pool && vdpool check pool2 && lsmod | grep nvmet'
 	touch host/end web1/end
 	wait "$host" "$web1"
 }
