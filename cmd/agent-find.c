@@ -534,22 +534,25 @@ static int delete_controller(const char *name)
 }
 
 /* To where the host was, or another was that had the pool: NQN and UUIDs are the pool's.  One in use that does not answer may stay,
- * as the kernel takes the new one for another way to the same drive. */
-static int leave_others(const struct agent_drive *d)
+ * as the kernel takes the new one for another way to the same drive, where the target has numbered them differently. */
+static int leave_others(const struct agent_drive *d, char stays[256])
 {
 	struct controller c = { .nqn = d->nqn, .address = d->address, .port = d->port, .other = true };
 	char address[256];
 	int r = 0;
 
+	stays[0] = 0;
 	for (unsigned i = 0; !r && i < 64 && find_controller(&c); i++) {
 		read_line(open_sys(O_RDONLY, "class/nvme/%s/address", c.name), address, sizeof(address));
-		if (!each("block", is_in_use, (void *)d->nqn))
+		if (!each("block", is_in_use, (void *)d->nqn)) {
 			r = delete_controller(c.name);
-		else if (!c.live)
+		} else if (!c.live) {
+			strcpy(stays, address);
 			break;
-		else
+		} else {
 			r = vol_fail(NULL, -EBUSY, "this server has %s from another host already, or by another address (%s), and uses it\n"
 				     "on this server 'vdagent forget %s' gives it up", d->name, address, d->uuid_text);
+		}
 	}
 	return r;
 }
@@ -562,9 +565,13 @@ static int ask_for(const struct agent_drive *d, const char *secret)
 
 	if (d->nvme) {
 		if (!find_controller(&c)) {
-			int r = leave_others(d);
+			char stays[256];
+			int r = leave_others(d, stays);
 
-			return r ? r : nvme_connect(d, secret);
+			if (!r)
+				r = nvme_connect(d, secret);
+			return !r || !stays[0] ? r : vol_fail(NULL, -EBUSY, "%s\nthis server has the drive in use by another address (%s), which does not "
+							      "answer: 'vdagent forget %s' gives that up", vol_error(NULL), stays, d->uuid_text);
 		}
 		(void)!tell(open_sys(O_WRONLY, "class/nvme/%s/rescan_controller", c.name), "1"); /* it may be reconnecting */
 		return 0;

@@ -386,16 +386,26 @@ static int probe(void *arg)
 	return r < 0 ? r : 0;
 }
 
-int device_probe(const char *dev, struct device_content *out)
+static int probe_within(const char *dev, struct device_content *out, unsigned times)
 {
 	struct probe p = { 0 };
 	int r;
 
 	if (snprintf(p.dev, sizeof(p.dev), "%s", dev) >= (int)sizeof(p.dev))
 		return vol_fail(NULL, -ENAMETOOLONG, "the name of a device is longer than %zu bytes", sizeof(p.dev) - 1);
-	r = device_apart(probe, &p, sizeof(p), dev, 1);
+	r = device_apart(probe, &p, sizeof(p), dev, times);
 	*out = p.content;
 	return r;
+}
+
+int device_probe(const char *dev, struct device_content *out)
+{
+	return probe_within(dev, out, 1);
+}
+
+int device_probe_soon(const char *dev, struct device_content *out)
+{
+	return probe_within(dev, out, 0);
 }
 
 /* Its database may be of a device that had the number before: by the name it is known. */
@@ -526,7 +536,7 @@ int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what,
 		_exit(0);
 	}
 	process = pid > 0 ? pidfd_open(pid, 0) : -1;
-	r = pid < 0 || process < 0 ? vol_fail(NULL, -errno, "no process: %s", vol_strerror(-errno)) : wait_child(process, -1, vol_now_ms() + patience * times);
+	r = pid < 0 || process < 0 ? vol_fail(NULL, -errno, "no process: %s", vol_strerror(-errno)) : wait_child(process, -1, vol_now_ms() + (times ? patience * times : patience / 10));
 	if (r == -ETIMEDOUT)
 		vol_fail(NULL, r, "%s does not answer", what);
 	if (r && pid > 0)

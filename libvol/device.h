@@ -43,6 +43,7 @@ bool device_stands_on(dev_t dev, dev_t below);
 /* What blkid sees: type "" nothing at all; usage e.g. "filesystem", "raid". */
 struct device_content { char type[32], usage[32], label[64], uuid[64]; };
 int device_probe(const char *dev, struct device_content *out) __must_check;
+int device_probe_soon(const char *dev, struct device_content *out) __must_check; /* with a tenth of the patience */
 /* The type alone, if udev has looked already and found one on this device of device-mapper's. */
 bool device_known(const char *dev, struct device_content *out);
 
@@ -60,7 +61,7 @@ bool device_known_uuid(dev_t dev, struct device_content *out);
  * are waited for so long, or so many times as long, and then left to themselves with -ETIMEDOUT; vol_interrupt() ends the waiting
  * with -EINTR.  0, as at first: without end. */
 void device_patience(int64_t ms);
-/* fn(arg), where there is patience in a process of its own; `arg`, of `size` bytes, comes back, and the text. */
+/* fn(arg), where there is patience in a process of its own; `arg`, of `size` bytes, comes back, and the text.  times 0: a tenth. */
 int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what, unsigned times) __must_check;
 /* A program and its arguments, which hears nothing; what it says, the first line. -EIO: it failed, and the text
  * has that. */

@@ -111,19 +111,21 @@ int present_mkfs(const char *device, const char *type)
 
 /* ---- copies ---------------------------------------------------------------------- */
 
-struct copy { const struct device_content *mine; dev_t self, last; char source[128], dir[128]; };
+struct copy { const struct device_content *mine; dev_t self, last; bool slow; char source[128], dir[128]; };
 
 static int is_copy(void *arg, const char *source, const char *dir)
 {
 	struct copy *c = arg;
-	struct device_content content;
+	struct device_content content = { 0 };
 	struct stat st;
 
 	if (stat(source, &st) || st.st_rdev == c->self || st.st_rdev == c->last)
 		return 0;
 	c->last = st.st_rdev; /* one device is often mounted in several places */
-	/* Any of them may be one whose host is away, so it is better not to be read. */
-	if ((!device_known_uuid(st.st_rdev, &content) && device_probe(source, &content)) || strcmp(content.type, c->mine->type) || strcmp(content.uuid, c->mine->uuid))
+	/* What udev knows may be old; but one whose host is away cannot be read, and then others of that host cannot. */
+	if (!c->slow && device_probe_soon(source, &content) == -ETIMEDOUT)
+		c->slow = true;
+	if ((c->slow && !device_known_uuid(st.st_rdev, &content)) || strcmp(content.type, c->mine->type) || strcmp(content.uuid, c->mine->uuid))
 		return 0;
 	snprintf(c->source, sizeof(c->source), "%s", source);
 	snprintf(c->dir, sizeof(c->dir), "%s", dir);

@@ -207,6 +207,10 @@ link $NQN $U "$L" '{"dir": "/srv/moved"}'
 rm $nvmet/ports/1/subsystems/$NQN
 until_ok 60 eval "ask '{\"op\":\"status\"}' | jq -e '.drives[0].state == \"stalled\"'"
 ln -s $nvmet/subsystems/$NQN $nvmet/ports/2/subsystems/
+# The old controller's number is free on the target, and not here
+ADDRESS=127.0.0.2 fails link $NQN $U "$L" '{"dir": "/srv/moved"}'
+is '.error | contains("vdagent forget")'
+echo 100 >$nvmet/subsystems/$NQN/attr_cntlid_min
 ADDRESS=127.0.0.2 link $NQN $U "$L" '{"dir": "/srv/moved"}'
 is '.mount == "/srv/moved"'
 touch /srv/moved/file
