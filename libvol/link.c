@@ -520,7 +520,7 @@ static void stop_if_unused(struct vol_pool *p)
 {
 	uint8_t uuid[16];
 	struct json_object *a;
-	bool stopped, linked = false;
+	bool stopped, linked;
 	char socket[VOL_NAME_SIZE];
 	int server;
 
@@ -542,7 +542,7 @@ static void stop_if_unused(struct vol_pool *p)
 	/* The front's connections end a moment after the front, a long one where many
 	 * processes want to run; with another link there is nothing to wait for. */
 	server = vol_pool_server(p);
-	for (unsigned i = 0; i < (linked ? 20 : 400); i++) {
+	for (unsigned i = 0; i < 400; i++) {
 		if (link_call(p, link_request("stop-if-unused", NULL), &a))
 			break;
 		stopped = json_flag(a, "stopped");
@@ -557,6 +557,8 @@ static void stop_if_unused(struct vol_pool *p)
 				(void)!poll(&(struct pollfd){ .fd = server, .events = POLLIN }, 1, 10000);
 			break;
 		}
+		if (linked)
+			break;
 		vol_nap(20);
 	}
 	if (server >= 0)
