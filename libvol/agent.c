@@ -27,21 +27,11 @@
 static const char *find_program(char *path, size_t size)
 {
 	const char *env = getenv("VD_AGENT");
-	ssize_t n;
-	char *slash;
 
 	if (env && *env)
 		return env;
-	n = readlink("/proc/self/exe", path, size - sizeof("/" PROGRAM));
-	if (n > 0) {
-		path[n] = 0;
-		slash = strrchr(path, '/');
-		if (slash) {
-			strcpy(slash, "/" PROGRAM);
-			if (!access(path, X_OK))
-				return path;
-		}
-	}
+	if (vol_beside_self(PROGRAM, path, size) && !access(path, X_OK))
+		return path;
 	return PROGRAM;
 }
 

@@ -407,3 +407,15 @@ bool vol_process(pid_t pid, char comm[64], uint64_t *began)
 		*began = ticks;
 	return state != 'Z' && state != 'X';
 }
+
+bool vol_beside_self(const char *name, char *path, size_t size)
+{
+	ssize_t n = readlink("/proc/self/exe", path, size);
+	char *slash;
+
+	if (n <= 0 || (size_t)n >= size)
+		return false;
+	path[n] = 0;
+	slash = strrchr(path, '/');
+	return slash && snprintf(slash + 1, size - (size_t)(slash + 1 - path), "%s", name) < (int)(size - (size_t)(slash + 1 - path));
+}

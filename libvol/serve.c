@@ -111,23 +111,13 @@ uint64_t vol_serve_tail_token(const uint8_t uuid[16])
 static int find_plugin(char *path, size_t size)
 {
 	const char *env = getenv("VD_PLUGIN");
-	char *slash;
-	ssize_t n;
 
 	if (env && *env) {
 		snprintf(path, size, "%s", env);
 		return access(path, R_OK) ? vol_fail(NULL, -ENOENT, "VD_PLUGIN says %s, which cannot be read", env) : 0;
 	}
-	n = readlink("/proc/self/exe", path, size - sizeof("/" PLUGIN_FILE));
-	if (n > 0) {
-		path[n] = 0;
-		slash = strrchr(path, '/');
-		if (slash) {
-			strcpy(slash, "/" PLUGIN_FILE);
-			if (!access(path, R_OK))
-				return 0;
-		}
-	}
+	if (vol_beside_self(PLUGIN_FILE, path, size) && !access(path, R_OK))
+		return 0;
 #ifdef VD_PLUGINDIR
 	snprintf(path, size, VD_PLUGINDIR "/" PLUGIN_FILE);
 	if (!access(path, R_OK))

@@ -171,3 +171,27 @@ random() { head -c "$1" /dev/urandom; }
 
 # shellcheck source=tests/cmd/kernel.bash
 [ "${VD_TARGET:-server}" = server ] || . "$VD/tests/cmd/$VD_TARGET.bash"
+
+# killed_at_each CALLS CHECK COMMAND...: the command is killed at its 1st, 2nd, … of each of these system calls;
+# `before` comes before each, CHECK after it
+before() { :; }
+killed_at_each()
+{
+	local calls=$1 check=$2 call n kills=0
+	shift 2
+	need strace
+	strace -o trace true 2>/dev/null || skip "strace cannot be used here"
+	for call in $calls; do
+		for ((n = 1;; n++)); do
+			before
+			run strace -qq -o trace -e trace="$call" -e inject="$call:signal=KILL:when=$n" "$@" </dev/null 3>&-
+			[ "$status" != 0 ] || break
+			[ "$status" = 137 ] || { echo "status $status with $call number $n:"; echo "$output"; return 1; }
+			kills=$((kills + 1))
+			$check >after 2>&1 || { echo "killed at $call number $n, and then:"; tail -3 trace; cat after; return 1; }
+		done
+		$check >after 2>&1 || { cat after; return 1; }
+	done
+	echo "$kills kills" >&3
+	[ $kills -ge 10 ]
+}

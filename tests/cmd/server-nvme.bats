@@ -593,29 +593,7 @@ mended()
 	ok vdlink --restore p || return 1
 	if [ -n "$(vdlink ls --noheadings)" ]; then [ "$(state)" = up ] && given; else target_empty; fi && ended
 }
-before() { :; }
 either() { if [ $((n % 2)) = 1 ]; then mended; else ended; fi; }
-# killed_at_each "CALL..." CHECK COMMAND...: at its 1st, 2nd, … call of each kind
-killed_at_each()
-{
-	local calls=$1 check=$2 call n kills=0
-	shift 2
-	need strace
-	strace -o trace true 2>/dev/null || skip "strace cannot be used here"
-	for call in $calls; do
-		for ((n = 1;; n++)); do
-			before
-			run strace -qq -o trace -e trace="$call" -e inject="$call:signal=KILL:when=$n" "$@" </dev/null 3>&-
-			[ "$status" != 0 ] || break
-			[ "$status" = 137 ] || { echo "status $status with $call number $n:"; echo "$output"; return 1; }
-			kills=$((kills + 1))
-			$check >after 2>&1 || { echo "killed at $call number $n, and then:"; tail -3 trace; cat after; find nvmet; return 1; }
-		done
-		$check >after 2>&1 || { cat after; return 1; }
-	done
-	echo "$kills kills" >&3
-	[ $kills -ge 10 ]
-}
 
 @test "vdlink killed at any point: restore mends it, or vdunlink ends it" {
 	describe
