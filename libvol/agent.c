@@ -75,7 +75,7 @@ static int parse_answer(const struct server *s, const char *line, struct json_ob
 
 /* One conversation is kept, with the agent that was asked last: a new one costs it a process, a connection, and the
  * proof of its key. */
-static struct { char agent[264], key[4096]; struct child_talk talk; bool open; } with;
+static struct { char agent[264], key[4096], program[4096]; struct child_talk talk; bool open; } with;
 
 static void hang_up(void)
 {
@@ -95,13 +95,13 @@ static bool talks_to(const struct server *s)
 static int call(const struct server *s)
 {
 	/* Who asks here looks at the time. */
-	char program[4096], *argv[] = { NULL, "ask", "--key", with.key, "--timeout", "3600", (char *)s->agent, NULL };
+	char path[4096], *argv[] = { with.program, "ask", "--key", with.key, "--timeout", "3600", (char *)s->agent, NULL };
 	int r;
 
 	hang_up();
 	snprintf(with.agent, sizeof(with.agent), "%s", s->agent);
 	server_key_path(s->name, with.key, sizeof(with.key));
-	argv[0] = (char *)find_program(program, sizeof(program));
+	snprintf(with.program, sizeof(with.program), "%s", find_program(path, sizeof(path)));
 	r = child_talk(argv, &with.talk);
 	with.open = !r;
 	return r;
@@ -123,7 +123,7 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 	for (old = talks_to(s); !r; old = false) {
 		r = old ? 0 : call(s);
 		if (!r)
-			r = child_ask(&with.talk, "vdagent", line, seconds, finish, text, ANSWER_MAX + 1);
+			r = child_ask(&with.talk, with.program, line, seconds, finish, text, ANSWER_MAX + 1);
 		if (!r)
 			break;
 		hang_up();

@@ -125,7 +125,7 @@ static int listen_to(const struct pipes *c, struct stream *out, struct stream *e
 		}
 		if (p[0].revents)
 			take_some(c->out, out);
-		if (line && memchr(out->text, '\n', out->n))
+		if (line && (memchr(out->text, '\n', out->n) || out->n == out->size - 1))
 			return 0;
 		if (p[1].revents)
 			take_some(c->err, err);

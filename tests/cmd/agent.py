@@ -62,9 +62,8 @@ def look(via, uuid):
 def answer(q):
     drives = json.loads(read(server, "drives.json") or "{}")
     uuid = q.get("uuid")
-    if q["op"] == "status":
-        return {"version": "1", "host": "there", "hostnqn": NQN, "hostid": NQN[-36:], "dhchap": bool(read(server, "dhchap")),
-                "drives": list(drives.values())}
+    if q["op"] == "hello":
+        return {"version": "1", "host": "there", "hostnqn": NQN, "hostid": NQN[-36:], "dhchap": bool(read(server, "dhchap"))}
     assert UUID.fullmatch(uuid)
     if q["op"] == "link":
         look(q["via"], uuid)
@@ -105,32 +104,33 @@ def main(argv):
         print("DHHC-1:01:" + read(key)[:8] + ":")
         return
     assert argv[1] == "ask" and int(argv[argv.index("--timeout") + 1]) > 0
-    line = sys.stdin.readline()
-    q = json.loads(line)
-    with open(server + "/log", "a") as f:
-        f.write(line)
-    deeds = dict(d.split("=", 1) for d in (read(server, "deeds") or "").splitlines())
-    deed, _, text = deeds.get(q["op"] + ("/mount" if "mount" in q else ""), "").partition(":")
-    if deed == "hang":
-        time.sleep(1000)
-    elif deed == "die":
-        fail(argv[-1] + ": connection refused")
-    elif deed == "silent":
-        return
-    elif deed == "endless":
-        while True:
-            sys.stdout.write("x" * 4096)
-    elif deed == "line":
-        print(text)
-    elif deed == "lie":
-        print('{"ok": true, "device": "/dev/nvme0n1"}')
-    elif deed in ("error", "busy"):
-        print(json.dumps({"ok": False, "errno": 16 if deed == "busy" else 5, "error": text}))
-    else:
-        try:
-            print(json.dumps({"ok": True, **answer(q)}))
-        except (Refused, OSError) as e:
-            print(json.dumps({"ok": False, "errno": 5, "error": "the mock: " + str(e)}))
+    for line in iter(sys.stdin.readline, ""):
+        q = json.loads(line)
+        with open(server + "/log", "a") as f:
+            f.write(line)
+        deeds = dict(d.split("=", 1) for d in (read(server, "deeds") or "").splitlines())
+        deed, _, text = deeds.get(q["op"] + ("/mount" if "mount" in q else ""), "").partition(":")
+        if deed == "hang":
+            time.sleep(1000)
+        elif deed == "die":
+            fail(argv[-1] + ": connection refused")
+        elif deed == "silent":
+            sys.exit(0)
+        elif deed == "endless":
+            while True:
+                sys.stdout.write("x" * 4096)
+        elif deed == "line":
+            print(text)
+        elif deed == "lie":
+            print('{"ok": true, "device": "/dev/nvme0n1"}')
+        elif deed in ("error", "busy"):
+            print(json.dumps({"ok": False, "errno": 16 if deed == "busy" else 5, "error": text}))
+        else:
+            try:
+                print(json.dumps({"ok": True, **answer(q)}))
+            except (Refused, OSError) as e:
+                print(json.dumps({"ok": False, "errno": 5, "error": "the mock: " + str(e)}))
+        sys.stdout.flush()
 
 
 main(sys.argv)

@@ -68,9 +68,9 @@ rebooted()
 	ok vdlink ls --noheadings -o path,state,server,address,mount
 	[ "$(tr -s ' ' <<<"$output")" = " p/v up web1 /dev/nvme0n1 /srv/vd/v" ]
 	[ ! -e "$VD_DEV_DIR/p/v" ]
-	[ "$(asked)" = "status link link" ]
+	[ "$(asked)" = "hello link link" ]
 	ok vdunlink p/v
-	[ "$(asked)" = "status link link unlink gone" ]
+	[ "$(asked)" = "hello link link unlink gone" ]
 	nothing_left
 }
 
@@ -121,7 +121,7 @@ rebooted()
 	[ ! -e there/log ]
 	nothing_left
 	ok vdlink -t p/v web1
-	[ "$(asked)" = status ]
+	[ "$(asked)" = hello ]
 	nothing_left
 }
 
@@ -174,7 +174,7 @@ rebooted()
 
 @test "a server whose agent does not answer is given nothing, and keeps what it has" {
 	describe
-	deed status=die
+	deed hello=die
 	refused vdlink p/v web1
 	says "the agent of server web1, web1.example, does not answer: web1.example: connection refused"
 	nothing_left
@@ -214,7 +214,7 @@ rebooted()
 @test "an agent that says nonsense, nothing, or no end of it: no link is made" {
 	describe
 	local op deed
-	for op in status link link/mount; do
+	for op in hello link link/mount; do
 		for deed in hang die silent endless line:hello 'line:[]' 'line:{"ok": 7}' "line:$(printf '[%.0s' {1..5000})" \
 			"error:no $(printf '\e[31m')" 'line:{"ok": true, "device": "nvme0n1"}' 'line:{"ok": true, "device": "/dev/nvme 0"}' \
 			'line:{"ok": true, "device": "/dev/nvme0n1", "mount": "x"}' 'line:{"ok": true, "device": "/dev/nvme0n1", "mount": "/\u001b[1m"}'; do
@@ -264,7 +264,7 @@ rebooted()
 	given
 	[ "$(state)" = up ]
 	rebooted
-	deed status=die unlink=die
+	deed hello=die unlink=die
 	ok vdlink --restore p
 	says "does not answer" "again"
 	given
@@ -367,7 +367,7 @@ rebooted()
 	[ "$(<nvmet/hosts/$NQN/dhchap_key)" = "DHHC-1:01:$(head -c 8 etc/keys/web1.key):" ]
 	[ "$(stat -c %a nvmet/hosts/$NQN/dhchap_key)" = 600 ]
 	rebooted
-	deed status=die unlink=die
+	deed hello=die unlink=die
 	ok vdlink --restore p # as it was
 	[ "$(<nvmet/hosts/$NQN/dhchap_key)" = "DHHC-1:01:$(head -c 8 etc/keys/web1.key):" ]
 	rm there/deeds
@@ -433,7 +433,7 @@ rebooted()
 @test "an agent with a thousand drives, and one that mounts in a long place, are understood" {
 	describe
 	deed "$(jq -nc '{ok: true, version: "1", hostnqn: $nqn, dhchap: false, drives: [range(4000) | {name: "p/\(.)", mount: "/srv/vd/a-drive-of-many"}]}' \
-		--arg nqn $NQN | sed 's/^/status=line:/')"
+		--arg nqn $NQN | sed 's/^/hello=line:/')"
 	[ "$(wc -c <there/deeds)" -gt 200000 ]
 	ok vdlink p/v web1
 	given
@@ -458,10 +458,10 @@ rebooted()
 	rm -r nvmet
 	mkdir -p nvmet/{subsystems,ports,hosts}
 	wait_for eval '[ "$(vdlink ls --noheadings -o state | sort -u | tr -d " ")" = down ]'
-	deed status=hang
+	deed hello=hang
 	VD_SERVER_TIMEOUT=1 ok vdlink --restore p
 	[[ $output == *"/p/c is "*"again"*"does not answer"*"p/a is "*"p/b is "* ]]
-	[ "$(asked)" = status ]
+	[ "$(asked)" = hello ]
 	[ "$(ls nvmet/subsystems | wc -l)" = 2 ]
 	rm there/deeds
 	ok vdunlink p/a p/b p/c
@@ -474,13 +474,13 @@ rebooted()
 	local deed
 	for deed in "error:drives.json is broken" "line:hello"; do
 		rebooted
-		deed "status=$deed"
+		deed "hello=$deed"
 		ok vdlink --restore p
 		given
 		[ "$(state)" = up ]
 	done
 	rebooted
-	deed "status=line:{\"ok\": true, \"hostnqn\": \"nqn.2014-08.org.example:other\"}"
+	deed "hello=line:{\"ok\": true, \"hostnqn\": \"nqn.2014-08.org.example:other\"}"
 	refused vdlink --restore p
 	says "still down" "and not $NQN"
 	target_empty
@@ -502,7 +502,7 @@ rebooted()
 	deed link/mount=hang
 	vdlink p/v web1 3>&- &
 	local pid=$!
-	wait_for eval '[ "$(asked)" = "status link link" ]'
+	wait_for eval '[ "$(asked)" = "hello link link" ]'
 	kill -9 $pid
 	wait $pid || true
 	deed unlink=die
@@ -523,7 +523,7 @@ rebooted()
 	deed unlink=hang
 	vdunlink -v p/v >said 2>&1 3>&- &
 	local pid=$! s=0
-	wait_for eval '[ "$(asked)" = "status link link unlink" ]'
+	wait_for eval '[ "$(asked)" = "hello link link unlink" ]'
 	kill -INT $pid
 	wait $pid || s=$?
 	[ $s = 5 ] || { echo "status $s"; cat said; return 1; }
@@ -541,10 +541,10 @@ rebooted()
 	must 2 vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
 	says "its key, which is new: $T/etc/keys/web1.key" "say this again" --host
 	[ -z "$(vdserver ls --noheadings)" ]
-	deed status=die
+	deed hello=die
 	refused vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
 	says "does not answer"
-	deed 'status=line:{"ok": true, "hostnqn": "../../x"}'
+	deed 'hello=line:{"ok": true, "hostnqn": "../../x"}'
 	must 2 vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
 	rm there/deeds
 	ok vdserver add p/web1 --kind nvme-tcp --address 192.0.2.1 --agent web1.example
