@@ -41,15 +41,17 @@ known() { udevadm info -q property "/dev/mapper/p--1-$1" | grep -E "^($2)=" | so
 before=$(checkpoints)
 vdcreate -a y -L 64M p-1/new-1 | grep ", empty$"
 [ "$(checkpoints)" = "$before" ]
-[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "VD_BLANK=1 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
-[ "$(cat /run/vd/names/p--1-new--1)" = $'VD_POOL=p-1\nVD_VOLUME=new-1' ]
+[ "$(known new--1 'VD_(BLANK|POOL|SEEN|VOLUME)|ID_FS_TYPE')" = "VD_BLANK=1 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+uuid=$(vdls --noheadings -o uuid p-1/new-1 | tr -d ' ')
+[ "$(cat /run/vd/names/p--1-new--1)" = $'VD_POOL=p-1\nVD_VOLUME=new-1\nVD_VOLUME_UUID='"$uuid" ]
+[ /dev/disk/by-id/vd-$uuid -ef /dev/vdisk/p-1/new-1 ]
 rm /run/vd/names/p--1-new--1 # dmsetup splitname tells
 mkfs.ext4 -q /dev/vdisk/p-1/new-1
 udevadm settle
-[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+[ "$(known new--1 'VD_(BLANK|POOL|SEEN|VOLUME)|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
 vdunlink -q p-1/new-1
 vdlink p-1/new-1 | grep ", ext4$"
-[ "$(known new--1 'VD_.*|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
+[ "$(known new--1 'VD_(BLANK|POOL|SEEN|VOLUME)|ID_FS_TYPE')" = "ID_FS_TYPE=ext4 VD_POOL=p-1 VD_SEEN=1 VD_VOLUME=new-1" ]
 vdunlink -q p-1/new-1
 [ -z "$(ls /run/vd/names | grep new)" ]
 vdrm -q -y p-1/new-1
