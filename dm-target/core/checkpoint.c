@@ -37,7 +37,7 @@ struct ckpt {
 	struct vd_layer **fold_end;
 	struct vd_root volumes_root;
 	uint64_t seq, epoch, next_id, next_link, promised;
-	unsigned gone, dying;
+	unsigned gone, counted, dying; /* counted: of those gone, in volumes->dying */
 };
 
 #define cut_volume(pos) vd_container(pos, struct vd_volume, cut)
@@ -286,6 +286,7 @@ static int fold_dying(struct ckpt *c, struct vd_volume *vol, struct vd_root *ind
 	}
 	vol->gone = true;
 	c->gone++;
+	c->counted += vol->dying;
 	if (vol->disk_page.gen)
 		r = vd_ptree_del(pool, &c->volumes_root, vol->id);
 	if (!r)
@@ -476,7 +477,7 @@ static void end(struct ckpt *c, bool ok)
 	if (ok)
 		vd_volumes_evict(pool);
 	vd_mutex_unlock(&vs->lock);
-	vd_atomic_add(&vs->dying, -(int64_t)c->gone);
+	vd_atomic_add(&vs->dying, -(int64_t)c->counted);
 }
 
 /* ---- all together -------------------------------------------------------- */

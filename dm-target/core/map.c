@@ -222,6 +222,13 @@ void vd_volume_dirty(struct vd_volume *vol)
 	vd_spin_unlock(&vs->dirty_lock);
 }
 
+void vd_volume_dying(struct vd_volume *vol)
+{
+	if (!vol->dying)
+		vd_atomic_add(&vol->pool->volumes->dying, 1);
+	vol->dying = true;
+}
+
 /* ---- look-up ----------------------------------------------------------- */
 
 static struct vd_layer *parent_of(const struct vd_layer *l)

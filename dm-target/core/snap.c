@@ -535,8 +535,8 @@ static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 		vd_volume_insert(vs, b->hidden);
 		rollback_apply(pool, b, le64_to_cpu(rec->epoch));
 		vd_space_unhold(pool, held);
+		vd_volume_dying(b->hidden);
 		vd_write_unlock(&vs->seal);
-		vd_atomic_add(&vs->dying, 1);
 		vs->next_id++;
 	} else {
 		vd_volume_forget(pool, b->hidden);

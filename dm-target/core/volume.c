@@ -101,7 +101,7 @@ static void change_apply(struct change *c, uint64_t seq)
 		vd_write_unlock(&vol->map);
 		vd_volume_dirty(vol);
 		if (le32_to_cpu(c->rec->d.flags) & VD_VOL_DELETING)
-			vd_atomic_add(&vs->dying, 1);
+			vd_volume_dying(vol);
 	} else {
 		vd_record_set(vol, c->rec);
 	}
@@ -537,7 +537,7 @@ static void delete_apply(struct vd_plan *plan, struct vd_volume *vol, struct vd_
 	vd_plan_apply(plan);
 	vd_record_set(vol, *rec);
 	*rec = NULL;
-	vd_atomic_add(&vol->pool->volumes->dying, 1);
+	vd_volume_dying(vol);
 }
 
 static int delete_do(struct vd_volume *vol, uint64_t *seq)
@@ -960,7 +960,7 @@ int vd_volumes_recover(struct vd_pool *pool)
 			k += ids_missing(pool, e.p, e.len) - 1;
 		if (!r && vd_record_flags(vol) & VD_VOL_DELETING && !vd_volume_is_dirty(vol)) {
 			vd_volume_dirty(vol); /* begun before the last checkpoint */
-			vd_atomic_add(&vs->dying, 1);
+			vd_volume_dying(vol);
 			load_origin(vol);
 		}
 		vd_mutex_unlock(&vs->lock);

@@ -170,6 +170,7 @@ struct vd_volume {
 	struct vd_layer *blank;   /* for that; meta */
 	struct vd_list cut;
 	bool gone;                /* deletion has ended */
+	bool dying;               /* counted in volumes->dying: a damaged pool may have one that is not */
 };
 
 #define VD_ID_BUCKETS 4096u
@@ -223,6 +224,8 @@ int vd_map_mapped(struct vd_volume *vol, vd_vblk_t v, uint64_t len, uint64_t *ma
 /* Puts e into the active overlay, under vol->map for writing; seq of its record, for what it displaces;
  * 0 in replay: what was displaced then may have been used again since. */
 void vd_map_put(struct vd_volume *vol, const struct vd_ext *e, uint64_t seq, struct vd_ov_leaf **spare);
+/* Its deletion goes on at the next checkpoint. */
+void vd_volume_dying(struct vd_volume *vol);
 void vd_volume_dirty(struct vd_volume *vol);
 static inline bool vd_volume_is_dirty(const struct vd_volume *vol)
 {

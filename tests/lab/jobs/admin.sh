@@ -85,7 +85,7 @@ until_ok 5 no_pin
 catch_a_check()
 {
 	local i
-	for i in 0.5 0.3 0.2 0.1 0.05 0.03; do
+	for i in 0.5 0.3 0.2 0.1 0.05 0.03 0.02 0.01 0.05 0.03 0.02 0.01; do
 		vdpool check -q p-1 &
 		check=$!
 		while sleep "$i" && kill -STOP $check 2>/dev/null; do
