@@ -292,17 +292,16 @@ const char *agent_default_dir(const struct agent *a, char buf[256])
  * anything but a link: what is mounted there already is looked at by who mounts. */
 static int walk(int fd, const char *dir, const char *at)
 {
+	static const char others[] = "others than root may change a directory that is above it";
+	const char *why = NULL;
 	struct stat first, st;
 	char part[256];
 	int next;
 
-	if (fstat(fd, &first) || !is_roots(fd)) {
-		close(fd);
-		return not_allowed(dir, "others than root may change a directory that is above it");
-	}
-	while (*at) {
+	if (fstat(fd, &first) || !is_roots(fd))
+		why = others;
+	while (!why && *at) {
 		size_t n = strcspn(at, "/");
-		bool last = !at[n], roots;
 
 		snprintf(part, sizeof(part), "%.*s", (int)n, at);
 		/* Without O_DIRECTORY: an automount does not begin. */
@@ -311,27 +310,20 @@ static int walk(int fd, const char *dir, const char *at)
 			break;
 		close(fd);
 		fd = next;
-		if (fd < 0 || fstat(fd, &st) || !S_ISDIR(st.st_mode)) {
-			if (fd >= 0)
-				close(fd);
-			return not_allowed(dir, "a symbolic link, or a file, is in the way");
-		}
-		if (last)
+		if (fd < 0 || fstat(fd, &st) || !S_ISDIR(st.st_mode))
+			why = "a symbolic link, or a file, is in the way";
+		else if (!at[n])
 			break;
-		if (st.st_dev != first.st_dev) {
-			close(fd);
-			return not_allowed(dir, "another file system is mounted on a directory that is above it\n"
-					   "its administrator may allow that: vdagent --mount-dir");
-		}
-		roots = is_roots(fd);
-		if (!roots) {
-			close(fd);
-			return not_allowed(dir, "others than root may change a directory that is above it");
-		}
+		else if (st.st_dev != first.st_dev)
+			why = "another file system is mounted on a directory that is above it\n"
+			      "its administrator may allow that: vdagent --mount-dir";
+		else if (!is_roots(fd))
+			why = others;
 		at += n + 1;
 	}
-	close(fd);
-	return 0;
+	if (fd >= 0)
+		close(fd);
+	return why ? not_allowed(dir, why) : 0;
 }
 
 int agent_dir_allowed(const struct agent *a, const char *dir, char out[256])

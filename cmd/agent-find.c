@@ -19,12 +19,10 @@
 #include <gnutls/crypto.h>
 #include <gnutls/gnutls.h>
 #include <libudev.h>
-#include <linux/fs.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>

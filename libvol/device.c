@@ -595,7 +595,7 @@ static void hear(int fd, char *said, size_t size, size_t *n)
 	} while (got > 0 || (got < 0 && errno == EINTR));
 }
 
-static int run(char *const argv[], char *said, size_t size, unsigned times)
+int device_run(char *const argv[], char *said, size_t size, unsigned times)
 {
 	int64_t deadline = vol_now_ms() + patience * times;
 	int p[2], process, status = 0, r;
@@ -643,16 +643,6 @@ static int run(char *const argv[], char *said, size_t size, unsigned times)
 	return r ? r : WIFEXITED(status) && !WEXITSTATUS(status) ? 0 : vol_fail(NULL, -EIO, "%s said: %s", argv[0], said);
 }
 
-int device_run(char *const argv[], char *said, size_t size)
-{
-	return run(argv, said, size, 1);
-}
-
-int device_run_long(char *const argv[], char *said, size_t size, unsigned times)
-{
-	return run(argv, said, size, times);
-}
-
 int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size)
 {
 	int n = snprintf(buf, size, "%s%s%s", readonly ? readonly_options(c->type) : "rw", options && *options ? "," : "",
@@ -668,7 +658,7 @@ int device_mount(const char *dev, const char *dir, const struct device_content *
 	int r = device_mount_options(c, readonly, options, opts, sizeof(opts));
 
 	if (!r)
-		r = device_run(argv, said, sizeof(said));
+		r = device_run(argv, said, sizeof(said), 1);
 	if (r == -EIO && readonly && !strncmp(c->type, "ext", 3))
 		vol_fail(NULL, r, "%s"
 			 "\na file system whose journal must be replayed cannot be mounted from a device that nobody may write;"

@@ -63,10 +63,9 @@ bool device_known_uuid(dev_t dev, struct device_content *out);
 void device_patience(int64_t ms);
 /* fn(arg), where there is patience in a process of its own; `arg`, of `size` bytes, comes back, and the text.  times 0: a tenth. */
 int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what, unsigned times) __must_check;
-/* A program and its arguments, which hears nothing; what it says, the first line. -EIO: it failed, and the text
+/* A program and its arguments, which hears nothing; what it says, the first line.  times: of the patience.  -EIO: it failed, and the text
  * has that. */
-int device_run(char *const argv[], char *said, size_t size) __must_check;
-int device_run_long(char *const argv[], char *said, size_t size, unsigned times) __must_check;
+int device_run(char *const argv[], char *said, size_t size, unsigned times) __must_check;
 /* The options that device_mount() uses. */
 int device_mount_options(const struct device_content *c, bool readonly, const char *options, char *buf, size_t size) __must_check;
 /* umount(2); -EBUSY: the text names who. */

@@ -6,14 +6,11 @@
 #include <fcntl.h>
 #include <libdevmapper.h>
 #include <pthread.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <sys/utsname.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -73,20 +70,8 @@ bool vol_dm_present(void)
 
 bool vol_dm_load(void)
 {
-	char *argv[] = { "modprobe", "-q", "dm-vd", NULL }, dir[128];
-	struct utsname u;
-	pid_t pid;
-
-	if (vol_dm_present())
-		return true;
-	/* A machine without modules, a container: not worth a process. */
-	if (geteuid() || uname(&u))
-		return false;
-	snprintf(dir, sizeof(dir), "/lib/modules/%s/modules.dep", u.release);
-	if (access(dir, R_OK) || posix_spawnp(&pid, "modprobe", NULL, NULL, argv, environ))
-		return false;
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (!vol_dm_present())
+		vol_modprobe("dm-vd");
 	return vol_dm_present();
 }
 

@@ -61,6 +61,8 @@ int vol_errno(void);
 const char *vol_strerror(int r);
 void vol_log(enum vol_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool vol_interrupted(void);
+/* Has the kernel load a module, if it can: whether it has is for the caller to see. */
+void vol_modprobe(const char *module);
 /* The path of what is called so in the directory of this executable, whether or not it is there. */
 bool vol_beside_self(const char *name, char *path, size_t size);
 int64_t vol_now_ms(void); /* CLOCK_MONOTONIC */

@@ -72,7 +72,7 @@ static int mount_it(const struct link_spec *spec, struct link_info *l)
 	struct present_result res;
 	char uuid[VOL_UUID_TEXT], asked[sizeof(l->mount)];
 	struct present_spec ps = {
-		.device = l->device, .name = l->volume, .uuid_text = uuid, .dir = l->mount, .options = spec->options,
+		.device = l->device, .name = l->volume, .uuid_text = uuid, .dir = l->mount, .options = spec->options, .content = &l->content,
 		.automount = spec->automount, .readonly = l->readonly,
 		/* Who names the place for what nobody can write to has asked for it. */
 		.duplicate = spec->duplicate || (l->readonly && l->mount[0]),

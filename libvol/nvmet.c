@@ -4,13 +4,11 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -162,17 +160,6 @@ static int lock(int *fd)
 
 /* ---- the kernel's part ------------------------------------------------------- */
 
-static void load(void)
-{
-	char *argv[] = { "modprobe", "-q", "nvmet-tcp", NULL };
-	pid_t pid;
-
-	if (posix_spawnp(&pid, "modprobe", NULL, NULL, argv, environ))
-		return;
-	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
-		;
-}
-
 int nvmet_ready(void)
 {
 	char path[PATH];
@@ -181,7 +168,7 @@ int nvmet_ready(void)
 	if (!access(path, F_OK))
 		return 0;
 	if (!getenv("VD_NVMET_DIR")) {
-		load();
+		vol_modprobe("nvmet-tcp");
 		if (access(path, F_OK) && mount("configfs", CONFIGFS, "configfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) && errno != EBUSY)
 			return vol_fail(NULL, -errno, CONFIGFS " cannot be mounted: %s", vol_strerror(-errno));
 	}

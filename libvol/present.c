@@ -98,7 +98,7 @@ static int make_fs(const char *device, const char *type)
 	r = check_empty(device);
 	snprintf(program, sizeof(program), "mkfs.%s", types[i]);
 	/* Without -f or the like: it looks itself once more. */
-	return r ? r : device_run_long(argv, said, sizeof(said), 15);
+	return r ? r : device_run(argv, said, sizeof(said), 15);
 }
 
 int present_mkfs(const char *device, const char *type)
@@ -160,7 +160,7 @@ static bool systemd_has(const char *dir, const char *device)
 	char said[512], *argv[] = { "systemctl", "show", "-P", "What", "--", (char *)dir, NULL };
 	struct stat st, mine;
 
-	return present_systemd() && !device_run(argv, said, sizeof(said)) && said[0] == '/' && !stat(said, &st) && S_ISBLK(st.st_mode) &&
+	return present_systemd() && !device_run(argv, said, sizeof(said), 1) && said[0] == '/' && !stat(said, &st) && S_ISBLK(st.st_mode) &&
 	       !stat(device, &mine) && S_ISBLK(mine.st_mode) && st.st_rdev == mine.st_rdev;
 }
 
@@ -239,19 +239,25 @@ static int make_dir(char *dir, size_t size, bool strict)
 
 /* ---- mounting ----------------------------------------------------------------------- */
 
+static int systemd_umount(const char *dir, unsigned times)
+{
+	char said[512], *argv[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
+
+	return device_run(argv, said, sizeof(said), times);
+}
+
 static int systemd_mount(const struct present_spec *spec, const struct device_content *c, const char *options, const char *dir)
 {
 	char opts[512], said[512];
 	char *argv[] = { "systemd-mount", "--quiet", "--no-ask-password", "--collect", "--fsck=no",
 			 spec->automount ? "--automount=yes" : "--automount=no", spec->automount && spec->bound ? "--bind-device" : "--quiet", "-t", (char *)c->type, "-o", opts, "--",
 			 (char *)spec->device, (char *)dir, NULL };
-	char *stop[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
 	int r = device_mount_options(c, spec->readonly, options, opts, sizeof(opts));
 
 	if (!r)
-		r = device_run(argv, said, sizeof(said));
+		r = device_run(argv, said, sizeof(said), 1);
 	if (r == -ETIMEDOUT || r == -EINTR) { /* its job would go on */
-		(void)!device_run(stop, said, sizeof(said));
+		(void)!systemd_umount(dir, 1);
 		vol_fail(NULL, r, "systemd has not mounted %s in time: 'journalctl -b' tells more", dir);
 	}
 	return r;
@@ -358,12 +364,13 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 		return r > 0 ? 0 : r;
 	}
 	r = spec->mkfs && *spec->mkfs && !spec->readonly ? present_mkfs(spec->device, spec->mkfs) : 0;
-	if (!r)
+	if (!r && spec->content)
+		c = *spec->content;
+	else if (!r)
 		r = device_probe(spec->device, &c);
 	if (r)
 		return r;
 	snprintf(res.type, sizeof(res.type), "%s", c.type);
-	snprintf(res.label, sizeof(res.label), "%s", c.label);
 	r = check_content(spec, &c, st.st_rdev, &nouuid, &res);
 	if (r) {
 		if (r > 0)
@@ -395,7 +402,7 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 
 int present_umount(const char *dir)
 {
-	char said[512], users[512], *argv[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
+	char users[512];
 	int r;
 
 	if (!busy_is_mount(dir, NULL))
@@ -408,7 +415,7 @@ int present_umount(const char *dir)
 		if (users[0])
 			return vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users);
 	}
-	r = device_run_long(argv, said, sizeof(said), 3);
+	r = systemd_umount(dir, 3);
 	if (!busy_is_mount(dir, NULL))
 		return 0;
 	if (r == -ETIMEDOUT || r == -EINTR)
@@ -425,7 +432,6 @@ int present_stop(const char *device, const char *dir)
 
 int present_clear(const char *dir)
 {
-	char said[512], *argv[] = { "systemd-umount", "--quiet", "--no-ask-password", "--", (char *)dir, NULL };
 	bool dead = busy_is_dead_mount(dir);
 
 	for (unsigned i = 0; i < 16 && busy_is_dead_mount(dir); i++)
@@ -433,6 +439,6 @@ int present_clear(const char *dir)
 			return vol_fail(NULL, -errno, "%s, of a device that is there no more, cannot be unmounted: %s", dir, vol_strerror(-errno));
 	/* Its unit may not have noticed yet, and would be in the way of the next. */
 	if (dead && present_systemd() && !busy_is_mount(dir, NULL))
-		(void)!device_run(argv, said, sizeof(said));
+		(void)!systemd_umount(dir, 1);
 	return 0;
 }

@@ -23,6 +23,7 @@ struct present_spec {
 	                      * NAME-UUID, the first 8 digits of it */
 	const char *options; /* NULL or "": those that are needed */
 	const char *mkfs;    /* NULL or "": no file system is made; "ext4", "xfs"… */
+	const struct device_content *content; /* of who has looked; NULL: it is looked at */
 	bool automount;      /* mounted when first it is used; needs systemd */
 	bool duplicate;      /* also when it is a copy of one that is mounted */
 	bool readonly;
@@ -32,7 +33,7 @@ struct present_spec {
 };
 struct present_result {
 	char mount[256]; /* where it is mounted; "": it is not, and `note` tells why */
-	char type[32], label[64];
+	char type[32];
 	char note[256];
 };
 

@@ -5,11 +5,14 @@
 #include <fcntl.h>
 #include <json-c/json.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
 #include <syslog.h>
 #include <time.h>
 #include <unistd.h>
@@ -418,4 +421,20 @@ bool vol_beside_self(const char *name, char *path, size_t size)
 	path[n] = 0;
 	slash = strrchr(path, '/');
 	return slash && snprintf(slash + 1, size - (size_t)(slash + 1 - path), "%s", name) < (int)(size - (size_t)(slash + 1 - path));
+}
+
+void vol_modprobe(const char *module)
+{
+	char *argv[] = { "modprobe", "-q", (char *)module, NULL }, dir[128];
+	struct utsname u;
+	pid_t pid;
+
+	/* A machine without modules, a container: not worth a process. */
+	if (geteuid() || uname(&u))
+		return;
+	snprintf(dir, sizeof(dir), "/lib/modules/%s/modules.dep", u.release);
+	if (access(dir, R_OK) || posix_spawnp(&pid, "modprobe", NULL, NULL, argv, environ))
+		return;
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
 }
