@@ -191,6 +191,13 @@ static bool last_mount(const char *want, dev_t *dev, char type[32], char source[
 	return is;
 }
 
+bool busy_sees_mounts(void)
+{
+	struct stat own, host;
+
+	return stat("/proc/self/ns/mnt", &own) || stat("/proc/1/ns/mnt", &host) || own.st_ino == host.st_ino;
+}
+
 bool busy_is_mount(const char *dir, const char *type)
 {
 	char t[32], source[256];
@@ -391,4 +398,12 @@ void device_users(const char *path, char *buf, size_t size)
 	}
 	if (d)
 		closedir(d);
+}
+
+int device_unused(const char *path)
+{
+	char users[512];
+
+	device_users(path, users, sizeof(users));
+	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", path, users) : 0;
 }

@@ -18,6 +18,8 @@ int busy_mounts(const char *pid, dev_t dev, bool partitions, int (*fn)(void *arg
 /* The source and the mount point of each mount of this process's that is of a block device, or of what is
  * said to be one.  A result of fn that is not 0 ends it. */
 int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void *arg) __must_check;
+/* Whether what this process sees and undoes are the host's mounts, and not, in a namespace of its own, copies. */
+bool busy_sees_mounts(void);
 /* Whether the last mount on that directory is of such a type ("autofs"), NULL: of any. */
 bool busy_is_mount(const char *dir, const char *type);
 /* Of the last mount there; "" when there is none. */

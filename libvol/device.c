@@ -673,7 +673,7 @@ static int unmount(void *dir)
 
 int device_umount(const char *dir)
 {
-	char path[4096], users[512];
+	char path[4096];
 	int r;
 
 	snprintf(path, sizeof(path), "%s", dir);
@@ -682,8 +682,5 @@ int device_umount(const char *dir)
 		return r;
 	if (r != -EBUSY)
 		return vol_fail(NULL, r, "%s cannot be unmounted: %s", dir, vol_strerror(r));
-	device_users(dir, users, sizeof(users));
-	if (users[0])
-		return vol_fail(NULL, r, "%s is in use by %s", dir, users);
-	return vol_fail(NULL, r, "%s is busy, and no process has it open: another mount is below it, or a swap file on it", dir);
+	return device_unused(dir) ? r : vol_fail(NULL, r, "%s is busy, and no process has it open: another mount is below it, or a swap file on it", dir);
 }

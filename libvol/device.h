@@ -51,6 +51,8 @@ bool device_known(const char *dev, struct device_content *out);
 int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *arg) __must_check;
 /* Who keeps a directory tree (mounted) or a device busy: "bash (17), vi (30)", or "". */
 void device_users(const char *path, char *buf, size_t size);
+/* -EBUSY: somebody does, as the text tells. */
+int device_unused(const char *path) __must_check;
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */
 int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options) __must_check;

@@ -154,8 +154,9 @@ int drive_take(const struct server *s, struct link_info *l, unsigned how)
 	r = is_vm(s) ? vm_unplug(s, l) : nvmet_unplug(l);
 	if (r)
 		return r;
-	/* When it is away there is nothing left to protect: what is told then is a remark. */
-	if (asked && agent_gone(s, l, via(s, l), finish))
+	/* When it is away there is nothing left to protect: what is told then is a remark.  The device of a VM's went when
+	 * its agent let go of it. */
+	if (asked && !is_vm(s) && agent_gone(s, l, via(s, l), finish))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return is_vm(s) ? 0 : nvmet_clear(s, l);
 }

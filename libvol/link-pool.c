@@ -185,14 +185,11 @@ static void pool_of_device(const char *path, char name[VOL_NAME_SIZE])
 
 static int stop_volume(const uint8_t uuid[16], const uint8_t volume[16], bool test)
 {
-	char path[DM_PATH], users[512];
+	char path[DM_PATH];
 
 	if (!test)
 		return vol_dm_volume_stop(uuid, volume);
-	if (vol_dm_find(uuid, volume, path))
-		return 0;
-	device_users(path, users, sizeof(users));
-	return *users ? vol_fail(NULL, -EBUSY, "%s is in use by %s", path, users) : 0;
+	return vol_dm_find(uuid, volume, path) ? 0 : device_unused(path);
 }
 
 static int stop_volumes(const char *uuid_text, const uint8_t uuid[16], const struct link_pool *lp)

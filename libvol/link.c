@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "activate.h"
+#include "busy.h"
 #include "describe.h"
 #include "drive.h"
 #include "front.h"
@@ -639,11 +640,8 @@ no_pool:
 /* arg: counts mounts. */
 static int umount_test(void *arg, const char *dir)
 {
-	char users[512];
-
 	++*(unsigned *)arg;
-	device_users(dir, users, sizeof(users));
-	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users) : 0;
+	return device_unused(dir);
 }
 
 /* What can be known of it before it is tried: a volume that is locked, a device in use. */
@@ -652,7 +650,6 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 	struct json_object *q = link_request("lock", l->volume);
 	struct server s;
 	unsigned mounts = 0;
-	char users[512];
 	int r;
 
 	json_set_bool(q, "test", true);
@@ -666,8 +663,7 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 	r = device_mounts(l->device, umount_test, &mounts);
 	if (r || mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
 		return r;
-	device_users(l->device, users, sizeof(users));
-	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", l->device, users) : 0;
+	return device_unused(l->device);
 }
 
 static int is_mount(void *arg, const char *dir)
@@ -680,14 +676,12 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 {
 	struct describe_drive mine;
 	char text[1024];
-	struct stat own, host;
 	bool served = link_served(l);
 	int r;
 
 	if (served ? l->mount[0] : device_mounts(l->device, is_mount, l->mount)) /* it is still */
 		return;
-	/* In a mount namespace of its own this command sees, and undoes, a copy of the host's mounts. */
-	if (!served && !stat("/proc/self/ns/mnt", &own) && !stat("/proc/1/ns/mnt", &host) && own.st_ino != host.st_ino)
+	if (!served && !busy_sees_mounts()) /* it undoes copies */
 		return;
 	snprintf(text, sizeof(text), "%s", vol_error(NULL)); /* why it stays */
 	l->mount[0] = 0;

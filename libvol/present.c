@@ -256,6 +256,9 @@ static int systemd_mount(const struct present_spec *spec, const struct device_co
 
 	if (!r)
 		r = device_run(argv, said, sizeof(said), 1);
+	/* systemd may not have noticed yet that what was mounted there went. */
+	if (r == -EIO && !busy_is_mount(dir, NULL) && !systemd_umount(dir, 1))
+		r = device_run(argv, said, sizeof(said), 1);
 	if (r == -ETIMEDOUT || r == -EINTR) { /* its job would go on */
 		(void)!systemd_umount(dir, 1);
 		vol_fail(NULL, r, "systemd has not mounted %s in time: 'journalctl -b' tells more", dir);
@@ -402,27 +405,21 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 
 int present_umount(const char *dir)
 {
-	char users[512];
-	int r;
+	/* systemd starts two processes for it, and does not tell who is in the way.  But an automount is its own, and
+	 * where this process sees copies of the host's mounts, so are those. */
+	bool systemd = present_systemd(), direct = !systemd || busy_sees_mounts();
+	int r = 0;
 
 	if (!busy_is_mount(dir, NULL))
 		return 0;
-	if (!present_systemd())
-		return device_umount(dir);
-	/* Looked at first: systemd would tell of a failure, and not who. */
-	if (!busy_is_mount(dir, "autofs")) {
-		device_users(dir, users, sizeof(users));
-		if (users[0])
-			return vol_fail(NULL, -EBUSY, "%s is in use by %s", dir, users);
-	}
+	if (!systemd || !busy_is_mount(dir, "autofs"))
+		r = direct ? device_umount(dir) : device_unused(dir);
+	if (r || (direct && !(systemd && busy_is_mount(dir, "autofs"))))
+		return r;
 	r = systemd_umount(dir, 3);
 	if (!busy_is_mount(dir, NULL))
 		return 0;
-	if (r == -ETIMEDOUT || r == -EINTR)
-		return r;
-	if (busy_is_mount(dir, "autofs"))
-		return r ? r : vol_fail(NULL, -EBUSY, "the automount on %s stays", dir);
-	return device_umount(dir); /* which says who is in the way, or does it */
+	return r ? r : vol_fail(NULL, -EBUSY, "systemd has not unmounted %s", dir);
 }
 
 int present_stop(const char *device, const char *dir)
