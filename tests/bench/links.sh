@@ -107,18 +107,19 @@ vm_hand_back()
 
 nvme_tcp()
 {
-	local port=$((20000 + RANDOM % 10000 * 2))
+	local port=$((20000 + RANDOM % 10000 * 2)) secret
 	mkdir -p "$T"/{host/root/etc/vd/keys,web1}
 	truncate -s 512M "$T/m0"
 	vdagent key -q "$T/host/root/etc/vd/keys/web1.key"
+	secret=$(vdagent key --dhchap "$T/host/root/etc/vd/keys/web1.key")
 	server_root web1 "$T/host/root/etc/vd/keys/web1.key"
 	tr -d - </proc/sys/kernel/random/uuid >"$T/host/root/etc/machine-id"
 	echo nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555 >"$T/web1/root/etc/nvme/hostnqn"
 	start host 10.0.0.1 -b -d "$T/m0" -n "socket,udp=127.0.0.1:$((port + 1)),localaddr=127.0.0.1:$port"
 	start web1 10.0.0.2 -i systemd -n "socket,udp=127.0.0.1:$port,localaddr=127.0.0.1:$((port + 1))"
 	on web1 'modprobe nvme-tcp; systemctl start vdagent'
-	on web1 'setsid python3 /vd/tests/bench/guest/connects.py >/dev/null 2>&1 </dev/null &'
-	on host "TIMES=$TIMES bash /vd/tests/bench/guest/links.sh nvme-tcp $(cat "$T/web1/root/etc/nvme/hostnqn")"
+	on web1 "setsid python3 /vd/tests/bench/guest/connects.py $secret >/dev/null 2>&1 </dev/null &"
+	on host "TIMES=$TIMES bash /vd/tests/bench/guest/links.sh $(cat "$T/web1/root/etc/nvme/hostnqn") $secret"
 	cp "$T/host/samples" "$out/links-nvme-tcp.tsv"
 }
 

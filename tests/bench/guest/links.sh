@@ -38,13 +38,16 @@ all()
 # ---- NVMe over TCP, by hand ----------------------------------------------------
 
 NVMET=/sys/kernel/config/nvmet SUB=/sys/kernel/config/nvmet/subsystems/hand
+HAND=nqn.2014-08.org.nvmexpress:uuid:22222222-2222-3333-4444-555555555555
 tell() { exec 4<>/dev/tcp/10.0.0.2/9999; echo "$1" >&4; read -r _ <&4; exec 4>&-; }
+lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
 nvme_hand()
 {
+	lvm lvchange -ay -K g/v
 	mkdir "$SUB" "$SUB/namespaces/1"
-	ln -s "$NVMET/hosts/$NQN" "$SUB/allowed_hosts/"
+	ln -s "$NVMET/hosts/$HAND" "$SUB/allowed_hosts/"
 	echo 6c7d1d4e-0b5c-4d0a-9c5d-1a2b3c4d5e6f >"$SUB/namespaces/1/device_uuid"
-	echo /dev/hand >"$SUB/namespaces/1/device_path"
+	echo /dev/g/v >"$SUB/namespaces/1/device_path"
 	echo 1 >"$SUB/namespaces/1/enable"
 	ln -s "$SUB" "$NVMET/ports/1/subsystems/"
 	tell connect
@@ -52,12 +55,13 @@ nvme_hand()
 nvme_hand_back()
 {
 	tell disconnect
-	rm "$NVMET/ports/1/subsystems/hand" "$SUB/allowed_hosts/$NQN"
+	rm "$NVMET/ports/1/subsystems/hand" "$SUB/allowed_hosts/$HAND"
 	rmdir "$SUB/namespaces/1" "$SUB"
+	lvm lvchange -an g/v
 }
-if [ "${1:-}" = nvme-tcp ]; then
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then # in the guest
 	set -eu -o pipefail
-	NQN=$2 samples=/job/samples
+	NQN=$1 SECRET=$2 samples=/job/samples
 	export VD_SERVER_TIMEOUT=60
 	vdpool create -q -y p "$DISKS"
 	vdcreate -q -L 8M -a y p/other # the pool stays open
@@ -67,10 +71,16 @@ if [ "${1:-}" = nvme-tcp ]; then
 	vdserver add -q p/web1 --kind nvme-tcp --host "$NQN" --address 10.0.0.1 --agent 10.0.0.2
 	modprobe nvmet-tcp
 	[ -d $NVMET ] || mount -t configfs configfs /sys/kernel/config
-	modprobe brd rd_nr=1 rd_size=65536
-	mkfs.ext4 -q /dev/ram0
-	ln -s ram0 /dev/hand
-	mkdir -p "$NVMET/hosts/$NQN" $NVMET/ports/1
+	modprobe dm-thin-pool
+	modprobe brd rd_nr=1 rd_size=262144
+	lvm vgcreate -y g /dev/ram0
+	lvm lvcreate -y -L 128M -T g/p
+	lvm lvcreate -y -V 8M -T g/p -n other # as with vd
+	lvm lvcreate -y -V 64M -T g/p -n v
+	mkfs.ext4 -q /dev/g/v
+	lvm lvchange -an g/v
+	mkdir -p "$NVMET/hosts/$HAND" $NVMET/ports/1
+	[ ! -e "$NVMET/hosts/$HAND/dhchap_key" ] || echo "$SECRET" >"$NVMET/hosts/$HAND/dhchap_key"
 	echo ipv4 >$NVMET/ports/1/addr_adrfam
 	echo tcp >$NVMET/ports/1/addr_trtype
 	echo 10.0.0.1 >$NVMET/ports/1/addr_traddr
