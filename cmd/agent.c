@@ -291,7 +291,7 @@ static void take_back(const struct agent_drive *d, const struct agent_drive *bef
 	vol_fail(NULL, 0, "%s", why.text);
 }
 
-/* What is on it, if it is not mounted by this request. */
+/* What is on it, where it is not mounted as this request wants. */
 static void look_at_content(const struct agent_device *dev, struct present_result *res)
 {
 	struct device_content content;
@@ -344,7 +344,7 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 		return r;
 	}
 	/* What cannot be mounted is a drive all the same. */
-	if (!mount || present(a, d, &dev, &res))
+	if (mount && present(a, d, &dev, &res))
 		look_at_content(&dev, &res);
 	json_set_str(out, "device", dev.path);
 	json_set_str(out, "address", dev.address);

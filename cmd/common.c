@@ -58,20 +58,19 @@ static void clear_bar(void)
 	bar_shown = false;
 }
 
-/* Further lines of a text stand below its first. */
+/* Further lines of a text stand below its first.  A line is one write: others may write there, too. */
 static void complain(const char *kind, const char *text)
 {
-	int indent = (int)strlen(program_invocation_short_name) + 2;
+	int n = (int)strcspn(text, "\n"), indent = (int)strlen(program_invocation_short_name) + 2;
 
 	fflush(stdout);
 	clear_bar();
-	fprintf(stderr, "%s: %s", program_invocation_short_name, kind);
-	for (; *text; text++) {
-		fputc(*text, stderr);
-		if (*text == '\n')
-			fprintf(stderr, "%*s", indent, "");
+	fprintf(stderr, "%s: %s%.*s\n", program_invocation_short_name, kind, n, text);
+	while (text[n]) {
+		text += n + 1;
+		n = (int)strcspn(text, "\n");
+		fprintf(stderr, "%*s%.*s\n", indent, "", n, text);
 	}
-	fputc('\n', stderr);
 }
 
 static void on_log(void *arg, enum vol_log_level level, const char *text)
