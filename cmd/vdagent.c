@@ -95,26 +95,57 @@ static int ask_one(struct agent_channel *c, const char *request, int64_t deadlin
 	return r;
 }
 
+/* Which goes to no agent: host and server both make it of their key. */
+static bool is_for_secret(const char *request)
+{
+	struct json_object *o = NULL;
+	bool is = !agent_json_parse(request, strlen(request), &o) && !strcmp(json_str(o, "op"), "secret");
+
+	json_object_put(o);
+	return is;
+}
+
+static int say_secret(const uint8_t key[AGENT_KEY])
+{
+	char secret[AGENT_DHCHAP];
+	int r = agent_key_dhchap(key, secret);
+
+	if (!r)
+		r = printf("{\"ok\":true,\"secret\":\"%s\"}\n", secret) < 0 || fflush(stdout) ? vol_fail(NULL, -EIO, "the answer cannot be written") : 0;
+	explicit_bzero(secret, sizeof(secret));
+	return r;
+}
+
 /* Each line of standard input, in one conversation. */
 static int ask_all(const struct agent_address *to)
 {
 	static char request[AGENT_LINE + 1];
-	int64_t deadline = vol_now_ms() + timeout_s * INT64_C(1000);
 	struct agent_channel *c = NULL;
 	uint8_t key[AGENT_KEY];
+	bool asked = false;
 	int r = agent_key_read(own_key(), key);
 
-	if (!r)
-		r = agent_channel_connect(to, key, deadline, &c);
-	explicit_bzero(key, sizeof(key));
 	while (!r && !vol_interrupted() && fgets(request, sizeof(request), stdin)) {
+		int64_t deadline = vol_now_ms() + timeout_s * INT64_C(1000);
+
+		asked = true;
 		if (!strchr(request, '\n') && !feof(stdin)) {
 			r = vol_fail(NULL, -EMSGSIZE, "the request is longer than %u bytes", AGENT_LINE - 1);
 			break;
 		}
 		request[strcspn(request, "\n")] = 0;
-		r = ask_one(c, request, vol_now_ms() + timeout_s * INT64_C(1000));
+		if (is_for_secret(request)) {
+			r = say_secret(key);
+			continue;
+		}
+		if (!c)
+			r = agent_channel_connect(to, key, deadline, &c);
+		if (!r)
+			r = ask_one(c, request, deadline);
 	}
+	if (!r && !asked) /* whether it is there, and has that key */
+		r = agent_channel_connect(to, key, vol_now_ms() + timeout_s * INT64_C(1000), &c);
+	explicit_bzero(key, sizeof(key));
 	if (!r && vol_interrupted())
 		r = vol_fail(NULL, -EINTR, "interrupted");
 	agent_channel_close(c);

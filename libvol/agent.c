@@ -299,25 +299,10 @@ void server_key_path(const char *server, char *buf, size_t size)
 	snprintf(buf, size, "%s/keys/%s.key", vol_config_dir(), server);
 }
 
-/* `vdagent key [--dhchap] FILE`: what it says, in text. */
-static int key_program(const char *server, bool dhchap, const char *what, char *text, size_t size)
-{
-	struct child out = { .input = "", .seconds = KEY_SECONDS, .finish = true, .keep = -1, .text = text, .size = size };
-	char program[4096], key[4096], why[600], *argv[] = { NULL, "key", dhchap ? "--dhchap" : key, dhchap ? key : NULL, NULL };
-	int r;
-
-	argv[0] = (char *)find_program(program, sizeof(program));
-	server_key_path(server, key, sizeof(key));
-	r = child_run(argv, &out);
-	if (!r)
-		return 0;
-	snprintf(why, sizeof(why), "%s", r == -ETIMEDOUT ? "it takes too long" : vol_error(NULL));
-	return vol_fail(NULL, -EIO, "%s %s: %s", what, key, why);
-}
-
 int server_key_make(const char *server)
 {
-	char path[4096], text[256];
+	char path[4096], text[256], program[4096], why[600], *argv[] = { NULL, "key", path, NULL };
+	struct child out = { .input = "", .seconds = KEY_SECONDS, .finish = true, .keep = -1, .text = text, .size = sizeof(text) };
 	int r;
 
 	server_key_path(server, path, sizeof(path));
@@ -326,9 +311,13 @@ int server_key_make(const char *server)
 	*strrchr(path, '/') = 0;
 	if (mkdir(path, 0700) && errno != EEXIST)
 		return vol_fail(NULL, -errno, "%s cannot be made: %s", path, vol_strerror(-errno));
-	r = key_program(server, false, "the agent's key cannot be made,", text, sizeof(text));
 	server_key_path(server, path, sizeof(path));
-	return !access(path, F_OK) ? 0 : r; /* or another command has */
+	argv[0] = (char *)find_program(program, sizeof(program));
+	r = child_run(argv, &out);
+	if (!r || !access(path, F_OK)) /* or another command has made it */
+		return 0;
+	snprintf(why, sizeof(why), "%s", r == -ETIMEDOUT ? "it takes too long" : vol_error(NULL));
+	return vol_fail(NULL, -EIO, "the agent's key %s cannot be made: %s", path, why);
 }
 
 int server_key_remove(const char *server)
@@ -341,8 +330,12 @@ int server_key_remove(const char *server)
 
 int server_secret(const struct server *s, char secret[AGENT_SECRET])
 {
-	int r = key_program(s->name, true, "no secret can be made of", secret, AGENT_SECRET);
+	struct json_object *a;
+	int r = ask(s, question("secret", NULL), KEY_SECONDS, false, &a);
 
-	secret[strcspn(secret, "\n")] = 0;
-	return !r && strncmp(secret, "DHHC-1:", 7) ? vol_fail(NULL, -EPROTO, "no secret can be made of the key of server %s", s->name) : r;
+	if (r)
+		return r;
+	snprintf(secret, AGENT_SECRET, "%s", json_str(a, "secret"));
+	json_object_put(a);
+	return strncmp(secret, "DHHC-1:", 7) ? vol_fail(NULL, -EPROTO, "no secret can be made of the key of server %s", s->name) : 0;
 }

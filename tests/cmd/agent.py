@@ -1,7 +1,7 @@
 #!/usr/bin/env -S python3 -B
 # SPDX-License-Identifier: GPL-2.0-only
 """
-agent.py ask --key FILE --timeout S HOST; agent.py key [--dhchap] FILE: in vdagent's place, with a server that is a
+agent.py ask --key FILE --timeout S HOST; agent.py key FILE: in vdagent's place, with a server that is a
 directory, $AGENT_DIR: drives.json is what it has, `log` what it was asked, `blank` is there when nothing can be
 mounted of a drive.  `deeds` are lines OP=DEED, what it does when it is asked that:
   hang          answers nothing                error:TEXT    refuses, for that reason
@@ -92,20 +92,20 @@ def fail(text):
 
 
 def main(argv):
-    if argv[1:2] == ["key"] and argv[2] != "--dhchap":
+    if argv[1:2] == ["key"]:
         os.umask(0o077)
         with open(argv[2], "x") as f:
             f.write(os.urandom(32).hex() + "\n")
         return
-    key = argv[-1] if argv[1] == "key" else argv[argv.index("--key") + 1]
+    key = argv[argv.index("--key") + 1]
     if not os.path.exists(key) or stat.S_IMODE(os.stat(key).st_mode) != 0o600 or not re.fullmatch("[0-9a-f]{64}", read(key)):
         fail(f"{key} is no key")
-    if argv[1] == "key":
-        print("DHHC-1:01:" + read(key)[:8] + ":")
-        return
     assert argv[1] == "ask" and int(argv[argv.index("--timeout") + 1]) > 0
     for line in iter(sys.stdin.readline, ""):
         q = json.loads(line)
+        if q["op"] == "secret":
+            print(json.dumps({"ok": True, "secret": f"DHHC-1:01:{read(key)[:8]}:"}), flush=True)
+            continue
         with open(server + "/log", "a") as f:
             f.write(line)
         deeds = dict(d.split("=", 1) for d in (read(server, "deeds") or "").splitlines())
