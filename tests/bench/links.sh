@@ -71,7 +71,7 @@ server_root()
 
 vm()
 {
-	local port=$((20000 + RANDOM % 10000)) dev
+	local port=$((20000 + RANDOM % 10000))
 	export VD_CONFIG_DIR=$T/etc VD_RUNTIME_DIR=$T/run VD_DEV_DIR=$T/dev
 	mkdir -p "$T"/{etc/keys,run,web1}
 	vdagent key -q "$T/etc/keys/web1.key"
@@ -88,7 +88,8 @@ vm()
 	on web1 "setsid bash /vd/tests/bench/guest/waits.sh /dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_hand >/dev/null 2>&1 </dev/null &"
 	vdserver add -q p/web1 --qmp "$T/q" --agent "127.0.0.1:$port"
 	samples=$out/links-vm.tsv
-	all vm_hand vm_hand_back
+	settle() { on web1 'udevadm settle'; }
+	links hand vm_hand vm_hand_back p/v web1
 }
 vm_hand()
 {

@@ -10,14 +10,9 @@ cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
 PATH=/tmp/bin:$PATH
 modprobe brd
 lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
-# timed ROW PROGRAM COMMAND...
-timed() {
-	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
-	shift 2
-	"$@"
-	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>/job/samples
-	udevadm settle
-}
+samples=/job/samples
+# shellcheck source=tests/bench/guest/timed.sh
+. /vd/tests/bench/guest/timed.sh
 snap_and_link() { vdsnap -q -n "$1" p/first; vdlink -q "p/$1"; }
 
 vdpool create -q -y p /dev/ram0

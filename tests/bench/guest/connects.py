@@ -11,6 +11,7 @@ DEEDS = {
     'connect': [f'nvme connect -t tcp -a 10.0.0.1 -s 4421 -n hand -q nqn.2014-08.org.nvmexpress:uuid:{HOST} -I {HOST} -S {sys.argv[1]}',
                 f'udevadm wait --timeout=60 {DISK}', f'systemd-mount -q --fsck=no --collect {DISK} /mnt/hand'],
     'disconnect': ['systemd-umount -q /mnt/hand', 'nvme disconnect -n hand'],
+    'settle': ['udevadm settle'],
 }
 
 os.makedirs('/mnt/hand', exist_ok=True)

@@ -11,28 +11,11 @@ PATH=/tmp/bin:$PATH
 modprobe brd
 modprobe ext4
 lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
-# timed ROW PROGRAM COMMAND...
-timed() {
-	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
-	shift 2
-	"$@"
-	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>/job/samples
-	udevadm settle
-}
+samples=/job/samples
+# shellcheck source=tests/bench/guest/timed.sh
+. /vd/tests/bench/guest/timed.sh
 by_hand() { lvm lvchange -ay -K g/v; mount /dev/g/v /mnt/lvm; }
 and_back() { umount /mnt/lvm; lvm lvchange -an g/v; }
-# The time between each two lines that say that a step is done
-steps()
-{
-	local was=${EPOCHREALTIME/./} line
-	vdlink -v -m /mnt/vd p/v 2>&1 >/dev/null | while read -r line; do
-		[[ $line == *": done"* ]] || continue
-		echo "step-${line%%:*} vd $((${EPOCHREALTIME/./} - was))"
-		was=${EPOCHREALTIME/./}
-	done >>/job/samples
-	vdunlink -q p/v
-	udevadm settle
-}
 
 vdpool create -q -y p /dev/ram0
 vdcreate -q -L 64M -a y p/other
@@ -46,10 +29,4 @@ mkfs.ext4 -q /dev/g/v
 udevadm settle
 vdunlink -q p/v
 lvm lvchange -an g/v
-for ((i = 0; i < TIMES; i++)); do
-	timed link vd vdlink -q -m /mnt/vd p/v
-	timed unlink vd vdunlink -q p/v
-	timed link lvm by_hand
-	timed unlink lvm and_back
-	steps
-done
+links lvm by_hand and_back -m /mnt/vd p/v

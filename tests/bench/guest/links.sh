@@ -2,38 +2,8 @@
 # shellcheck shell=bash
 # What links.sh times: on the host itself, and (nvme-tcp) in a guest that is the host.
 
-# timed ROW PROGRAM COMMAND...
-timed()
-{
-	local row=$1 program=$2 begun=${EPOCHREALTIME/./}
-	shift 2
-	"$@"
-	echo "$row $program $((${EPOCHREALTIME/./} - begun))" >>"$samples"
-}
-# The time between each two lines that say that a step is done
-steps()
-{
-	local was=${EPOCHREALTIME/./} line
-	vdlink -v p/v web1 2>&1 >/dev/null | while read -r line; do
-		[[ $line == *": done"* ]] || continue
-		echo "step-${line%%:*} vd $((${EPOCHREALTIME/./} - was))"
-		was=${EPOCHREALTIME/./}
-	done >>"$samples"
-	vdunlink -q p/v
-}
-# all LINK UNLINK: by hand; $TIMES of each, in turns
-all()
-{
-	local i
-	: >"$samples"
-	for ((i = 0; i < TIMES; i++)); do
-		timed link vd vdlink -q p/v web1
-		timed unlink vd vdunlink -q p/v
-		timed link hand "$1"
-		timed unlink hand "$2"
-		steps
-	done
-}
+# shellcheck source=tests/bench/guest/timed.sh
+. "${BASH_SOURCE[0]%/*}/timed.sh"
 
 # ---- NVMe over TCP, by hand ----------------------------------------------------
 
@@ -62,7 +32,10 @@ nvme_hand_back()
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then # in the guest
 	set -eu -o pipefail
 	NQN=$1 SECRET=$2 samples=/job/samples
-	export VD_SERVER_TIMEOUT=60
+	settle() { udevadm settle; tell settle; }
+	export VD_SERVER_TIMEOUT=60 PATH=/tmp/bin:$PATH
+	mkdir /tmp/bin
+	cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
 	vdpool create -q -y p "$DISKS"
 	vdcreate -q -L 8M -a y p/other # the pool stays open
 	vdcreate -q -L 64M -a y p/v
@@ -85,5 +58,5 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then # in the guest
 	echo tcp >$NVMET/ports/1/addr_trtype
 	echo 10.0.0.1 >$NVMET/ports/1/addr_traddr
 	echo 4421 >$NVMET/ports/1/addr_trsvcid
-	all nvme_hand nvme_hand_back
+	links hand nvme_hand nvme_hand_back p/v web1
 fi
