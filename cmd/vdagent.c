@@ -105,25 +105,42 @@ static bool is_for_secret(const char *request)
 	return is;
 }
 
-static int say_secret(const uint8_t key[AGENT_KEY])
+static int say_secret(void)
 {
-	char secret[AGENT_DHCHAP];
-	int r = agent_key_dhchap(key, secret);
+	char secret[AGENT_DHCHAP], answer[AGENT_DHCHAP + 64];
+	uint8_t key[AGENT_KEY];
+	int n, r = agent_key_read(own_key(), key);
 
 	if (!r)
-		r = printf("{\"ok\":true,\"secret\":\"%s\"}\n", secret) < 0 || fflush(stdout) ? vol_fail(NULL, -EIO, "the answer cannot be written") : 0;
+		r = agent_key_dhchap(key, secret);
+	if (!r) {
+		n = snprintf(answer, sizeof(answer), "{\"ok\":true,\"secret\":\"%s\"}\n", secret);
+		r = write(1, answer, (size_t)n) == n ? 0 : vol_fail(NULL, -errno, "the answer cannot be written: %s", vol_strerror(-errno));
+	}
+	explicit_bzero(key, sizeof(key));
 	explicit_bzero(secret, sizeof(secret));
+	explicit_bzero(answer, sizeof(answer));
 	return r;
 }
 
-/* Each line of standard input, in one conversation. */
+static int dial(const struct agent_address *to, int64_t deadline, struct agent_channel **out)
+{
+	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(own_key(), key);
+
+	if (!r)
+		r = agent_channel_connect(to, key, deadline, out);
+	explicit_bzero(key, sizeof(key));
+	return r;
+}
+
+/* Each line of standard input, in one conversation; of none, whether there can be one. */
 static int ask_all(const struct agent_address *to)
 {
 	static char request[AGENT_LINE + 1];
 	struct agent_channel *c = NULL;
-	uint8_t key[AGENT_KEY];
 	bool asked = false;
-	int r = agent_key_read(own_key(), key);
+	int r = 0;
 
 	while (!r && !vol_interrupted() && fgets(request, sizeof(request), stdin)) {
 		int64_t deadline = vol_now_ms() + timeout_s * INT64_C(1000);
@@ -135,17 +152,16 @@ static int ask_all(const struct agent_address *to)
 		}
 		request[strcspn(request, "\n")] = 0;
 		if (is_for_secret(request)) {
-			r = say_secret(key);
+			r = say_secret();
 			continue;
 		}
 		if (!c)
-			r = agent_channel_connect(to, key, deadline, &c);
+			r = dial(to, deadline, &c);
 		if (!r)
 			r = ask_one(c, request, deadline);
 	}
-	if (!r && !asked) /* whether it is there, and has that key */
-		r = agent_channel_connect(to, key, vol_now_ms() + timeout_s * INT64_C(1000), &c);
-	explicit_bzero(key, sizeof(key));
+	if (!r && !asked)
+		r = dial(to, vol_now_ms() + timeout_s * INT64_C(1000), &c);
 	if (!r && vol_interrupted())
 		r = vol_fail(NULL, -EINTR, "interrupted");
 	agent_channel_close(c);

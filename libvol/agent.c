@@ -140,6 +140,8 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 	}
 	if (!r)
 		r = parse_answer(s, text, answer);
+	if (text)
+		explicit_bzero(text, strlen(text)); /* it may be a secret */
 	free(text);
 	free(line);
 	return r;
@@ -331,10 +333,13 @@ int server_key_remove(const char *server)
 int server_secret(const struct server *s, char secret[AGENT_SECRET])
 {
 	struct json_object *a;
-	int r = ask(s, question("secret", NULL), KEY_SECONDS, false, &a);
+	char why[768];
+	int r = ask(s, question("secret", NULL), KEY_SECONDS, true, &a);
 
-	if (r)
-		return r;
+	if (r) { /* no agent was asked */
+		snprintf(why, sizeof(why), "%s", vol_error(NULL));
+		return vol_fail(NULL, r == -ENOTCONN ? -EIO : r, "no secret can be made of the key of server %s: %s", s->name, why);
+	}
 	snprintf(secret, AGENT_SECRET, "%s", json_str(a, "secret"));
 	json_object_put(a);
 	return strncmp(secret, "DHHC-1:", 7) ? vol_fail(NULL, -EPROTO, "no secret can be made of the key of server %s", s->name) : 0;

@@ -28,7 +28,7 @@ int agent_link(const struct server *s, struct link_info *l, const struct link_sp
 /* It lets go: 0 also when it has no such drive.  -EBUSY: in use there (text: by whom), and nothing was undone.
  * test: whether it would.  finish: no -EINTR. */
 int agent_unlink(const struct server *s, const struct link_info *l, bool test, bool finish) __must_check;
-/* After it was taken away: on return the server has noticed. */
+/* After it was taken away from a machine: on return the server has noticed.  (In a VM it went when it was let go.) */
 int agent_gone(const struct server *s, const struct link_info *l, struct json_object *via, bool finish) __must_check;
 
 /* Path of a server's key. */

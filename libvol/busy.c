@@ -169,8 +169,8 @@ int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void
 	return r;
 }
 
-/* Of the last mount there. */
-static bool last_mount(const char *want, dev_t *dev, char type[32], char source[256])
+/* Of the last mount there, with `only`: of the last of that type. */
+static bool last_mount(const char *want, const char *only, dev_t *dev, char type[32], char source[256])
 {
 	char *line = NULL, *dir, *t, *from;
 	FILE *f = fopen("/proc/self/mountinfo", "re");
@@ -179,7 +179,7 @@ static bool last_mount(const char *want, dev_t *dev, char type[32], char source[
 	dev_t of;
 
 	while (f && getline(&line, &size, f) > 0)
-		if (take_apart(line, &of, &dir, &t, &from) && !strcmp(dir, want)) {
+		if (take_apart(line, &of, &dir, &t, &from) && !strcmp(dir, want) && (!only || !strcmp(t, only))) {
 			is = true;
 			*dev = of;
 			snprintf(type, 32, "%s", t);
@@ -203,7 +203,15 @@ bool busy_is_mount(const char *dir, const char *type)
 	char t[32], source[256];
 	dev_t dev;
 
-	return last_mount(dir, &dev, t, source) && (!type || !strcmp(t, type));
+	return last_mount(dir, NULL, &dev, t, source) && (!type || !strcmp(t, type));
+}
+
+bool busy_has_mount(const char *dir, const char *type)
+{
+	char t[32], source[256];
+	dev_t dev;
+
+	return last_mount(dir, type, &dev, t, source);
 }
 
 void busy_mount_type(const char *dir, char *type, size_t size)
@@ -211,7 +219,7 @@ void busy_mount_type(const char *dir, char *type, size_t size)
 	char t[32] = "", source[256];
 	dev_t dev;
 
-	snprintf(type, size, "%s", last_mount(dir, &dev, t, source) ? t : "");
+	snprintf(type, size, "%s", last_mount(dir, NULL, &dev, t, source) ? t : "");
 }
 
 /* Another may have its name by now, but not its number while it is mounted. */
@@ -220,7 +228,7 @@ bool busy_is_dead_mount(const char *dir)
 	char type[32], source[256], path[64];
 	dev_t dev;
 
-	if (!last_mount(dir, &dev, type, source) || strncmp(source, "/dev/", 5))
+	if (!last_mount(dir, NULL, &dev, type, source) || strncmp(source, "/dev/", 5))
 		return false;
 	snprintf(path, sizeof(path), "/sys/dev/block/%u:%u", major(dev), minor(dev));
 	return access(major(dev) ? path : source, F_OK);

@@ -22,6 +22,8 @@ int busy_sources(int (*fn)(void *arg, const char *source, const char *dir), void
 bool busy_sees_mounts(void);
 /* Whether the last mount on that directory is of such a type ("autofs"), NULL: of any. */
 bool busy_is_mount(const char *dir, const char *type);
+/* Whether one of those mounts is, below others or not. */
+bool busy_has_mount(const char *dir, const char *type);
 /* Of the last mount there; "" when there is none. */
 void busy_mount_type(const char *dir, char *type, size_t size);
 /* Whether it is of a device that is not there any more. */

@@ -528,6 +528,8 @@ int device_apart(int (*fn)(void *arg), void *arg, size_t size, const char *what,
 	if (a == MAP_FAILED)
 		return vol_fail(NULL, -ENOMEM, "out of memory");
 	memcpy(a->arg, arg, size);
+	a->r = -EIO; /* it may be killed */
+	snprintf(a->error.text, sizeof(a->error.text), "the process that was to look at %.200s has ended", what);
 	pid = fork();
 	if (!pid) {
 		close_range(3, ~0u, 0); /* connections end although this does not */

@@ -257,8 +257,10 @@ static int systemd_mount(const struct present_spec *spec, const struct device_co
 	if (!r)
 		r = device_run(argv, said, sizeof(said), 1);
 	/* systemd may not have noticed yet that what was mounted there went. */
-	if (r == -EIO && !busy_is_mount(dir, NULL) && !systemd_umount(dir, 1))
+	if (r == -EIO && strstr(said, "already loaded") && !busy_is_mount(dir, NULL)) {
+		(void)!systemd_umount(dir, 1);
 		r = device_run(argv, said, sizeof(said), 1);
+	}
 	if (r == -ETIMEDOUT || r == -EINTR) { /* its job would go on */
 		(void)!systemd_umount(dir, 1);
 		vol_fail(NULL, r, "systemd has not mounted %s in time: 'journalctl -b' tells more", dir);
@@ -405,21 +407,27 @@ int present_mount(const struct present_spec *spec, struct present_result *out)
 
 int present_umount(const char *dir)
 {
-	/* systemd starts two processes for it, and does not tell who is in the way.  But an automount is its own, and
-	 * where this process sees copies of the host's mounts, so are those. */
-	bool systemd = present_systemd(), direct = !systemd || busy_sees_mounts();
-	int r = 0;
+	char said[512], *argv[] = { "umount", "-c", "--", (char *)dir, NULL };
+	int r;
 
 	if (!busy_is_mount(dir, NULL))
 		return 0;
-	if (!systemd || !busy_is_mount(dir, "autofs"))
-		r = direct ? device_umount(dir) : device_unused(dir);
-	if (r || (direct && !(systemd && busy_is_mount(dir, "autofs"))))
-		return r;
-	r = systemd_umount(dir, 3);
+	/* Looked at first: a container's copy keeps the device, and not this mount. */
+	r = busy_is_mount(dir, "autofs") ? 0 : device_unused(dir);
+	if (r || !present_systemd())
+		return r ? r : device_umount(dir);
+	/* As systemd does it, which notices, with two processes fewer.  But an automount is its own, and where this process
+	 * sees copies of the host's mounts those are undone by it. */
+	r = busy_has_mount(dir, "autofs") || !busy_sees_mounts() ? -EIO : device_run(argv, said, sizeof(said), 3);
+	if (r && r != -ETIMEDOUT && r != -EINTR)
+		r = systemd_umount(dir, 3);
 	if (!busy_is_mount(dir, NULL))
 		return 0;
-	return r ? r : vol_fail(NULL, -EBUSY, "systemd has not unmounted %s", dir);
+	if (r == -ETIMEDOUT || r == -EINTR)
+		return r;
+	if (busy_is_mount(dir, "autofs"))
+		return r ? r : vol_fail(NULL, -EBUSY, "the automount on %s stays", dir);
+	return device_umount(dir); /* which says who is in the way, or does it */
 }
 
 int present_stop(const char *device, const char *dir)

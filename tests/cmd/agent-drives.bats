@@ -198,7 +198,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	touch mnt/d/file
 }
 
-@test "without a mount nothing is mounted, nor read" {
+@test "without a mount nothing is mounted, nor told of what is on it" {
 	setup_agent
 	disk d
 	mkfs.xfs -q -f d 2>/dev/null || mkfs.ext4 -q d
@@ -877,6 +877,16 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	denied "in use" unlink
 	mountpoint mnt/d
 	[ "$(records)" != "[]" ]
+	kill $!
+	wait $! || :
+	# Who has a file open in a copy of the mount is seen before anything is undone
+	mkdir -p mnt/d/sub
+	unshare -m --propagation private sh -c "exec 9<'$T/mnt/d/sub'; umount '$T/mnt/d' 2>/dev/null; exec sleep 1000" 3>&- &
+	wait_for eval '[ "$(readlink /proc/$!/fd/9)" = "$T/mnt/d/sub" ] && [ "$(cat /proc/$!/comm)" = sleep ]'
+	mount -o remount,bind,noatime mnt/d
+	was=$(grep " $T/mnt/d " /proc/self/mountinfo)
+	denied "in use by sleep" unlink
+	[ "$(grep " $T/mnt/d " /proc/self/mountinfo)" = "$was" ]
 	kill $!
 	wait $! || :
 	try unlink

@@ -152,6 +152,13 @@ tls() { timeout 20 openssl s_client -quiet -no_ign_eof -connect "$HOST:8653" -tl
 h = hmac.new(bytes.fromhex(open("key").read().strip()), b"vd dhchap host", hashlib.sha256).digest()
 print("DHHC-1:01:" + base64.b64encode(h + zlib.crc32(h).to_bytes(4, "little")).decode() + ":")'
 	[ "$(vdagent key --dhchap key)" = "$output" ]
+	# And where no agent is; and then another request
+	[ "$(vdagent ask --key key 127.0.0.1:1 <<<'{"op":"secret"}' | jq -r .secret)" = "$output" ]
+	agent
+	[ "$(printf '%s\n' '{"op":"status"}' '{"op":"secret"}' '{"op":"hello"}' | vdagent ask --key key "$HOST" | jq -c '[.ok, .secret != null, .drives != null]' | tr '\n' ' ')" = \
+		"[true,false,true] [true,true,false] [true,false,false] " ]
+	run vdagent ask --key key 127.0.0.1:1 <<<'{"op":"secret","op":"status"}'
+	[ "$status" = 5 ]
 }
 
 @test "a signal ends it in order, with a connection open" {
