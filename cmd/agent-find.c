@@ -652,6 +652,34 @@ static int disconnect(const char *nqn, bool used)
 	return r;
 }
 
+struct known { const struct agent_drive *list; size_t n; };
+
+static int is_device_of(const char *name, void *arg)
+{
+	return is_nvme(name, arg);
+}
+
+static int leave_stray(const char *name, void *arg)
+{
+	const struct known *k = arg;
+	char nqn[224];
+
+	read_line(open_sys(O_RDONLY, "class/nvme/%s/subsysnqn", name), nqn, sizeof(nqn));
+	if (strncmp(nqn, AGENT_NQN, strlen(AGENT_NQN)) || each("block", is_device_of, nqn))
+		return 0;
+	for (size_t i = 0; i < k->n; i++)
+		if (!strcmp(k->list[i].nqn, nqn))
+			return 0;
+	if (delete_controller(name))
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	return 0;
+}
+
+void agent_device_strays(const struct agent_drive *list, size_t n)
+{
+	each("class/nvme", leave_stray, &(struct known){ list, n });
+}
+
 int agent_device_lose(const struct agent_drive *d)
 {
 	return d->nvme ? disconnect(d->nqn, true) : 0;

@@ -656,6 +656,7 @@ int agent_restore_start(const struct agent *a)
 	if (r)
 		return r;
 	device_patience(PATIENCE_MS);
+	agent_device_strays(list, n);
 	restored = calloc(n + 1, sizeof(*restored));
 	for (size_t i = 0; restored && i < n && !r; i++) {
 		restored[i] = (struct restored){ .drive = list[i], .agent = a };

@@ -115,6 +115,9 @@ bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d);
 int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out) __must_check;
 /* Disconnected although it may be in use: what was not stored is lost. */
 int agent_device_lose(const struct agent_drive *d) __must_check;
+/* Connections to hosts of vd's that have no device, and are none of these drives', are given up: an agent that ended before it
+ * was told that a drive had gone left them, and the kernel would try for ever. */
+void agent_device_strays(const struct agent_drive *list, size_t n);
 /* Of SCSI: the kernel forgets it.  It is not in use. */
 int agent_device_drop(const struct agent_drive *d, const struct agent_device *dev) __must_check;
 /* Until there is no device with the UUID.  `let_go`: no drive needs the subsystem, so it is disconnected.  nqn "":

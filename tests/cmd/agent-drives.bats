@@ -130,6 +130,27 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	[ ! -s fabrics ]
 }
 
+@test "an agent that starts leaves the host of a drive that has gone, and no other" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	end_agent KILL
+	controller nvme8 "$NQN-2"
+	controller nvme9 nqn.2014-08.com.other:disk
+	restart_agent
+	[ "$(cat sys/class/nvme/nvme8/delete_controller)" = 1 ]
+	[ ! -s sys/class/nvme/nvme7/delete_controller ]
+	[ ! -s sys/class/nvme/nvme9/delete_controller ]
+	# Nor one that has a device, recorded or not
+	rm state/drives.json
+	: >sys/class/nvme/nvme8/delete_controller
+	end_agent KILL
+	restart_agent
+	[ "$(cat sys/class/nvme/nvme8/delete_controller)" = 1 ]
+	[ ! -s sys/class/nvme/nvme7/delete_controller ]
+}
+
 @test "with DH-HMAC-CHAP, the secret that goes with the key is the kernel's" {
 	setup_agent
 	disk d
