@@ -659,10 +659,15 @@ static int is_device_of(const char *name, void *arg)
 	return is_nvme(name, arg);
 }
 
+static int leave(void *name)
+{
+	return delete_controller(name);
+}
+
 static int leave_stray(const char *name, void *arg)
 {
 	const struct known *k = arg;
-	char nqn[224];
+	char nqn[224], copy[NAME_MAX_];
 
 	read_line(open_sys(O_RDONLY, "class/nvme/%s/subsysnqn", name), nqn, sizeof(nqn));
 	if (strncmp(nqn, AGENT_NQN, strlen(AGENT_NQN)) || each("block", is_device_of, nqn))
@@ -670,7 +675,9 @@ static int leave_stray(const char *name, void *arg)
 	for (size_t i = 0; i < k->n; i++)
 		if (!strcmp(k->list[i].nqn, nqn))
 			return 0;
-	if (delete_controller(name))
+	/* The kernel goes on with it; but it may be amid a try, which takes long (R5). */
+	snprintf(copy, sizeof(copy), "%s", name);
+	if (device_apart(leave, copy, sizeof(copy), name, 0))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return 0;
 }
