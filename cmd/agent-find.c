@@ -428,8 +428,9 @@ void agent_events_wait(struct agent_events *e, int64_t deadline)
 
 /* ---- asking for it ----------------------------------------------------------------------- */
 
-/* The kernel would try for minutes, and could not be told to stop. */
-static int check_reachable(const struct agent_drive *d)
+/* The kernel would try for minutes, and could not be told to stop.  The connection stays until it has its own: a target
+ * complains of one that has ended when it looks at it. */
+static int check_reachable(const struct agent_drive *d, int *out)
 {
 	struct sockaddr_storage to = { 0 };
 	struct sockaddr_in *v4 = (void *)&to;
@@ -452,7 +453,7 @@ static int check_reachable(const struct agent_drive *d)
 		if (e == EINPROGRESS)
 			e = poll(&p, 1, REACH_MS) == 1 ? getsockopt(p.fd, SOL_SOCKET, SO_ERROR, &e, &size) ? errno : e : ETIMEDOUT;
 	}
-	close(p.fd);
+	*out = p.fd;
 	return e ? vol_fail(NULL, -e, "the NVMe target at %s, port %s, cannot be reached: %s", d->address, d->port, strerrordesc_np(e)) : 0;
 }
 
@@ -460,16 +461,17 @@ static int nvme_connect(const struct agent_drive *d, const char *secret)
 {
 	struct agent_host host;
 	char text[1024];
+	int fd = -1, reached = -1, r = agent_host_self(&host);
 	ssize_t n;
-	int fd, r = agent_host_self(&host);
 
 	if (!r)
-		r = check_reachable(d);
+		r = check_reachable(d, &reached);
+	if (!r)
+		fd = open(fabrics(), O_RDWR | O_CLOEXEC);
+	if (!r && fd < 0)
+		r = vol_fail(NULL, -errno, "%s: %s; the kernel needs its module nvme-tcp: 'modprobe nvme-tcp'", fabrics(), strerrordesc_np(errno));
 	if (r)
-		return r;
-	fd = open(fabrics(), O_RDWR | O_CLOEXEC);
-	if (fd < 0)
-		return vol_fail(NULL, -errno, "%s: %s; the kernel needs its module nvme-tcp: 'modprobe nvme-tcp'", fabrics(), strerrordesc_np(errno));
+		goto out;
 	n = snprintf(text, sizeof(text), "nqn=%s,transport=tcp,traddr=%s,trsvcid=%s,hostnqn=%s,hostid=%s,ctrl_loss_tmo=-1,reconnect_delay=2%s%s",
 		     d->nqn, d->address, d->port, host.nqn, host.id, d->dhchap ? ",dhchap_secret=" : "", d->dhchap ? secret : "");
 	/* EALREADY: another drive's thread was first. */
@@ -478,6 +480,9 @@ static int nvme_connect(const struct agent_drive *d, const char *secret)
 			     d->address, d->port, host.nqn, d->nqn, strerrordesc_np(errno));
 	explicit_bzero(text, sizeof(text));
 	close(fd);
+out:
+	if (reached >= 0)
+		close(reached);
 	return r;
 }
 

@@ -4,13 +4,13 @@
 # Two machines: `host` has a pool in its kernel, and an NVMe target; `web1` has systemd, vdagent as make install puts it
 # there, and the initiator.  Either may be cut off its power, and come back.
 load helper
-
-NQN=nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555
+load machines
 
 # start MACHINE: boots it, again
 start()
 {
-	local args=(-k "$KERNEL" -c 1 -m 1G -t 1500 -j "$T/$1" -p "$T/$1/pid")
+	# Its log is looked at in the end, and has all of it then.
+	local args=(-k "$KERNEL" -c 1 -m 1G -t "$LIMIT" -a log_buf_len=4M -j "$T/$1" -p "$T/$1/pid")
 	rm -f "$1/end"
 	case $1 in
 	host) args+=(-b -d "$T/m0" -d "$T/m1" -d "$T/etc.img" -n "socket,udp=127.0.0.1:$((PORT + 1)),localaddr=127.0.0.1:$PORT") ;;
@@ -19,29 +19,6 @@ start()
 	"$VD/tests/lab/lab.sh" "${args[@]}" "bash /vd/tests/lab/jobs/do.sh 10.0.0.$([ "$1" = host ] && echo 1 || echo 2)" >"$1/lab.log" 2>&1 3>&- &
 	eval "$1=$!"
 }
-# cut MACHINE: its power
-cut_off()
-{
-	kill -KILL "$(cat "$1/pid")"
-	wait "${!1}" || true
-}
-# on MACHINE COMMAND: it succeeds there; $output
-on()
-{
-	local dir=$1 n=1 i
-	while [ -e "$dir/do.$n" ]; do n=$((n + 1)); done
-	printf '%s\n' "$2" >"$dir/do.new"
-	mv "$dir/do.new" "$dir/do.$n"
-	for ((i = 0; i < 3000; i++)); do
-		[ ! -e "$dir/rc.$n" ] || break
-		kill -0 "${!dir}" || { echo "$dir is gone"; cat "$dir/lab.log"; return 1; }
-		sleep 0.1
-	done
-	output=$(cat "$dir/said.$n")
-	[ "$(cat "$dir/rc.$n")" = "${3:-0}" ] || { echo "$dir: $2: $(cat "$dir/rc.$n")"; echo "$output"; return 1; }
-}
-says() { local t; for t; do [[ $output == *"$t"* ]] || { echo "not said: $t"; echo "in: $output"; return 1; }; done; }
-step() { echo "== $* ($SECONDS s)" | tee -a "$T/steps"; }
 
 teardown()
 {
@@ -54,10 +31,11 @@ teardown()
 	cd / && rm -rf "$T"
 }
 
+# two_machines KERNEL SECONDS: both are up, and have so much time, with a pool of the one, and the other's agent
 two_machines()
 {
-	local root=$T/web1/root i
-	KERNEL=$1 PORT=$((20000 + RANDOM % 10000 * 2))
+	local root=$T/web1/root
+	KERNEL=$1 LIMIT=$2 PORT=$((20000 + RANDOM % 10000 * 2))
 	mkdir host web1
 	truncate -s 512M m0 m1
 	truncate -s 16M etc.img state.img
@@ -65,28 +43,30 @@ two_machines()
 	mkfs.ext4 -q state.img
 	echo 'export VD_SERVER_TIMEOUT=60; mount /dev/disk/by-id/virtio-d2 /etc/vd' >host/begin
 	mkdir -p host/root/etc/vd
-	make -C "$VD" -s install DESTDIR="$root" DM_RULES=56-dm-vd.rules >/dev/null
-	rm "$root"/usr/lib/*/libvol.a
-	strip "$root"/usr/sbin/* "$root"/usr/lib/*/nbdkit/plugins/*
+	installed web1
 	mkdir -p "$root"/etc/nvme "$root"/srv "$root"/var/lib/vdagent
 	echo $NQN >"$root/etc/nvme/hostnqn"
 	echo "/dev/disk/by-id/virtio-d0 /var/lib/vdagent ext4 defaults 0 0" >"$root/etc/fstab"
-	tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
-	mkdir -p host/root/etc
 	tr -d - </proc/sys/kernel/random/uuid >host/root/etc/machine-id
 
 	step a server is described, and gets its key
 	start host
-	on host 'vdpool create -q pool /dev/disk/by-id/virtio-d0 && vdpool create -q pool2 /dev/disk/by-id/virtio-d1'
-	on host 'vdcreate -q -L 64M pool/v && vdcreate -q -L 32M pool2/w'
+	on host 'vdpool create -q pool /dev/disk/by-id/virtio-d0'
 	on host "vdserver add pool/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
 	says "/etc/vd/keys/web1.key" "/etc/vd/agent.key"
-	on host "vdserver add pool2/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
-	says "that of server pool/web1, too"
 	on host 'cat /etc/vd/keys/web1.key'
 	(umask 077 && echo "$output" >"$root/etc/vd/agent.key")
 	start web1
 	on web1 'systemctl start vdagent && vdagent status'
+}
+
+# With another pool of the host's, and whatever is cut off its power.
+cut_and_back()
+{
+	two_machines "$1" 1500
+	on host 'vdpool create -q pool2 /dev/disk/by-id/virtio-d1 && vdcreate -q -L 64M pool/v && vdcreate -q -L 32M pool2/w'
+	on host "vdserver add pool2/web1 --kind nvme-tcp --host $NQN --address 10.0.0.1 --agent 10.0.0.2"
+	says "that of server pool/web1, too"
 
 	step a drive appears there, with a file system that is mounted
 	on host 'vdlink --mkfs ext4 pool/v web1'
@@ -156,18 +136,64 @@ END
 		cat /run/failed /run/writer.said /run/written 2>/dev/null; kill $(cat /run/writer.pid); [ "$(cat /run/written)" -gt $((n + 5)) ] && [ ! -e /run/failed ]'
 	on host 'vdunlink pool/v'
 
-	step twenty times
-	on host 'for ((i = 0; i < 20; i++)); do vdlink -q pool/v web1 && vdunlink -q pool/v || exit; done'
+	step all is whole
 	on web1 'sound && [ -z "$(ls /sys/class/nvme)" ]'
 	on host 'sound && vdpool check pool && vdpool check pool2 && lsmod | grep nvmet'
 	touch host/end web1/end
 	wait "$host" "$web1"
 }
 
+# A file system at work on one drive, while another comes and goes TIMES, and then DRIVES at once.
+many()
+{
+	local times=$2 drives=$3
+	two_machines "$1" 3400
+
+	step a file system is at work
+	on host "vdcreate -q -L 64M pool/base && vdcreate -q -L 16M pool/v && for ((i = 0; i < $drives; i++)); do vdcreate -q -L 8M pool/v\$i || exit; done"
+	on host 'vdlink --mkfs ext4 pool/base web1'
+	says "mounted on /srv/vd/base"
+	on web1 'at_work /srv/vd/base 50'
+
+	step "a drive comes and goes $times times"
+	on web1 'systemd-socket-activate --accept --inetd -l 10.0.0.2:7000 bash /vd/tests/lab/jobs/use.sh /srv/vd/v >/run/used 2>&1 &
+		until grep -q Listening /run/used; do sleep 0.1; done'
+	on host "for ((i = 0; i < $times; i++)); do
+		vdlink -q --mkfs ext4 pool/v web1 && said=\$(cat </dev/tcp/10.0.0.2/7000) && [ \"\$said\" = used ] && vdunlink -q pool/v || { echo \"time \$i: \$said\"; exit 1; }
+	done"
+
+	step "$drives at once"
+	on host "for ((i = 0; i < $drives; i++)); do vdlink -q pool/v\$i web1 || exit; done; vdlink ls --noheadings -o state,server pool | sort | uniq -c | xargs"
+	[ "$output" = "$((drives + 1)) up web1" ]
+	on web1 'udevadm settle && base=$(findmnt -no SOURCE /srv/vd/base) && mark_all_but /dev/disk/by-id/vd-$(cat /sys/class/block/${base#/dev/}/uuid) | sort >/job/written'
+	on host "vdunlink -q pool/v{0..$((drives - 1))} && vdlink ls --noheadings -o path pool | xargs"
+	[ "$output" = pool/base ]
+
+	step and the file system has seen nothing of it
+	on web1 'at_rest && flawless && [ "$(ls /sys/class/nvme | wc -l)" = 1 ]'
+	echo "$output"
+	on host 'vdunlink -q pool/base && vdlink -q pool/base && fsck.ext4 -fn /dev/vdisk/pool/base && vdunlink -q pool/base'
+	on host 'flawless && vdpool check pool && [ -z "$(vdlink ls --noheadings)" ]'
+	on web1 'flawless && [ -z "$(ls /sys/class/nvme)" ]'
+	touch host/end web1/end
+	wait "$host" "$web1"
+	vdls --noheadings -o name,uuid --device "$T/m0" pool | awk '$1 ~ /^v[0-9]/ { print $2 }' | sort | cmp - web1/written
+	nbdkit -U - "$VD/build/nbdkit-vd-plugin.so" pool=pool readonly=true device="$T/m0" \
+		--run "for i in \$(seq 0 $((drives - 1))); do nbdcopy \"nbd+unix:///v\$i?socket=\$unixsocket\" - | head -c 37; done" 3>&- | sort | cmp - web1/written
+}
+
 @test "6.1: a machine has drives by NVMe/TCP, which its agent mounts, and both survive a power cut" {
-	two_machines 6.1
+	cut_and_back 6.1
 }
 
 @test "6.12: a machine has drives by NVMe/TCP, which its agent mounts, and both survive a power cut" {
-	two_machines 6.12
+	cut_and_back 6.12
+}
+
+@test "6.1: a machine's drive comes and goes a hundred times, and 64 at once, beside a file system at work" {
+	many 6.1 100 64
+}
+
+@test "6.12: a machine's drive comes and goes a hundred times, and 64 at once, beside a file system at work" {
+	many 6.12 100 64
 }

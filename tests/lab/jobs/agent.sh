@@ -82,7 +82,7 @@ kill $holder
 wait $holder || :
 echo data >/srv/vd/v/file
 unlink $U
-! mountpoint -q /srv/vd/v
+fails mountpoint -q /srv/vd/v
 [ "$(systemctl is-active srv-vd-v.mount)" != active ]
 take_target $NQN
 gone $U $NQN
@@ -222,7 +222,7 @@ rm $nvmet/ports/2/subsystems/$NQN
 until_ok 60 eval "ask '{\"op\":\"status\"}' | jq -e '.drives[0].state == \"stalled\"'"
 fails unlink $U
 vdagent forget -y $U
-! mountpoint -q /srv/moved
+fails mountpoint -q /srv/moved
 [ -z "$(ls /sys/class/nvme)" ]
 ask '{"op":"status"}' | jq -e '.drives == []'
 kill $holder

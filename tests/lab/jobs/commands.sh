@@ -137,7 +137,7 @@ step what the kernel has is what is shown, however its members are known
 disk=$(readlink -f "${DISKS%% *}")
 dmsetup create copy --table "0 $(blockdev --getsz "$disk") linear $disk 0"
 vdpool show --device /dev/mapper/copy --reportformat json p-1 >/tmp/shown
-! grep -F /dev/mapper/copy /tmp/shown
+if grep -F /dev/mapper/copy /tmp/shown; then exit 1; fi
 # Nor is the copy in the way, though udev knows it as a member, too
 udevadm settle
 udevadm info -q property /dev/mapper/copy | grep -x 'ID_FS_TYPE=vd_member'

@@ -66,6 +66,8 @@ unload()
 sound() { ! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'; }
 # And nothing failed, either.
 quiet() { sound && ! dmesg | grep -E 'device-mapper: vd: pool .*error'; }
+# Nor was any I/O.
+flawless() { quiet && ! dmesg | grep -iE 'I/O error|EXT4-fs error'; }
 
 # fails COMMAND...: as it must
 fails() { if "$@" >/dev/null 2>&1; then echo "$* should have failed"; return 1; fi; }
@@ -91,4 +93,36 @@ fio_on()
 	shift
 	fio --name=job --filename="/dev/mapper/$dev" --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 "$@" \
 		>"$log" 2>&1 || { echo "fio $dev $* failed"; grep -vE "^  |^\$|Jobs:|Run status" "$log" | head -8; return 1; }
+}
+
+# at_work DIR RATE: the file system there is written to and read so many times a second, and what is read compared, until
+# at_rest, which fails if anything of that did
+at_work()
+{
+	fio --name=load --directory="$1" --size=16m --rw=randrw --bs=4k --verify=crc32c --time_based --runtime=100000 --rate_iops="$2" \
+		--fsync=32 --ioengine=psync --output=/job/fio >/dev/null 2>&1 &
+	echo $! >/run/load
+}
+at_rest()
+{
+	local load
+	load=$(cat /run/load)
+	kill -INT "$load"
+	wait "$load" 2>/dev/null || true # it was interrupted, or is no child of this shell
+	tail --pid="$load" -f /dev/null
+	grep 'err= 0' /job/fio
+}
+
+# mark_all_but DISK: all other drives have their own UUIDs written to them, and then read; says which these are
+mark_all_but()
+{
+	local disk
+	for disk in /dev/disk/by-id/vd-*; do
+		[ "$disk" = "$1" ] || echo "${disk##*/vd-}" | dd of="$disk" bs=512 count=1 conv=sync oflag=direct status=none || return
+	done
+	for disk in /dev/disk/by-id/vd-*; do
+		[ "$disk" != "$1" ] || continue
+		[ "$(dd if="$disk" bs=512 count=1 iflag=direct status=none | head -c 36)" = "${disk##*/vd-}" ] || return
+		echo "${disk##*/vd-}"
+	done
 }

@@ -31,9 +31,7 @@ mkfs.ext4 -q "$disk"
 mkdir /work
 base=$disk
 mount "$disk" /work
-fio --name=load --directory=/work --size=16m --rw=randrw --bs=4k --verify=crc32c --time_based --runtime=100000 --rate_iops=200 \
-	--fsync=32 --ioengine=psync --output=/job/fio >/dev/null 2>&1 &
-load=$!
+at_work /work 200
 
 echo "== $1 times a drive comes, with what was written to it the time before, and goes"
 was=/dev/zero
@@ -55,11 +53,7 @@ for ((i = 0; i < 6000; i++)); do
 	[ "$(find /dev/disk/by-id -name 'vd-*' | wc -l)" -lt $(($2 + 1)) ] || break
 	sleep 0.05
 done
-for disk in /dev/disk/by-id/vd-*; do
-	[ "$disk" != "$base" ] || continue
-	echo "${disk##*/vd-}" | dd of="$disk" bs=512 count=1 conv=sync oflag=direct status=none
-	echo "${disk##*/vd-}"
-done | sort >/job/written
+mark_all_but "$base" | sort >/job/written
 [ "$(lsblk -dno NAME | grep -c ^sd)" = $(($2 + 1)) ]
 touch /job/all
 next gone
@@ -70,10 +64,7 @@ done
 [ "$(lsblk -dno NAME | grep -c ^sd)" = 1 ]
 
 echo "== and the file system has seen nothing of it"
-kill -INT $load
-wait $load || true # it was interrupted
-grep 'err= 0' /job/fio
+at_rest
 umount /work
 fsck.ext4 -fn "$base"
-! dmesg | grep -iE 'I/O error|Buffer I/O|EXT4-fs error'
-sound
+flawless
