@@ -546,12 +546,12 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	echo '{"server":"local","drives":[]}' >etc/servers/local
 	ok vdlink --restore p
 	says "left alone" "vdlink p/v"
-	! mountpoint -q mnt
+	refused mountpoint -q mnt
 	vdlink ls | grep down
 	cp changed etc/servers/local
 	ok vdlink --restore p
 	mountpoint -q mnt-here
-	! mountpoint -q mnt
+	refused mountpoint -q mnt
 	umount mnt-here
 }
 

@@ -213,10 +213,10 @@ ended_at_each()
 	local who text link unlink
 	link=("describe: done" "lock: done" "pointer: done" "link: done" '\"op\":\"link\"' "scan: done" "report: done" '\"mount\":{' "present: done"
 		"unlock: done")
-	unlink=("waiting for" '\"op\":\"unlink\"' '\"op\":\"gone\"' "is gone")
+	unlink=("waiting for" '\"op\":\"unlink\"' "is gone")
 	case $1 in
 	vm) link+=(blockdev-add device_add) unlink+=(device_del blockdev-del pointer-del '\"op\":\"unlock\"') ;;
-	*) link+=('"1", 1)') unlink+=('"0", 1)') ;; # the namespace is enabled, and not any more
+	*) link+=('"1", 1)') unlink+=('"0", 1)' '\"op\":\"gone\"') ;; # the namespace is enabled, and not any more
 	esac
 	machines "$1" "$2"
 	shift 2
