@@ -539,6 +539,7 @@ print(s.makefile().readline(), end="")' "$T/run/p.ctl" "$1"; }
 	need mkfs.ext4
 	formatted
 	ok vdlink --mount mnt p/v
+	umount mnt
 	break_link v
 	wait_for eval 'vdlink ls | grep down'
 	mkdir mnt-here
