@@ -138,10 +138,10 @@ static int ask(const struct server *s, struct json_object *q, unsigned seconds, 
 	} else if (r == -EMSGSIZE || r == -EPROTO) {
 		r = nonsense(s, "an answer is one line");
 	}
-	if (!r)
+	if (!r) {
 		r = parse_answer(s, text, answer);
-	if (text)
 		explicit_bzero(text, strlen(text)); /* it may be a secret */
+	}
 	free(text);
 	free(line);
 	return r;
