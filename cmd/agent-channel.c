@@ -115,7 +115,7 @@ int agent_key_make(const char *path)
 }
 
 /* The form that nvme-cli has given to such secrets: the bytes and their CRC-32, in Base64. */
-int agent_key_dhchap(const uint8_t key[AGENT_KEY], char secret[AGENT_DHCHAP])
+static int dhchap(const uint8_t key[AGENT_KEY], char secret[AGENT_DHCHAP])
 {
 	static const char salt[] = "vd dhchap host";
 	uint8_t raw[32 + 4];
@@ -138,6 +138,17 @@ int agent_key_dhchap(const uint8_t key[AGENT_KEY], char secret[AGENT_DHCHAP])
 	gnutls_free(out.data);
 	explicit_bzero(raw, sizeof(raw));
 	return 0;
+}
+
+int agent_key_dhchap(const char *path, char secret[AGENT_DHCHAP])
+{
+	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(path, key);
+
+	if (!r)
+		r = dhchap(key, secret);
+	explicit_bzero(key, sizeof(key));
+	return r;
 }
 
 /* ---- addresses --------------------------------------------------------------- */
@@ -313,7 +324,7 @@ static int connect_any(struct agent_channel *c, const struct agent_address *to, 
 	return r;
 }
 
-int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGENT_KEY], int64_t deadline, struct agent_channel **out)
+static int connect_with(const uint8_t key[AGENT_KEY], const struct agent_address *to, int64_t deadline, struct agent_channel **out)
 {
 	struct agent_channel *c = new_channel(false);
 	const gnutls_datum_t secret = { (uint8_t *)key, AGENT_KEY };
@@ -334,6 +345,17 @@ int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGEN
 		agent_channel_close(c);
 	else
 		*out = c;
+	return r;
+}
+
+int agent_channel_connect(const struct agent_address *to, const char *path, int64_t deadline, struct agent_channel **out)
+{
+	uint8_t key[AGENT_KEY];
+	int r = agent_key_read(path, key);
+
+	if (!r)
+		r = connect_with(key, to, deadline, out);
+	explicit_bzero(key, sizeof(key));
 	return r;
 }
 

@@ -26,18 +26,17 @@
 int agent_key_read(const char *path, uint8_t key[AGENT_KEY]) __must_check;
 /* Makes a file with a new one. -EEXIST: there is one. */
 int agent_key_make(const char *path) __must_check;
-/* What the kernels prove to each other that they have, made from it: "DHHC-1:01:…:". */
+/* What the kernels prove to each other that they have, made from the one in a file: "DHHC-1:01:…:". */
 #define AGENT_DHCHAP 64
-int agent_key_dhchap(const uint8_t key[AGENT_KEY], char secret[AGENT_DHCHAP]) __must_check;
+int agent_key_dhchap(const char *path, char secret[AGENT_DHCHAP]) __must_check;
 
 /* "HOST", "HOST:PORT", "[ADDRESS]:PORT", or an address of IPv6. -EINVAL. */
 struct agent_address { char host[256], port[8]; };
 int agent_address_parse(const char *text, struct agent_address *a) __must_check;
 
 struct agent_channel;
-/* -EACCES: the other side has another key. */
-int agent_channel_connect(const struct agent_address *to, const uint8_t key[AGENT_KEY], int64_t deadline,
-			  struct agent_channel **out) __must_check;
+/* With the key in a file. -EACCES: the other side has another key. */
+int agent_channel_connect(const struct agent_address *to, const char *path, int64_t deadline, struct agent_channel **out) __must_check;
 /* The descriptor stays the caller's, to be closed after the channel. */
 int agent_channel_accept(int fd, const uint8_t key[AGENT_KEY], int64_t deadline, struct agent_channel **out) __must_check;
 /* NULL is allowed. */

@@ -155,17 +155,8 @@ static int status(const struct agent *a, struct json_object *request, struct jso
 
 static int secret_of(const struct agent *a, const struct agent_drive *d, char secret[AGENT_DHCHAP])
 {
-	uint8_t key[AGENT_KEY];
-	int r;
-
 	secret[0] = 0;
-	if (!d->dhchap)
-		return 0;
-	r = agent_key_read(a->key, key);
-	if (!r)
-		r = agent_key_dhchap(key, secret);
-	explicit_bzero(key, sizeof(key));
-	return r;
+	return d->dhchap ? agent_key_dhchap(a->key, secret) : 0;
 }
 
 /* Not every target can tell the kernel that nobody may write; then it is told here. */

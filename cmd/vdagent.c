@@ -108,29 +108,14 @@ static bool is_for_secret(const char *request)
 static int say_secret(void)
 {
 	char secret[AGENT_DHCHAP], answer[AGENT_DHCHAP + 64];
-	uint8_t key[AGENT_KEY];
-	int n, r = agent_key_read(own_key(), key);
+	int n, r = agent_key_dhchap(own_key(), secret);
 
-	if (!r)
-		r = agent_key_dhchap(key, secret);
 	if (!r) {
 		n = snprintf(answer, sizeof(answer), "{\"ok\":true,\"secret\":\"%s\"}\n", secret);
 		r = write(1, answer, (size_t)n) == n ? 0 : vol_fail(NULL, -errno, "the answer cannot be written: %s", vol_strerror(-errno));
 	}
-	explicit_bzero(key, sizeof(key));
 	explicit_bzero(secret, sizeof(secret));
 	explicit_bzero(answer, sizeof(answer));
-	return r;
-}
-
-static int dial(const struct agent_address *to, int64_t deadline, struct agent_channel **out)
-{
-	uint8_t key[AGENT_KEY];
-	int r = agent_key_read(own_key(), key);
-
-	if (!r)
-		r = agent_channel_connect(to, key, deadline, out);
-	explicit_bzero(key, sizeof(key));
 	return r;
 }
 
@@ -156,12 +141,12 @@ static int ask_all(const struct agent_address *to)
 			continue;
 		}
 		if (!c)
-			r = dial(to, deadline, &c);
+			r = agent_channel_connect(to, own_key(), deadline, &c);
 		if (!r)
 			r = ask_one(c, request, deadline);
 	}
 	if (!r && !asked)
-		r = dial(to, vol_now_ms() + timeout_s * INT64_C(1000), &c);
+		r = agent_channel_connect(to, own_key(), vol_now_ms() + timeout_s * INT64_C(1000), &c);
 	if (!r && vol_interrupted())
 		r = vol_fail(NULL, -EINTR, "interrupted");
 	agent_channel_close(c);
@@ -196,14 +181,10 @@ static const struct poptOption key_options[] = {
 static int write_secret(const char *path)
 {
 	char secret[AGENT_DHCHAP];
-	uint8_t key[AGENT_KEY];
-	int r = agent_key_read(path, key);
+	int r = agent_key_dhchap(path, secret);
 
 	if (!r)
-		r = agent_key_dhchap(key, secret);
-	if (!r)
 		puts(secret);
-	explicit_bzero(key, sizeof(key));
 	explicit_bzero(secret, sizeof(secret));
 	return r ? cmd_failed(NULL, r) : CMD_OK;
 }
