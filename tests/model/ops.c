@@ -3,7 +3,7 @@
  * The random operations.  Each does one thing to the pool and to the model, and
  * judges the engine's answer: what it may refuse is said here, and where.
  */
-#include "world.h"
+#include "ops.h"
 
 static const unsigned weights[W_OPS] = {
 	[W_WRITE] = 340, [W_READ] = 60, [W_UNMAP] = 50, [W_FLUSH] = 60, [W_FUA] = 30, [W_CREATE] = 25, [W_DELETE] = 22,
@@ -24,16 +24,9 @@ void world_weights(struct world *w)
 	memcpy(w->weight, weights, sizeof(weights));
 }
 
-typedef unsigned long long ull;
-
 /* ---- choosing --------------------------------------------------------- */
 
-static uint64_t below(struct world *w, uint64_t n) { return rng_below(&w->rng, n); }
-static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
-static bool one_in(struct world *w, uint64_t n) { return rng_one_in(&w->rng, n); }
-
-enum { ANY = 0, UNLOCKED = 1, WRITABLE = 2, NO_POINTERS = 4 };
-static struct ref_vol *pick(struct world *w, unsigned want)
+struct ref_vol *world_pick(struct world *w, unsigned want)
 {
 	unsigned i, n = w->ref->n, at;
 
@@ -49,7 +42,7 @@ static struct ref_vol *pick(struct world *w, unsigned want)
 	return NULL;
 }
 
-static bool is_open(const struct world *w, uint32_t id)
+bool world_is_open(const struct world *w, uint32_t id)
 {
 	unsigned i;
 
@@ -59,7 +52,7 @@ static bool is_open(const struct world *w, uint32_t id)
 	return false;
 }
 
-static void close_handle(struct world *w, uint32_t id)
+void world_close_handle(struct world *w, uint32_t id)
 {
 	unsigned i;
 
@@ -136,7 +129,7 @@ static void pick_range(struct world *w, const struct ref_vol *v, uint64_t max, u
 	*len = least(least(n * unit, max), v->size - *off);
 }
 
-static void fresh_name(struct world *w, char *name, size_t size)
+void world_fresh_name(struct world *w, char *name, size_t size)
 {
 	snprintf(name, size, "v%llu%s", (ull)w->names++, one_in(w, 4) ? ".a-rather-long-name-of-a-volume@2024:+_" : "");
 }
@@ -153,11 +146,7 @@ static bool may_be_full(struct world *w)
 	return info.used_blocks + info.reserve_blocks + info.promised_blocks > info.total_blocks / 2;
 }
 
-/*
- * What the engine's answer r to the change in ref->op means.  also: an errno
- * that is a proper refusal here.  0, or 1 when a cut or fault leaves it open.
- */
-static int settle(struct world *w, int r, int also)
+int world_settle(struct world *w, int r, int also)
 {
 	enum ref_op_kind kind = w->ref->op.kind;
 
@@ -218,7 +207,7 @@ static int do_flush(struct world *w)
 
 static int do_write(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED | (one_in(w, 20) ? 0 : WRITABLE));
+	struct ref_vol *v = world_pick(w, UNLOCKED | (one_in(w, 20) ? 0 : WRITABLE));
 	struct ref_op op = { .kind = REF_WRITE };
 	struct vd_volume *h;
 	uint64_t done, kept;
@@ -247,13 +236,13 @@ static int do_write(struct world *w)
 		judge_full(w, v, (op.off + op.len - 1) / VD_BLOCK - op.off / VD_BLOCK + 1, kept);
 		return 0;
 	}
-	return settle(w, r, 0);
+	return world_settle(w, r, 0);
 }
 
 /* Many single blocks with gaps between: trees grow by pages. */
 static int do_fragment(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED | WRITABLE);
+	struct ref_vol *v = world_pick(w, UNLOCKED | WRITABLE);
 	struct ref_op op = { .kind = REF_WRITE, .len = VD_BLOCK };
 	uint64_t at, n, step, done, kept;
 	struct vd_volume *h;
@@ -276,7 +265,7 @@ static int do_fragment(struct world *w)
 		if (r == -ENOSPC && !world_disturbed(w) && may_be_full(w)) {
 			ref_done_partly(w->ref, done);
 			judge_full(w, v, 1, kept);
-		} else if (settle(w, r, 0)) {
+		} else if (world_settle(w, r, 0)) {
 			break;
 		}
 	}
@@ -294,14 +283,14 @@ static int do_fill(struct world *w)
 	struct vd_volume *h;
 	int r;
 
-	fresh_name(w, op.name, sizeof(op.name));
+	world_fresh_name(w, op.name, sizeof(op.name));
 	ref_begin(w->ref, &op);
 	r = vd_volume_create(w->pool, &spec, &w->ref->op.id);
 	wr.id = w->ref->op.id;
 	world_log(w, "create %s to fill the pool: %d", op.name, r);
 	if (r || world_disturbed(w))
-		return settle(w, r, 0);
-	settle(w, 0, 0);
+		return world_settle(w, r, 0);
+	world_settle(w, 0, 0);
 	if (!(h = world_handle(w, wr.id)))
 		return 1;
 	wr.len = 32 * VD_BLOCK;
@@ -330,7 +319,7 @@ static int do_fua(struct world *w)
 
 static int do_unmap(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED | WRITABLE);
+	struct ref_vol *v = world_pick(w, UNLOCKED | WRITABLE);
 	struct ref_op op = { .kind = REF_UNMAP };
 	struct vd_volume *h;
 	int r;
@@ -348,12 +337,12 @@ static int do_unmap(struct world *w)
 	ref_begin(w->ref, &op);
 	r = vd_unmap(h, op.off, op.len);
 	world_log(w, "unmap %u: %llu+%llu (block %llu): %d", v->id, (ull)op.off, (ull)op.len, (ull)op.off / VD_BLOCK, r);
-	return settle(w, r, 0);
+	return world_settle(w, r, 0);
 }
 
 static int do_read(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED);
+	struct ref_vol *v = world_pick(w, UNLOCKED);
 	uint64_t off, len, s;
 	struct vd_volume *h;
 	uint8_t *buf;
@@ -380,354 +369,6 @@ static int do_read(struct world *w)
 	}
 	free(buf);
 	return plain(w, "read", r);
-}
-
-/* ---- volumes ---------------------------------------------------------- */
-
-static int do_create(struct world *w)
-{
-	struct ref_op op = { .kind = REF_CREATE };
-	struct vd_volume_spec spec = { .name = op.name };
-	char base[64];
-	unsigned i;
-	int r;
-
-	if (w->ref->n >= w->shape.max_volumes)
-		return world_do(w, W_DELETE);
-	fresh_name(w, op.name, sizeof(op.name));
-	if (w->shape.far && one_in(w, 2))
-		op.size = one_in(w, 5) ? 1ull << 63 : VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, 8, 50)));
-	else
-		op.size = VD_BLOCK * (1 + below(w, 1ull << rng_between(&w->rng, w->shape.tiny ? 5 : 0, w->shape.tiny ? 12 : 10)));
-	if (w->shape.bases && one_in(w, 2) && op.size <= 4 << 20) {
-		op.nbase = 1 + below(w, op.size / SECTOR);
-		if (w->shape.sector_size == VD_BLOCK)
-			op.nbase = op.size / SECTOR;
-		base_path(base, sizeof(base), op.nbase);
-		spec.base = base;
-	}
-	if (one_in(w, 5)) {
-		snprintf(op.attrs, sizeof(op.attrs), "made=%llu\n", (ull)w->names);
-		spec.attrs = op.attrs;
-	}
-	for (i = 0; i < 16; i++)
-		spec.uuid[i] = (uint8_t)rng_next(&w->rng);
-	spec.size = op.size;
-	if (one_in(w, 8))
-		spec.reserved = op.reserved = least(below(w, 300), op.size / VD_BLOCK);
-	ref_begin(w->ref, &op);
-	r = vd_volume_create(w->pool, &spec, &w->ref->op.id);
-	world_log(w, "create %s, %llu bytes, base %llu: %d, volume %u", op.name, (ull)op.size, (ull)op.nbase, r, r ? 0 : w->ref->op.id);
-	return settle(w, r, op.reserved ? -ENOSPC : 0);
-}
-
-static int do_delete(struct world *w)
-{
-	struct ref_op op = { .kind = REF_DELETE };
-	struct ref_vol *v = pick(w, ANY);
-	bool keep = one_in(w, 4);
-	int r, want;
-
-	if (!v)
-		return world_do(w, W_CREATE);
-	op.id = v->id;
-	if (!keep)
-		close_handle(w, v->id);
-	want = v->locked ? -EACCES : v->npointers || is_open(w, v->id) ? -EBUSY : 0;
-	ref_begin(w->ref, &op);
-	r = vd_volume_delete(w->pool, v->id);
-	world_log(w, "delete %u (%s): %d", v->id, v->name, r);
-	if (want && !r && !world_disturbed(w))
-		world_fail(w, "delete of volume %u which is %s", v->id, v->locked ? "locked" : "in use");
-	return settle(w, r, v->locked && r == -EBUSY && (v->npointers || is_open(w, v->id)) ? -EBUSY : want);
-}
-
-static int do_rename(struct world *w)
-{
-	struct ref_op op = { .kind = REF_RENAME };
-	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS), *other;
-	int r;
-
-	if (!v)
-		return 0;
-	other = pick(w, ANY);
-	if (one_in(w, 5) && other != v) { /* a name that is taken */
-		r = vd_volume_rename(w->pool, v->id, other->name);
-		world_log(w, "rename %u to %s, which is taken: %d", v->id, other->name, r);
-		if (r != -EEXIST && r != -EBUSY && !world_disturbed(w))
-			world_fail(w, "a rename to a name that is taken answers %d", r);
-		return world_disturbed(w);
-	}
-	op.id = v->id;
-	fresh_name(w, op.name, sizeof(op.name));
-	ref_begin(w->ref, &op);
-	r = vd_volume_rename(w->pool, v->id, op.name);
-	world_log(w, "rename %u to %s: %d", v->id, op.name, r);
-	return settle(w, r, is_open(w, v->id) ? -EBUSY : 0);
-}
-
-static int do_resize(struct world *w)
-{
-	struct ref_op op = { .kind = REF_RESIZE };
-	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS | WRITABLE);
-	uint64_t blocks;
-	int r;
-
-	if (!v)
-		return 0;
-	blocks = v->size / VD_BLOCK;
-	op.id = v->id;
-	if (one_in(w, 2) || v->nbase > 8 << 11)
-		op.size = VD_BLOCK * (1 + below(w, blocks));
-	else
-		op.size = VD_BLOCK * least(blocks + below(w, 2 * blocks), 1ull << 51);
-	if (op.size < VD_BLOCK)
-		op.size = VD_BLOCK;
-	ref_begin(w->ref, &op);
-	r = vd_volume_resize(w->pool, v->id, op.size);
-	world_log(w, "resize %u from %llu to %llu (block %llu): %d", v->id, (ull)v->size, (ull)op.size, (ull)op.size / VD_BLOCK, r);
-	return settle(w, r, 0);
-}
-
-static int snapshot(struct world *w, unsigned n)
-{
-	struct ref_op op = { .kind = REF_SNAPSHOT };
-	struct vd_snap snap[REF_PAIRS] = { 0 };
-	bool reserved = false;
-	unsigned i, k;
-	int r;
-
-	for (i = 0; i < n; i++) {
-		struct ref_vol *v = pick(w, UNLOCKED);
-
-		if (!v || w->ref->n + op.n >= w->shape.max_volumes)
-			break;
-		for (k = 0; k < op.n && op.pair[k].origin != v->id; k++)
-			;
-		if (k < op.n)
-			continue;
-		op.pair[op.n].origin = v->id;
-		reserved |= v->reserved;
-		op.pair[op.n].readonly = one_in(w, 2);
-		fresh_name(w, op.pair[op.n].name, sizeof(op.pair[0].name));
-		snap[op.n].origin = v->id;
-		snap[op.n].name = op.pair[op.n].name;
-		snap[op.n].flags = op.pair[op.n].readonly ? VD_VOL_READONLY : 0;
-		for (k = 0; k < 16; k++)
-			snap[op.n].uuid[k] = (uint8_t)rng_next(&w->rng);
-		op.n++;
-	}
-	if (!op.n)
-		return world_do(w, W_DELETE);
-	ref_begin(w->ref, &op);
-	r = vd_snapshot(w->pool, snap, op.n);
-	for (i = 0; i < op.n; i++) {
-		w->ref->op.pair[i].id = snap[i].id;
-		world_log(w, "snapshot %u of %u: %u as %s%s: %d, volume %u", i + 1, op.n, snap[i].origin, snap[i].name,
-			  snap[i].flags ? " (ro)" : "", r, r ? 0 : snap[i].id);
-	}
-	return settle(w, r, reserved ? -ENOSPC : 0);
-}
-
-static int do_rollback(struct world *w)
-{
-	struct ref_op op = { .kind = REF_ROLLBACK };
-	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS | WRITABLE), *s = pick(w, UNLOCKED);
-	unsigned i;
-	int r;
-
-	if (!v || v == s)
-		return 0;
-	for (i = 0; i < 8 && (s == v || s->family != v->family); i++)
-		s = pick(w, UNLOCKED);
-	if (s == v)
-		return 0;
-	if (!one_in(w, 4))
-		close_handle(w, v->id);
-	if (s->family != v->family && !one_in(w, 4))
-		return 0;
-	op.id = v->id;
-	op.other = s->id;
-	ref_begin(w->ref, &op);
-	r = vd_rollback(w->pool, v->id, s->id);
-	world_log(w, "rollback %u to %u: %d", v->id, s->id, r);
-	if (!r && !world_disturbed(w) && (is_open(w, v->id) || s->family != v->family))
-		world_fail(w, "rollback of volume %u, which is open or not related", v->id);
-	if (v->reserved && r == -ENOSPC)
-		return settle(w, r, -ENOSPC);
-	return settle(w, r, s->family != v->family && r == -EXDEV ? -EXDEV : is_open(w, v->id) ? -EBUSY : 0);
-}
-
-static int do_attrs(struct world *w)
-{
-	struct ref_op op = { .kind = REF_ATTRS };
-	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS);
-	int r;
-
-	if (!v)
-		return 0;
-	op.id = v->id;
-	if (!one_in(w, 4))
-		snprintf(op.attrs, sizeof(op.attrs), "a=%llu\nb=x\n", (ull)w->names++);
-	ref_begin(w->ref, &op);
-	r = vd_volume_set_attrs(w->pool, v->id, op.attrs);
-	world_log(w, "attrs %u: %d", v->id, r);
-	return settle(w, r, is_open(w, v->id) ? -EBUSY : 0);
-}
-
-static void holder(struct world *w, struct vd_disk_holder *h)
-{
-	memset(h, 0, sizeof(*h));
-	memcpy(h->host, "somehost", 8);
-	memcpy(h->hostname, "elsewhere", 9);
-	memcpy(h->purpose, "model", 5);
-	h->pid = cpu_to_le64(w->names++);
-}
-
-static int do_lock(struct world *w)
-{
-	struct ref_op op = { 0 };
-	struct ref_vol *v = pick(w, ANY);
-	struct vd_disk_holder who;
-	unsigned i;
-	int r;
-
-	for (i = 0; i < w->ref->n; i++) /* unlock sooner than lock */
-		if (w->ref->vol[i]->locked)
-			v = w->ref->vol[i];
-	if (!v || (!v->locked && is_open(w, v->id)))
-		return 0;
-	op.id = v->id;
-	holder(w, &who);
-	if (v->locked && one_in(w, 3)) {
-		r = vd_volume_lock(w->pool, v->id, &who);
-		world_log(w, "lock %u once more: %d", v->id, r);
-		if (r != -EACCES && !world_disturbed(w))
-			world_fail(w, "a second lock of volume %u answers %d", v->id, r);
-		return world_disturbed(w);
-	}
-	op.kind = v->locked ? REF_UNLOCK : REF_LOCK;
-	ref_begin(w->ref, &op);
-	r = v->locked ? vd_volume_unlock(w->pool, v->id) : vd_volume_lock(w->pool, v->id, &who);
-	world_log(w, "%s %u: %d", ref_op_name[op.kind], op.id, r);
-	return settle(w, r, op.kind == REF_LOCK && v->npointers ? -EBUSY : 0);
-}
-
-static bool has_writer(const struct ref_vol *v)
-{
-	unsigned i;
-
-	for (i = 0; i < v->npointers; i++)
-		if (v->opener[i] & REF_RW)
-			return true;
-	return false;
-}
-
-static int do_pointer(struct world *w)
-{
-	struct ref_op op = { 0 };
-	struct ref_vol *v = pick(w, UNLOCKED);
-	struct vd_disk_pointer ptr;
-	unsigned i;
-	int r;
-
-	for (i = 0; i < w->ref->n; i++)
-		if (w->ref->vol[i]->npointers && one_in(w, 2))
-			v = w->ref->vol[i];
-	if (!v || (v->locked && !v->npointers))
-		return 0;
-	op.id = v->id;
-	memset(&ptr, 0, sizeof(ptr));
-	holder(w, &ptr.who);
-	if (v->npointers && one_in(w, 2)) {
-		op.kind = REF_POINTER_DEL;
-		op.other = v->link[below(w, v->npointers)];
-		ref_begin(w->ref, &op);
-		r = vd_volume_pointer_del(w->pool, v->id, op.other);
-	} else if (v->npointers < VD_POINTERS_MAX) {
-		op.kind = REF_POINTER_ADD; /* read-only ones, any number of which go together, and one that is not */
-		ptr.mode = cpu_to_le32(one_in(w, 3));
-		op.value = le64_to_cpu(ptr.who.pid) | (ptr.mode ? REF_RW : 0);
-		ref_begin(w->ref, &op);
-		r = vd_volume_pointer_add(w->pool, v->id, &ptr, &w->ref->op.other);
-	} else {
-		uint32_t link;
-
-		r = vd_volume_pointer_add(w->pool, v->id, &ptr, &link);
-		world_log(w, "one pointer too many to %u: %d", v->id, r);
-		if (r != -ENOSPC && !world_disturbed(w))
-			world_fail(w, "one pointer too many to volume %u answers %d", v->id, r);
-		return world_disturbed(w);
-	}
-	world_log(w, "%s %u, link %u: %d", ref_op_name[op.kind], v->id, w->ref->op.other, r);
-	if (op.kind == REF_POINTER_ADD && ptr.mode && has_writer(v)) {
-		if (!r && !world_disturbed(w))
-			world_fail(w, "a second read-write pointer to volume %u", v->id);
-		return settle(w, r, -EBUSY);
-	}
-	return settle(w, r, 0);
-}
-
-/* Another opener for one that there is, as when a link's server is another. */
-static int do_pointer_set(struct world *w)
-{
-	struct ref_op op = { .kind = REF_POINTER_SET };
-	struct vd_disk_pointer ptr = { 0 };
-	struct ref_vol *v = NULL;
-	unsigned i;
-	int r;
-
-	for (i = 0; i < w->ref->n; i++)
-		if (w->ref->vol[i]->npointers && (!v || one_in(w, 2)))
-			v = w->ref->vol[i];
-	if (!v)
-		return do_pointer(w);
-	i = (unsigned)below(w, v->npointers);
-	holder(w, &ptr.who);
-	ptr.mode = cpu_to_le32(!!(v->opener[i] & REF_RW));
-	op.id = v->id;
-	op.other = v->link[i];
-	op.value = le64_to_cpu(ptr.who.pid) | (v->opener[i] & REF_RW);
-	ref_begin(w->ref, &op);
-	r = vd_volume_pointer_set(w->pool, v->id, op.other, &ptr);
-	world_log(w, "pointer-set %u, link %u: %d", op.id, op.other, r);
-	return settle(w, r, 0);
-}
-
-static int do_readonly(struct world *w)
-{
-	struct ref_op op = { .kind = REF_READONLY };
-	struct ref_vol *v = pick(w, UNLOCKED | NO_POINTERS);
-	int r;
-
-	if (!v)
-		return 0;
-	close_handle(w, v->id);
-	op.id = v->id;
-	op.readonly = !v->readonly && one_in(w, 2);
-	ref_begin(w->ref, &op);
-	r = vd_volume_set_flags(w->pool, v->id, op.readonly ? VD_VOL_READONLY : 0, op.readonly ? 0 : VD_VOL_READONLY);
-	world_log(w, "volume %u: readonly %d: %d", v->id, op.readonly, r);
-	return settle(w, r, 0);
-}
-
-static int do_reserve(struct world *w)
-{
-	struct ref_op op = { .kind = REF_RESERVE };
-	struct ref_vol *v = pick(w, UNLOCKED);
-	int r;
-
-	if (!v)
-		return 0;
-	op.id = v->id;
-	if (!one_in(w, 3))
-		op.reserved = least(below(w, one_in(w, 6) ? 3000 : 200), v->size / VD_BLOCK);
-	ref_begin(w->ref, &op);
-	r = vd_volume_reserve(w->pool, v->id, op.reserved);
-	world_log(w, "reserve %llu blocks for %u (had %llu): %d", (ull)op.reserved, v->id, (ull)v->reserved, r);
-	if (r == -ENOSPC && op.reserved <= v->reserved && !world_disturbed(w))
-		world_fail(w, "a lower reservation of volume %u is refused", v->id);
-	return settle(w, r, -ENOSPC);
 }
 
 /* ---- reports ---------------------------------------------------------- */
@@ -791,13 +432,13 @@ static void diff_pages(struct world *w, const struct ranges *l, const struct ref
 
 static int do_diff(struct world *w)
 {
-	struct ref_vol *a = pick(w, ANY), *b = pick(w, ANY);
+	struct ref_vol *a = world_pick(w, ANY), *b = world_pick(w, ANY);
 	struct ranges l = { 0 };
 	unsigned i;
 	int r;
 
 	for (i = 0; a && i < 8 && (a == b || a->family != b->family); i++)
-		b = pick(w, ANY);
+		b = world_pick(w, ANY);
 	if (!a || a == b)
 		return 0;
 	r = vd_diff(w->pool, a->id, b->id, range_seen, &l);
@@ -818,7 +459,7 @@ static int do_diff(struct world *w)
 
 static int do_extent(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED);
+	struct ref_vol *v = world_pick(w, UNLOCKED);
 	uint64_t off, end, b, n = 0;
 	struct vd_volume *h;
 	unsigned i;
@@ -860,7 +501,7 @@ static int do_extent(struct world *w)
 
 static int do_usage(struct world *w)
 {
-	struct ref_vol *v = pick(w, ANY);
+	struct ref_vol *v = world_pick(w, ANY);
 	struct vd_usage u = { 0 };
 	unsigned i, relatives = 0;
 	int r;
@@ -1003,7 +644,7 @@ static int do_policy(struct world *w)
 	ref_begin(w->ref, &op);
 	r = vd_pool_set(w->pool, &op.policy);
 	world_log(w, "policy, growth by %llu: %d", (ull)op.policy.grow_by, r);
-	return settle(w, r, 0);
+	return world_settle(w, r, 0);
 }
 
 static int do_transaction(struct world *w)
@@ -1023,7 +664,7 @@ static int do_transaction(struct world *w)
 	ref_begin(w->ref, &op);
 	r = vd_pool_set_transaction(w->pool, was, op.value);
 	world_log(w, "transaction %llu to %llu: %d", (ull)was, (ull)op.value, r);
-	return settle(w, r, 0);
+	return world_settle(w, r, 0);
 }
 
 static int do_server(struct world *w)
@@ -1055,7 +696,7 @@ static int do_server(struct world *w)
 	}
 	world_log(w, "server %s, %s: %d", name, ref_op_name[op.kind], r);
 	if (!want)
-		return settle(w, r, 0);
+		return world_settle(w, r, 0);
 	if (r != want && r != -ENOSPC && !world_disturbed(w))
 		world_fail(w, "server %s: %d, not %d", name, r, want);
 	return world_disturbed(w);
@@ -1073,7 +714,7 @@ static int do_repair(struct world *w)
 /* What must be refused. */
 static int do_edge(struct world *w)
 {
-	struct ref_vol *v = pick(w, UNLOCKED);
+	struct ref_vol *v = world_pick(w, UNLOCKED);
 	struct vd_volume_spec spec = { .name = "x", .size = VD_BLOCK };
 	uint8_t buf[VD_BLOCK] = { 0 };
 	uint64_t unit = w->shape.sector_size;
@@ -1156,31 +797,31 @@ int world_do(struct world *w, enum world_op op)
 	case W_FLUSH: return do_flush(w);
 	case W_FUA: return do_fua(w);
 	case W_FRAGMENT: return do_fragment(w);
-	case W_RESERVE: return do_reserve(w);
+	case W_RESERVE: return op_reserve(w);
 	case W_GROW: return do_grow(w);
-	case W_POINTER_SET: return do_pointer_set(w);
+	case W_POINTER_SET: return op_pointer_set(w);
 	case W_POLICY: return do_policy(w);
 	case W_TRANSACTION: return do_transaction(w);
 	case W_SERVER: return do_server(w);
 	case W_REPAIR: return do_repair(w);
 	case W_FILL: return do_fill(w);
-	case W_CREATE: return do_create(w);
-	case W_DELETE: return do_delete(w);
-	case W_RENAME: return do_rename(w);
-	case W_RESIZE: return do_resize(w);
-	case W_SNAPSHOT: return snapshot(w, 1);
-	case W_GROUP: return snapshot(w, 2 + (unsigned)below(w, 3));
-	case W_ROLLBACK: return do_rollback(w);
-	case W_ATTRS: return do_attrs(w);
-	case W_LOCK: return do_lock(w);
-	case W_POINTER: return do_pointer(w);
-	case W_READONLY: return do_readonly(w);
+	case W_CREATE: return op_create(w);
+	case W_DELETE: return op_delete(w);
+	case W_RENAME: return op_rename(w);
+	case W_RESIZE: return op_resize(w);
+	case W_SNAPSHOT: return op_snapshot(w, 1);
+	case W_GROUP: return op_snapshot(w, 2 + (unsigned)below(w, 3));
+	case W_ROLLBACK: return op_rollback(w);
+	case W_ATTRS: return op_attrs(w);
+	case W_LOCK: return op_lock(w);
+	case W_POINTER: return op_pointer(w);
+	case W_READONLY: return op_readonly(w);
 	case W_CHECKPOINT: return do_checkpoint(w);
 	case W_WORK: return do_work(w, 1);
 	case W_SETTLE: return do_work(w, 100000);
 	case W_CLOSE_VOLUME:
 		if (w->nhandles)
-			close_handle(w, w->handle[below(w, w->nhandles)].id);
+			world_close_handle(w, w->handle[below(w, w->nhandles)].id);
 		return 0;
 	case W_DIFF: return do_diff(w);
 	case W_EXTENT: return do_extent(w);
