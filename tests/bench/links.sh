@@ -20,50 +20,29 @@ out=$VD/build/bench
 export PATH=$VD/build:$PATH TIMES=${TIMES:-20} VD_SERVER_TIMEOUT=60
 KERNEL=${LAB_KERNEL:-6.12}
 T=$(mktemp -d /var/tmp/vdb.XXXXXX)
-machines=()
+machines=() done=
+cd "$T"
 finish()
 {
-	local m
+	local BATS_TEST_COMPLETED=$done
 	vdlink ls --noheadings -o path 2>/dev/null | xargs -r vdunlink -q --force || true
-	for m in "${machines[@]}"; do kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true; done
+	machines_off "${machines[@]}"
 	wait
-	rm -rf "$T"
+	cd / && rm -rf "$T"
 }
 trap finish EXIT
 mkdir -p "$out"
 [ $# -gt 0 ] || set -- vm nvme-tcp
 
-# start NAME ADDRESS [OPTION]...: a guest that does as it is told (tests/lab/jobs/do.sh)
-start()
-{
-	machines+=("$1")
-	"$VD/tests/lab/lab.sh" -k "$KERNEL" -c 1 -m 1G -t 3600 -j "$T/$1" -p "$T/$1/pid" "${@:3}" \
-		"bash /vd/tests/lab/jobs/do.sh $2" >"$T/$1/log" 2>&1 &
-}
-# on NAME COMMAND: $output
-on()
-{
-	local dir=$T/$1 n=1
-	while [ -e "$dir/do.$n" ]; do n=$((n + 1)); done
-	printf '%s\n' "$2" >"$dir/do.new"
-	mv "$dir/do.new" "$dir/do.$n"
-	until [ -e "$dir/rc.$n" ]; do
-		kill -0 "$(cat "$dir/pid" 2>/dev/null || echo $$)" || { echo "$1 is gone" >&2; cat "$dir/log" >&2; return 1; }
-		sleep 0.1
-	done
-	output=$(cat "$dir/said.$n")
-	[ "$(cat "$dir/rc.$n")" = 0 ] || { echo "$1: $2: $output" >&2; return 1; }
-}
+# shellcheck source=tests/lab/machines.bash
+. "$VD/tests/lab/machines.bash"
+start() { machines+=("$1"); boot "$@" -t 3600; }
 # A server: systemd, and vdagent as make install puts it there, with that key
 server_root()
 {
-	local root=$T/$1/root
-	mkdir -p "$root"/etc/{vd,nvme} "$root/srv"
-	make -C "$VD" -s install DESTDIR="$root" >/dev/null
-	rm "$root"/usr/lib/*/libvol.a
-	strip "$root"/usr/sbin/* "$root"/usr/lib/*/nbdkit/plugins/*
-	tr -d - </proc/sys/kernel/random/uuid >"$root/etc/machine-id"
-	install -m 600 "$2" "$root/etc/vd/agent.key"
+	mkdir -p "$T/$1"/root/{etc/{vd,nvme},srv}
+	installed "$1"
+	install -m 600 "$2" "$T/$1/root/etc/vd/agent.key"
 }
 # guest/links.sh has the rest of it
 # shellcheck source=tests/bench/guest/links.sh
@@ -115,12 +94,12 @@ nvme_tcp()
 	secret=$(vdagent key --dhchap "$T/host/root/etc/vd/keys/web1.key")
 	server_root web1 "$T/host/root/etc/vd/keys/web1.key"
 	tr -d - </proc/sys/kernel/random/uuid >"$T/host/root/etc/machine-id"
-	echo nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555 >"$T/web1/root/etc/nvme/hostnqn"
+	echo "$NQN" >"$T/web1/root/etc/nvme/hostnqn"
 	start host 10.0.0.1 -b -d "$T/m0" -n "socket,udp=127.0.0.1:$((port + 1)),localaddr=127.0.0.1:$port"
 	start web1 10.0.0.2 -i systemd -n "socket,udp=127.0.0.1:$port,localaddr=127.0.0.1:$((port + 1))"
 	on web1 'modprobe nvme-tcp; systemctl start vdagent'
 	on web1 "setsid python3 /vd/tests/bench/guest/connects.py $secret >/dev/null 2>&1 </dev/null &"
-	on host "TIMES=$TIMES bash /vd/tests/bench/guest/links.sh $(cat "$T/web1/root/etc/nvme/hostnqn") $secret"
+	on host "TIMES=$TIMES bash /vd/tests/bench/guest/links.sh $NQN $secret"
 	cp "$T/host/samples" "$out/links-nvme-tcp.tsv"
 }
 
@@ -132,3 +111,4 @@ for kind; do
 	esac
 	"$here/table.py" "$out/links-$kind.tsv"
 done
+done=1

@@ -15,8 +15,7 @@ load machines
 # start MACHINE: boots it, again
 start()
 {
-	local args=(-k "$KERNEL" -c 1 -m 1G -t 3600 -j "$T/$1" -p "$T/$1/pid")
-	rm -f "$1/end" "$1/pid"
+	local args=(-t 3600)
 	case $1 in
 	host) args+=(-b -d "$T/m0" -d "$T/m1") ;;
 	web1) args+=(-d "$T/state.img") ;;
@@ -27,18 +26,13 @@ start()
 	*.web1) args+=(-n "socket,udp=127.0.0.1:$PORT,localaddr=127.0.0.1:$((PORT + 1))") ;;
 	esac
 	case $KIND.$1 in units.*) args+=(-i systemd) ;; esac
-	"$VD/tests/lab/lab.sh" "${args[@]}" "bash /vd/tests/lab/jobs/do.sh ${ADDRESS[$1]}" >"$1/lab.log" 2>&1 3>&- &
-	eval "$1=$!"
+	boot "$1" "${ADDRESS[$1]}" "${args[@]}"
 }
 
 teardown()
 {
-	local m
 	[ -n "$BATS_TEST_COMPLETED" ] || cat "$T"/steps
-	for m in host web1; do
-		[ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$T/$m"/{lab.log,console,agent.log} 2>/dev/null | sed 's/^/| /'
-		[ ! -e "$T/$m/pid" ] || kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true
-	done
+	machines_off host web1
 	cd / || return 1
 	[ "$KIND" != vm ] || vdlink ls --noheadings -o path 2>/dev/null | xargs -r vdunlink -q --force || true
 	wait

@@ -2,11 +2,27 @@
 # shellcheck shell=bash
 #
 # What the tests with several machines share.  A machine is a directory: its job (jobs/do.sh), its log, its process id;
-# the variable of its name is lab.sh's process.  `start` is each test's own.
+# the variable of its name is lab.sh's process.  They are in the working directory, which is $T.
 
 # shellcheck disable=SC2034 # who loads this has it
 NQN=nqn.2014-08.org.nvmexpress:uuid:11111111-2222-3333-4444-555555555555
 
+# boot MACHINE ADDRESS OPTION...: one with $KERNEL, and lab.sh's options, that does as it is told; also again
+boot()
+{
+	rm -f "$1/end" "$1/pid"
+	"$VD/tests/lab/lab.sh" -k "$KERNEL" -c 1 -m 1G -j "$T/$1" -p "$T/$1/pid" "${@:3}" "bash /vd/tests/lab/jobs/do.sh $2" >"$1/lab.log" 2>&1 3>&- &
+	eval "$1=$!"
+}
+# machines_off MACHINE...: has no power any more; what it said last, if the test has failed
+machines_off()
+{
+	local m
+	for m; do
+		[ -n "${BATS_TEST_COMPLETED:-}" ] || tail -n 20 "$T/$m"/{lab.log,console,agent.log} 2>/dev/null | sed 's/^/| /'
+		[ ! -e "$T/$m/pid" ] || kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true
+	done
+}
 # cut MACHINE: its power
 cut_off()
 {

@@ -10,23 +10,16 @@ load machines
 start()
 {
 	# Its log is looked at in the end, and has all of it then.
-	local args=(-k "$KERNEL" -c 1 -m 1G -t "$LIMIT" -a log_buf_len=4M -j "$T/$1" -p "$T/$1/pid")
-	rm -f "$1/end"
+	local always=(-t "$LIMIT" -a log_buf_len=4M)
 	case $1 in
-	host) args+=(-b -d "$T/m0" -d "$T/m1" -d "$T/etc.img" -n "socket,udp=127.0.0.1:$((PORT + 1)),localaddr=127.0.0.1:$PORT") ;;
-	web1) args+=(-i systemd -d "$T/state.img" -n "socket,udp=127.0.0.1:$PORT,localaddr=127.0.0.1:$((PORT + 1))") ;;
+	host) boot host 10.0.0.1 "${always[@]}" -b -d "$T/m0" -d "$T/m1" -d "$T/etc.img" -n "socket,udp=127.0.0.1:$((PORT + 1)),localaddr=127.0.0.1:$PORT" ;;
+	web1) boot web1 10.0.0.2 "${always[@]}" -i systemd -d "$T/state.img" -n "socket,udp=127.0.0.1:$PORT,localaddr=127.0.0.1:$((PORT + 1))" ;;
 	esac
-	"$VD/tests/lab/lab.sh" "${args[@]}" "bash /vd/tests/lab/jobs/do.sh 10.0.0.$([ "$1" = host ] && echo 1 || echo 2)" >"$1/lab.log" 2>&1 3>&- &
-	eval "$1=$!"
 }
 
 teardown()
 {
-	local m
-	for m in host web1; do
-		[ -n "$BATS_TEST_COMPLETED" ] || tail -n 20 "$T/$m"/{lab.log,console} 2>/dev/null | sed 's/^/| /'
-		[ ! -e "$T/$m/pid" ] || kill -KILL "$(cat "$T/$m/pid")" 2>/dev/null || true
-	done
+	machines_off host web1
 	wait
 	cd / && rm -rf "$T"
 }

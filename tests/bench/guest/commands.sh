@@ -5,14 +5,11 @@
 # "floor" is what any program needs: a process that makes one device of dm-linear and waits for udev.
 . /vd/tests/lab/jobs/common.sh
 as_installed
-mkdir /tmp/bin
-cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
-PATH=/tmp/bin:$PATH
-modprobe brd
-lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
 samples=/job/samples
 # shellcheck source=tests/bench/guest/timed.sh
 . /vd/tests/bench/guest/timed.sh
+from_memory
+modprobe brd
 snap_and_link() { vdsnap -q -n "$1" p/first; vdlink -q "p/$1"; }
 
 vdpool create -q -y p /dev/ram0

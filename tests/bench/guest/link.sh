@@ -5,15 +5,13 @@
 # vdlink takes.  $TIMES of each, in turns, the pools active.
 . /vd/tests/lab/jobs/common.sh
 as_installed
-mkdir /tmp/bin /mnt/vd /mnt/lvm
-cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
-PATH=/tmp/bin:$PATH
-modprobe brd
-modprobe ext4
-lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
 samples=/job/samples
 # shellcheck source=tests/bench/guest/timed.sh
 . /vd/tests/bench/guest/timed.sh
+from_memory
+mkdir /mnt/vd /mnt/lvm
+modprobe brd
+modprobe ext4
 by_hand() { lvm lvchange -ay -K g/v; mount /dev/g/v /mnt/lvm; }
 and_back() { umount /mnt/lvm; lvm lvchange -an g/v; }
 

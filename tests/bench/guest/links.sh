@@ -10,7 +10,6 @@
 NVMET=/sys/kernel/config/nvmet SUB=/sys/kernel/config/nvmet/subsystems/hand
 HAND=nqn.2014-08.org.nvmexpress:uuid:22222222-2222-3333-4444-555555555555
 tell() { exec 4<>/dev/tcp/10.0.0.2/9999; echo "$1" >&4; read -r _ <&4; exec 4>&-; }
-lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
 nvme_hand()
 {
 	lvm lvchange -ay -K g/v
@@ -33,9 +32,8 @@ if [ "${BASH_SOURCE[0]}" = "$0" ]; then # in the guest
 	set -eu -o pipefail
 	NQN=$1 SECRET=$2 samples=/job/samples
 	settle() { udevadm settle; tell settle; }
-	export VD_SERVER_TIMEOUT=60 PATH=/tmp/bin:$PATH
-	mkdir /tmp/bin
-	cp /vd/build/vd* /tmp/bin # the tree is read through the host each time
+	export VD_SERVER_TIMEOUT=60
+	from_memory
 	vdpool create -q -y p "$DISKS"
 	vdcreate -q -L 8M -a y p/other # the pool stays open
 	vdcreate -q -L 64M -a y p/v

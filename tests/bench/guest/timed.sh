@@ -14,6 +14,15 @@ timed()
 }
 settle() { udevadm settle; }
 
+# The tree is read through the host each time; what is timed is not.
+from_memory()
+{
+	mkdir /tmp/bin
+	cp /vd/build/vd* /tmp/bin
+	PATH=/tmp/bin:$PATH
+}
+lvm() { command lvm "$@" --config 'activation { monitoring = 0 }' >/dev/null; }
+
 # The time between each two lines of `vdlink ARGUMENT...` that say that a step is done
 steps()
 {

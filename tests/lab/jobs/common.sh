@@ -88,11 +88,10 @@ sums() { local v; for v; do sha256sum <"/dev/mapper/$v" >"/job/sum.$v"; done; }
 # fio_on DEVICE FIO-ARGUMENT...
 fio_on()
 {
-	local dev=$1 log
-	log=$(mktemp /tmp/fio.XXXXXX)
+	local dev=$1 said
 	shift
-	fio --name=job --filename="/dev/mapper/$dev" --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 "$@" \
-		>"$log" 2>&1 || { echo "fio $dev $* failed"; grep -vE "^  |^\$|Jobs:|Run status" "$log" | head -8; return 1; }
+	said=$(fio --name=job --filename="/dev/mapper/$dev" --direct=1 --ioengine=libaio --iodepth=16 --verify=crc32c --verify_fatal=1 "$@" \
+		2>&1) || { echo "fio $dev $* failed"; grep -vE "^  |^\$|Jobs:|Run status" <<<"$said" | head -8; return 1; }
 }
 
 # at_work DIR RATE: the file system there is written to and read so many times a second, and what is read compared, until

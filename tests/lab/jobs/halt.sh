@@ -9,6 +9,7 @@
 dir=$1 text=$2
 shift 2
 work=$(mktemp -d)
+trap 'rm -r "$work"' EXIT
 mkfifo "$work/trace"
 # Every such call stops it; all but one are passed over here.
 strace -q -s 4000 -o "$work/trace" -e trace=write,sendto -e inject=write,sendto:signal=STOP "$@" >"$dir/said" 2>&1 </dev/null &
@@ -30,7 +31,6 @@ while read -r line <&7; do
 done 7<"$work/trace"
 wait $strace
 status=$?
-rm -r "$work"
 [ -n "$there" ] || status=never
 echo "$status" >"$dir/status.new"
 mv "$dir/status.new" "$dir/status"
