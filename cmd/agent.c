@@ -19,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
@@ -411,8 +412,11 @@ static int settle_here(void *arg)
 	for (unsigned ms = 0;; ms += 50) { /* udev looks at what was unmounted */
 		fd = open(s->path, O_RDONLY | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
-		if (r != -EBUSY || ms >= 2000)
+		/* It has the lock while it reads, and what it reads next would fail. */
+		if (ms >= 2000 || (r && r != -EBUSY) || (!r && !flock(fd, LOCK_EX | LOCK_NB)))
 			break;
+		if (!r)
+			close(fd);
 		vol_nap(50);
 	}
 	if (fd >= 0 && !s->test && (fsync(fd) || ioctl(fd, BLKFLSBUF, 0)))

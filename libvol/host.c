@@ -496,8 +496,7 @@ mapped:
 
 /* ---- opening members --------------------------------------------------- */
 
-/* Who has flock()ed this file, from /proc/locks; 0: not found. */
-static pid_t lock_owner(const struct stat *st)
+pid_t vol_lock_owner(const struct stat *st)
 {
 	FILE *f = fopen("/proc/locks", "re");
 	char line[256];
@@ -617,7 +616,7 @@ static void busy_text(const struct stat *st, char why[256])
 		snprintf(why, 256, "is part of %s", where);
 		return;
 	}
-	pid = S_ISBLK(st->st_mode) ? device_opener(st->st_rdev) : lock_owner(st);
+	pid = S_ISBLK(st->st_mode) ? device_opener(st->st_rdev) : vol_lock_owner(st);
 	if (!pid) {
 		snprintf(why, 256, "is in use (mounted, swap, part of another device, or held by a process)");
 		return;

@@ -12,7 +12,7 @@
 #include "../dm-target/core/vd.h"
 #include "vol.h"
 
-#include <sys/types.h>
+#include <sys/stat.h>
 
 struct vol_errbuf { char text[1024]; };
 struct vol_host;   /* members and worker of one open pool */
@@ -75,11 +75,13 @@ void vol_nap(unsigned ms); /* less when a signal comes */
 bool vol_process(pid_t pid, char comm[64], uint64_t *began);
 /* As vol_pool_open(): a name may be of two pools, this is not. */
 int vol_pool_open_uuid(const uint8_t uuid[16], unsigned flags, struct vol_pool **out) __must_check;
+/* Who has flock()ed this file, from /proc/locks; 0: not found. */
+pid_t vol_lock_owner(const struct stat *st);
 const char *vol_config_dir(void);
 const char *vol_runtime_dir(void);
 /* Makes the runtime directory (0700) when it is not there. */
 int vol_runtime_dir_make(void) __must_check;
-/* Waits for the lock WHAT.KIND of the runtime directory; close() lets it go.  Text in
+/* Waits for the lock WHAT.KIND of the runtime directory, and says for whom; close() lets it go.  Text in
  * vol_error(NULL); -EINTR. */
 int vol_runtime_lock(const char *what, const char *kind, int *fd) __must_check;
 /* The same; -EBUSY: not within so many seconds. */

@@ -159,6 +159,20 @@ int vol_runtime_dir_make(void)
 	return 0;
 }
 
+/* Who is waited for may be at it for long, or stopped. */
+static void say_who_has(int fd, const char *path)
+{
+	struct stat st;
+	pid_t pid = fstat(fd, &st) ? 0 : vol_lock_owner(&st);
+	char comm[64];
+
+	/* It may be no more, and have left the lock to a child. */
+	if (pid && vol_process(pid, comm, NULL))
+		vol_log(VOL_LOG_WARN, "process %d (%s) has %s locked: this waits until it is done", (int)pid, comm, path);
+	else
+		vol_log(VOL_LOG_WARN, "a process has %s locked: this waits until it is done", path);
+}
+
 int vol_runtime_lock_within(const char *what, const char *kind, unsigned seconds, int *out)
 {
 	int64_t end = vol_now_ms() + seconds * 1000ll;
@@ -171,6 +185,8 @@ int vol_runtime_lock_within(const char *what, const char *kind, unsigned seconds
 	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return vol_fail(NULL, -errno, "%s cannot be written: %s", path, vol_strerror(-errno));
+	if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK && !seconds)
+		say_who_has(fd, path);
 	while (flock(fd, seconds ? LOCK_EX | LOCK_NB : LOCK_EX)) {
 		if (errno == EINTR && !vol_interrupted())
 			continue;

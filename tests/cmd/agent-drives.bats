@@ -349,6 +349,18 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	losetup -d "$disk2"
 }
 
+@test "a drive that udev reads is let go when it has done" {
+	setup_agent
+	disk d
+	namespace
+	try link
+	flock -s "/dev/$L" sh -c 'touch reads; sleep 0.5; touch read' &
+	wait_for [ -e reads ]
+	try unlink
+	[ -e read ]
+	wait $!
+}
+
 @test "a drive whose host does not answer is not waited for" {
 	setup_agent
 	disk d

@@ -236,6 +236,23 @@ REST=1
 	refused mountpoint -q mnt2
 }
 
+@test "who keeps a link waiting is named, and the wait can be interrupted" {
+	linkable
+	local holder
+	flock "$VD_RUNTIME_DIR/p.links" sleep 1000 3>&- &
+	holder=$!
+	wait_for eval '! flock -n "$VD_RUNTIME_DIR/p.links" true'
+	vdlink p/v >said 2>&1 3>&- &
+	wait_for grep "process $holder (flock) has $VD_RUNTIME_DIR/p.links locked: this waits until it is done" said
+	kill -TERM $!
+	refused wait $!
+	grep interrupted said
+	pkill -P $holder
+	wait $holder || :
+	ok vdlink p/v
+	[[ $output != *waits* ]]
+}
+
 @test "what is not linked is not unlinked" {
 	linkable
 	must 3 vdunlink p/v
