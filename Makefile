@@ -315,7 +315,7 @@ LAB_PROGRAMS := $(patsubst %.c,$(B)/%,$(wildcard tests/lab/*.c))
 $(LAB_PROGRAMS): $(B)/%: $(B)/%.o $(B)/libvol.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS) -lnbd
-check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=10800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats agent.bats nvme.bats boot.bats faults.bats install.bats)
+check-lab: all fuzz $(LAB_PROGRAMS) ; @JOBS=1 TEST_TIMEOUT=10800 $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats agent.bats nvme.bats boot.bats faults.bats mishaps.bats install.bats)
 # Of these, and of check-lab-cmd, what `make check` has time for: by the tags "short" and "kernel".
 check-lab-short: lab-deps all fuzz $(LAB_PROGRAMS)
 	@r=0; TAGS=short $(RUN) lab $(addprefix tests/lab/,kernel.bats proof.bats commands.bats vm.bats) || r=1; \

@@ -179,6 +179,19 @@ int agent_ready(struct server *s)
 	return r;
 }
 
+/* What may take so many times as long as a plain answer: whether it answers at all is known sooner.  The request is consumed. */
+static int ask_long(const struct server *s, struct json_object *q, unsigned times, bool finish, struct json_object **answer)
+{
+	struct json_object *a = NULL;
+	int r = talks_to(s) ? 0 : ask(s, question("hello", NULL), vol_server_timeout(), finish, &a);
+
+	json_object_put(a);
+	if (!r)
+		return ask(s, q, vol_server_timeout() * times, finish, answer);
+	json_object_put(q);
+	return r;
+}
+
 int agent_host(const char *name, const char *agent, char host[224])
 {
 	struct server s = { 0 };
@@ -256,7 +269,7 @@ int agent_link(const struct server *s, struct link_info *l, const struct link_sp
 	json_set(q, "via", via);
 	if (spec)
 		json_set(q, "mount", mount_request(spec));
-	r = ask(s, q, vol_server_timeout() * (spec && spec->mkfs ? MKFS_TIMES : SCAN_TIMES), false, &a);
+	r = ask_long(s, q, spec && spec->mkfs ? MKFS_TIMES : SCAN_TIMES, false, &a);
 	if (r)
 		return r;
 	device = json_str(a, "device");
@@ -277,7 +290,7 @@ int agent_unlink(const struct server *s, const struct link_info *l, bool test, b
 	int r;
 
 	json_set_bool(q, "test", test);
-	r = ask(s, q, vol_server_timeout() * UNMOUNT_TIMES, finish, &a);
+	r = ask_long(s, q, UNMOUNT_TIMES, finish, &a);
 	json_object_put(a);
 	return r;
 }
@@ -289,7 +302,7 @@ int agent_gone(const struct server *s, const struct link_info *l, struct json_ob
 
 	json_set_str(q, "nqn", json_str(via, "nqn"));
 	json_set(q, "via", via);
-	r = ask(s, q, vol_server_timeout() * SCAN_TIMES, finish, &a);
+	r = ask_long(s, q, SCAN_TIMES, finish, &a);
 	json_object_put(a);
 	return r;
 }

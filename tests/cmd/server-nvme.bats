@@ -70,7 +70,7 @@ rebooted()
 	[ ! -e "$VD_DEV_DIR/p/v" ]
 	[ "$(asked)" = "hello link link" ]
 	ok vdunlink p/v
-	[ "$(asked)" = "hello link link unlink gone" ]
+	[ "$(asked)" = "hello link link hello unlink gone" ]
 	nothing_left
 }
 
@@ -523,7 +523,7 @@ rebooted()
 	deed unlink=hang
 	vdunlink -v p/v >said 2>&1 3>&- &
 	local pid=$! s=0
-	wait_for eval '[ "$(asked)" = "hello link link unlink" ]'
+	wait_for eval '[ "$(asked)" = "hello link link hello unlink" ]'
 	kill -INT $pid
 	wait $pid || s=$?
 	[ $s = 5 ] || { echo "status $s"; cat said; return 1; }

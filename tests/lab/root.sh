@@ -15,7 +15,7 @@ packages=(
 	systemd systemd-sysv udev kmod procps psmisc
 	dmsetup lvm2 thin-provisioning-tools fdisk util-linux-extra e2fsprogs xfsprogs
 	fio strace jq bats nbdkit libnbd-bin qemu-utils fuse3
-	iproute2 nvme-cli libgnutls30
+	iproute2 nvme-cli libgnutls30 openssl
 	make tcc libc6-dev stress-ng # a workload
 	libdevmapper1.02.1 libudev1 libblkid1 libpopt0 libjson-c5 libuuid1 libnbd0 libisal2
 	"$@"
@@ -41,3 +41,4 @@ mmdebstrap --quiet "${args[@]}" bookworm "$tree"
 rm -f build/lab/root.new
 mkfs.erofs --quiet build/lab/root.new "$tree"
 mv build/lab/root.new build/lab/root.erofs
+cp tests/lab/root.sh build/lab/root.made # of which it is

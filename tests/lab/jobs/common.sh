@@ -101,6 +101,7 @@ at_work()
 	fio --name=load --directory="$1" --size=16m --rw=randrw --bs=4k --verify=crc32c --time_based --runtime=100000 --rate_iops="$2" \
 		--fsync=32 --ioengine=psync --output=/job/fio >/dev/null 2>&1 &
 	echo $! >/run/load
+	until pgrep -P $! && fuser -s "$1/load.0.0"; do kill -0 $! && sleep 0.1 || return; done # its process for the job, not the one that lays it out
 }
 at_rest()
 {

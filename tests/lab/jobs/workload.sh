@@ -10,7 +10,6 @@ sum_tree() { (cd "$1" && find . -type f -print0 | sort -z | xargs -0 sha256sum);
 make_fs() { if [ "$fs" = xfs ]; then mkfs.xfs -q -f "$1"; else mkfs.ext4 -q "$1"; fi; }
 check_fs() { if [ "$fs" = xfs ]; then xfs_repair -n "$1" >/tmp/checked 2>&1; else fsck.ext4 -fn "$1" >/tmp/checked 2>&1; fi || { cat /tmp/checked; return 1; }; }
 mount_copy() { if [ "$fs" = xfs ]; then mount -o nouuid "$1" "$2"; else mount "$1" "$2"; fi; } # of a file system that is mounted, too
-command -v tcc stress-ng make >/dev/null || { echo "the guests' root image is an old one: remove build/lab/root.erofs"; exit 1; }
 
 pool_up
 message "create_thin work $S"
