@@ -11,6 +11,7 @@
  * C3. A client that does not read what it asked for is dropped after 10 min.
  * C4. Whatever is wrong with a line, its sender gets an error; only one that
  *     cannot be told where the next line begins loses the connection.
+ * C5. What was sent before the server ends is done and answered, if that is read within 10 s.
  */
 #include "handle.h"
 #include "json.h"
@@ -32,6 +33,7 @@
 #define LINE_MS 10000
 #define IDLE_MS 3600000
 #define SEND_S 600 /* a pager may be at the other end; nothing of the engine is held */
+#define STOP_S 10
 #define DEPTH_MAX 16
 
 struct connection {
@@ -169,7 +171,7 @@ static void converse(struct connection *c)
 	char *buf = malloc(room);
 	int64_t deadline = vol_now_ms() + IDLE_MS;
 
-	while (buf && !atomic_load(&c->server->stopping)) {
+	while (buf) {
 		char *end = memchr(buf + looked, '\n', have - looked);
 		if (end) {
 			size_t len = (size_t)(end - buf);
@@ -236,23 +238,27 @@ static bool may_connect(int fd)
 	return peer.uid == 0 || peer.uid == geteuid();
 }
 
-static void reap(struct vol_server *s, bool all)
+static void drop(struct vol_server *s, struct connection **at)
+{
+	struct connection *c = *at;
+
+	close(c->fd);
+	*at = c->next;
+	free(c);
+	s->n--;
+}
+
+static void reap(struct vol_server *s)
 {
 	struct connection **at = &s->list;
 
 	while (*at) {
-		struct connection *c = *at;
-		if (all)
-			shutdown(c->fd, SHUT_RDWR);
-		if (!all && !atomic_load(&c->done)) {
-			at = &c->next;
-			continue;
+		if (atomic_load(&(*at)->done)) {
+			pthread_join((*at)->thread, NULL);
+			drop(s, at);
+		} else {
+			at = &(*at)->next;
 		}
-		pthread_join(c->thread, NULL);
-		close(c->fd);
-		*at = c->next;
-		free(c);
-		s->n--;
 	}
 }
 
@@ -284,6 +290,27 @@ drop:
 	free(c);
 }
 
+/* C5 */
+static void end_all(struct vol_server *s)
+{
+	struct timespec end;
+	int fd;
+
+	while ((fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC)) >= 0) /* who had connected by now */
+		take_connection(s, fd);
+	for (struct connection *c = s->list; c; c = c->next)
+		shutdown(c->fd, SHUT_RD);
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += STOP_S;
+	while (s->list) {
+		if (pthread_timedjoin_np(s->list->thread, NULL, &end)) {
+			shutdown(s->list->fd, SHUT_RDWR);
+			pthread_join(s->list->thread, NULL);
+		}
+		drop(s, &s->list);
+	}
+}
+
 static void *accept_all(void *arg)
 {
 	struct vol_server *s = arg;
@@ -291,7 +318,7 @@ static void *accept_all(void *arg)
 	while (!atomic_load(&s->stopping)) {
 		struct pollfd p[2] = { { .fd = s->listener, .events = POLLIN }, { .fd = s->wake, .events = POLLIN } };
 		int ready = poll(p, 2, s->n ? 1000 : -1);
-		reap(s, false);
+		reap(s);
 		if (ready <= 0 || !(p[0].revents & POLLIN))
 			continue;
 		int fd = accept4(s->listener, NULL, NULL, SOCK_CLOEXEC);
@@ -300,7 +327,7 @@ static void *accept_all(void *arg)
 		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
 			poll(&p[1], 1, 100); /* do not spin while there is nothing to take it with */
 	}
-	reap(s, true);
+	end_all(s);
 	return NULL;
 }
 

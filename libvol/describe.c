@@ -13,7 +13,7 @@
 struct describe {
 	char dir[3072], path[3200];
 	int lock;
-	struct json_object *root, *drives, *servers;
+	struct json_object *root, *drives, *servers, *untold;
 };
 
 static int list_of(struct describe *d, const char *key, struct json_object **list)
@@ -40,7 +40,9 @@ static int load(struct describe *d)
 		json_set_str(d->root, "server", "local");
 	}
 	r = list_of(d, "drives", &d->drives);
-	return r ? r : list_of(d, "servers", &d->servers);
+	if (!r)
+		r = list_of(d, "servers", &d->servers);
+	return r ? r : list_of(d, "untold", &d->untold);
 }
 
 static void done(struct describe *d)
@@ -135,13 +137,33 @@ static int del(struct describe *d, struct json_object *list, size_t i)
 	return r;
 }
 
+/* The same of what a server is to be told of a volume. */
+static size_t find_untold(struct describe *d, const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+{
+	size_t n = json_object_array_length(d->untold), i;
+	char text[VOL_UUID_TEXT], volume[VOL_UUID_TEXT];
+
+	vol_uuid_text(uuid, text);
+	vol_uuid_text(volume_uuid, volume);
+	for (i = 0; i < n; i++) {
+		struct json_object *o = json_object_array_get_idx(d->untold, i);
+
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !strcmp(json_str(o, "server"), server) &&
+		    !strcmp(json_str(o, "volume"), volume))
+			break;
+	}
+	return i;
+}
+
 /* ---- drives --------------------------------------------------------------- */
 
-int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive)
+int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive,
+		 const uint8_t volume_uuid[16])
 {
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
+	size_t i;
 
 	if (r)
 		return r;
@@ -155,6 +177,9 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	json_set_bool(o, "duplicate", drive->duplicate);
 	json_set_bool(o, "dhchap", drive->dhchap);
 	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
+	i = volume_uuid ? find_untold(&d, uuid, drive->server, volume_uuid) : json_object_array_length(d.untold);
+	if (i < json_object_array_length(d.untold))
+		json_object_array_del_idx(d.untold, i, 1);
 	r = store(&d);
 	done(&d);
 	return r;
@@ -224,6 +249,57 @@ int describe_del(const uint8_t uuid[16], const char *volume)
 	return r ? r : del(&d, d.drives, find(d.drives, uuid, "volume", volume));
 }
 
+/* ---- what servers are to be told --------------------------------------------- */
+
+int describe_untold_add(const char *pool, const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+{
+	char volume[VOL_UUID_TEXT];
+	struct json_object *o;
+	struct describe d;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	vol_uuid_text(volume_uuid, volume);
+	o = entry(pool, uuid, "server", server);
+	json_set_str(o, "volume", volume);
+	json_object_array_put_idx(d.untold, find_untold(&d, uuid, server, volume_uuid), o);
+	r = store(&d);
+	done(&d);
+	return r;
+}
+
+int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const char *server, const uint8_t volume_uuid[16]), void *arg)
+{
+	struct json_object *untold;
+	char text[VOL_UUID_TEXT];
+	struct describe d;
+	int r = begin(&d);
+
+	if (r)
+		return r;
+	vol_uuid_text(uuid, text);
+	untold = json_object_get(d.untold);
+	done(&d); /* fn may change it */
+	for (size_t i = 0; !r && i < json_object_array_length(untold); i++) {
+		struct json_object *o = json_object_array_get_idx(untold, i);
+		uint8_t volume[16];
+
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !vol_uuid_parse(json_str(o, "volume"), volume))
+			r = fn(arg, json_str(o, "server"), volume);
+	}
+	json_object_put(untold);
+	return r;
+}
+
+int describe_untold_del(const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+{
+	struct describe d;
+	int r = begin(&d);
+
+	return r ? r : del(&d, d.untold, find_untold(&d, uuid, server, volume_uuid));
+}
+
 /* ---- servers -------------------------------------------------------------- */
 
 int describe_server_add(const char *pool, const uint8_t uuid[16], const char *server, struct json_object *attrs)
@@ -265,6 +341,10 @@ int describe_server_del(const uint8_t uuid[16], const char *server)
 	struct describe d;
 	int r = begin(&d);
 
+	size_t i;
+
+	while (!r && (i = find(d.untold, uuid, "server", server)) < json_object_array_length(d.untold))
+		json_object_array_del_idx(d.untold, i, 1);
 	return r ? r : del(&d, d.servers, find(d.servers, uuid, "server", server));
 }
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "describe.h"
 #include "json.h"
 #include "nvmet.h"
 #include "vm.h"
@@ -87,6 +88,66 @@ int drive_ready(struct server *s, bool again)
 	return r;
 }
 
+struct telling { const struct server *s; const uint8_t *uuid; };
+
+static int tell_one(void *arg, const char *server, const uint8_t volume_uuid[16])
+{
+	const struct telling *t = arg;
+	struct link_info l = { 0 };
+	int r;
+
+	if (strcmp(server, t->s->name))
+		return 0;
+	memcpy(l.volume_uuid, volume_uuid, 16);
+	r = agent_unlink(t->s, &l, false, false);
+	if (!r)
+		r = describe_untold_del(t->uuid, server, volume_uuid);
+	if (r)
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	return r == -ENOTCONN || r == -EINTR ? r : 0;
+}
+
+void drive_tell(const struct server *s, const uint8_t uuid[16])
+{
+	if (s->agent[0] && !s->deaf)
+		(void)!describe_untold_each(uuid, tell_one, &(struct telling){ s, uuid });
+}
+
+struct told { const char *pool; const uint8_t *uuid; };
+
+static int tell_server(void *arg, const char *server, const uint8_t volume_uuid[16])
+{
+	const struct told *t = arg;
+	struct server s;
+	int r = server_here(t->pool, t->uuid, server, &s);
+
+	(void)volume_uuid; /* all of that server's; there is nothing left of it the next time */
+	if (r || is_deaf(&s))
+		return 0;
+	r = agent_ready(&s);
+	if (r)
+		note_deaf(&s);
+	else
+		drive_tell(&s, t->uuid);
+	return r == -EINTR ? r : 0;
+}
+
+void drive_tell_all(const char *pool, const uint8_t uuid[16])
+{
+	(void)!describe_untold_each(uuid, tell_server, &(struct told){ pool, uuid });
+}
+
+static int is_untold(void *arg, const char *server, const uint8_t volume_uuid[16])
+{
+	(void)arg, (void)server, (void)volume_uuid;
+	return 1;
+}
+
+bool drive_untold(const uint8_t uuid[16])
+{
+	return describe_untold_each(uuid, is_untold, NULL) == 1;
+}
+
 /* A drive that the server has by now, whether or not its agent says so. */
 static int tell_agent(struct server *s, struct link_info *l, const struct link_spec *spec)
 {
@@ -136,6 +197,9 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_lost,
 	if (!may_be_lost)
 		return vol_fail(NULL, r, "%s\nif that server is gone for good: vdunlink --force %s/%s", why, l->pool, l->volume);
 	vol_log(VOL_LOG_WARN, "%s", why);
+	/* It may not be said before: it might be told of a link that stayed.  Nor after: a killed command would leave it unsaid. */
+	if (describe_untold_add(l->pool, l->uuid, s->name, l->volume_uuid))
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return 0;
 }
 

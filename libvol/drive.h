@@ -26,6 +26,13 @@ int drive_check(const struct server *s, const struct link_spec *spec) __must_che
 /* again: an agent that does not answer, or nothing of use, is told of in the log, makes s->deaf, and is asked nothing more by
  * this process; it finds the drives that it had, when it is back, by itself.  -EPERM: it is another machine. */
 int drive_ready(struct server *s, bool again) __must_check;
+/* The server's agent is told what of that pool was taken from it while it was away; of one that cannot be, the log has it.
+ * After drive_ready(). */
+void drive_tell(const struct server *s, const uint8_t uuid[16]);
+/* The same of all agents that have not been told something, without drive_ready(). */
+void drive_tell_all(const char *pool, const uint8_t uuid[16]);
+/* Whether there is any. */
+bool drive_untold(const uint8_t uuid[16]);
 /* Sets l->address; and l->given, unless the server has nothing of it. sector: of l->device. */
 int drive_give(struct server *s, struct link_info *l, unsigned sector) __must_check;
 /* Mounts it, as an agent does unless spec->no_mount.  Sets l->mount, l->note. */

@@ -146,6 +146,8 @@ static int restore_pool(void *arg, const char *name)
 		r = link_lock(pool, &lock);
 	if (r)
 		return r;
+	if (rs->pass == SERVED && rs->asked && !rs->test)
+		drive_tell_all(pool, uuid);
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
 	rs->some_up = rs->some_served = false;
@@ -157,7 +159,7 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	if (!r && rs->pass == LOCAL && rs->some_served)
+	if (!r && rs->pass == LOCAL && (rs->some_served || drive_untold(uuid)))
 		r = want(rs, uuid, true);
 	if (r || (!rs->down.n && !(rs->some_up && rs->pass == LOCAL)))
 		goto out;

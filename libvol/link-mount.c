@@ -64,7 +64,7 @@ static int describe(const struct link_spec *spec, const struct link_info *l)
 {
 	return describe_add(l->pool, l->uuid, l->volume, l->readonly, &(struct describe_drive){
 		.server = l->server, .mount = l->mount, .options = l->mount[0] ? spec->options : NULL, .no_mount = spec->no_mount,
-		.automount = l->mount[0] && spec->automount, .duplicate = spec->duplicate });
+		.automount = l->mount[0] && spec->automount, .duplicate = spec->duplicate }, NULL);
 }
 
 static int mount_it(const struct link_spec *spec, struct link_info *l)

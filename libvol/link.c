@@ -420,7 +420,8 @@ static int one_step(const struct link_spec *spec, struct vol_pool *p, struct lin
 				    &(struct describe_drive){
 					    .server = l->server, .mount = server || !l->mount[0] ? spec->mount : l->mount,
 					    .options = spec->options, .no_mount = spec->no_mount, .automount = spec->automount,
-					    .duplicate = spec->duplicate, .dhchap = server && server->dhchap });
+					    .duplicate = spec->duplicate, .dhchap = server && server->dhchap },
+				    server ? l->volume_uuid : NULL);
 	case LOCK:
 		return link_call(p, link_request("lock", l->volume), NULL);
 	case POINTER:
@@ -494,6 +495,8 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 		r = drive_check(server, spec);
 	if (!r && server)
 		r = drive_ready(server, again); /* nothing is begun for one that is off, or hangs */
+	if (!r && server)
+		drive_tell(server, l->uuid);
 	if (!r && server && server->deaf && !describe_find(l->uuid, l->volume, &mine)) {
 		server->dhchap = mine.dhchap; /* as it was when it answered */
 		describe_drive_free(&mine);
@@ -691,7 +694,7 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 	if (!r) {
 		mine.mount = "";
 		mine.no_mount |= served;
-		r = describe_add(l->pool, l->uuid, l->volume, l->readonly, &mine);
+		r = describe_add(l->pool, l->uuid, l->volume, l->readonly, &mine, NULL);
 		describe_drive_free(&mine);
 	}
 	if (r)

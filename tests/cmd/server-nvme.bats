@@ -246,6 +246,47 @@ rebooted()
 	nothing_left
 }
 
+@test "an agent that was away when its drive was taken is told by restore, or with the next link" {
+	describe
+	make_volume w
+	local untold='.untold | length'
+	for next in 'vdlink --restore p' 'vdlink p/w web1'; do
+		ok vdlink p/v web1
+		deed hello=die
+		VD_SERVER_TIMEOUT=1 ok vdunlink --force p/v
+		nothing_left
+		[ "$(jq "$untold" etc/servers/local)" = 1 ]
+		[ "$(there uuid)" = "$(field p/v uuid)" ]
+		VD_SERVER_TIMEOUT=1 ok vdlink --restore p
+		says web1
+		[ "$(jq "$untold" etc/servers/local)" = 1 ]
+		rm there/deeds
+		ok vdlink --test p/w web1
+		[ "$(jq "$untold" etc/servers/local)" = 1 ]
+		ok $next
+		[ "$(jq "$untold" etc/servers/local)" = 0 ]
+		[[ "$(there uuid)" != *"$(field p/v uuid)"* ]]
+	done
+	ok vdunlink p/w
+	nothing_left
+}
+
+@test "an agent that was away is told nothing of a drive that it has again, or when it is no server any more" {
+	describe
+	ok vdlink p/v web1
+	deed hello=die
+	VD_SERVER_TIMEOUT=1 ok vdunlink --force p/v
+	rm there/deeds there/log
+	ok vdlink p/v web1
+	[ "$(jq '.untold | length' etc/servers/local)" = 0 ]
+	[ "$(asked)" = "hello unlink link link" ]
+	given
+	deed hello=die
+	VD_SERVER_TIMEOUT=1 ok vdunlink --force p/v
+	ok vdserver rm p/web1
+	[ "$(jq '.untold | length' etc/servers/local)" = 0 ]
+}
+
 @test "an agent of another machine than was described is refused" {
 	machine
 	ok vdserver add p/web1 --kind nvme-tcp --host nqn.2014-08.org.example:other --address 192.0.2.1 --agent web1

@@ -249,6 +249,35 @@ PY
 	says_not client
 }
 
+@test "what was asked of a server before it ends is answered" {
+	need_server "a process that is told to end"
+	need python3
+	served
+	python3 - "$VD_RUNTIME_DIR/p.ctl" "$SERVER" <<'PY'
+import json, os, signal, socket, sys
+pid = int(sys.argv[2])
+def connected():
+    s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); s.settimeout(60)
+    return s
+def last(s): return [json.loads(l) for l in s.makefile()][-1]
+many = [connected() for i in range(10)]
+many[0].sendall(b'{"op": "ping"}\n')
+assert "result" in json.loads(many[0].makefile().readline())
+os.kill(pid, signal.SIGSTOP)
+many += [connected() for i in range(10)] # not taken yet
+for i, s in enumerate(many):
+    s.sendall(json.dumps({"op": "create", "volume": f"w{i}", "size": 1 << 20}).encode() + b"\n")
+idle = connected()
+os.kill(pid, signal.SIGTERM)
+os.kill(pid, signal.SIGCONT)
+for s in many:
+    assert "result" in last(s)
+assert idle.recv(1) == b""
+PY
+	wait $SERVER
+	[ "$(vdls --noheadings -o name p | grep -c w)" = 20 ] || { vdls p; return 1; }
+}
+
 @test "a client of a killed server does not keep others from writing" {
 	need_server "a process that is killed"
 	need qemu-io

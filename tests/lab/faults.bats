@@ -63,9 +63,9 @@ after_unlink()
 	local state
 	state
 	case $state in
-	"") # What a killed command has left open goes when it is said again; a server that was not there to be told waits.
+	"") # What a killed command has left open goes when it is said again; a server that was not there to be told is told.
 		[ "$who" != command ] || at_host 'vdunlink pool/v' 3
-		on web1 'vdagent status; if vdagent status --reportformat json | jq -e ".report[0].drive[0].state == \"waiting\""; then vdagent forget -y pool/v; fi' ;;
+		at_host 'vdlink --restore pool' ;;
 	up) at_host 'vdunlink pool/v' ;;
 	*)
 		at_host 'vdlink --restore pool'

@@ -9,7 +9,7 @@ load machines
 load server
 
 # refused STATUS COMMAND TEXT...: it says that, and nothing of it stays at the host
-refused() { at_host "VD_SERVER_TIMEOUT=5 $2" "$1"; says "${@:3}"; nothing_here; }
+refused() { at_host "VD_SERVER_TIMEOUT=20 $2" "$1"; says "${@:3}"; nothing_here; }
 # one_of COMMAND COMMAND: at the same time; one is done, and the other finds the volume taken (or gone): $AT/said
 one_of()
 {
