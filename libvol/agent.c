@@ -75,7 +75,7 @@ static int parse_answer(const struct server *s, const char *line, struct json_ob
 
 /* One conversation is kept, with the agent that was asked last: a new one costs it a process, a connection, and the
  * proof of its key. */
-static struct { char agent[264], key[4096], program[4096]; struct child_talk talk; bool open; } with;
+static struct { char agent[264], key[4096], program[4096]; struct child_talk talk; bool open, answered; } with; /* answered: it is there */
 
 static void hang_up(void)
 {
@@ -104,6 +104,7 @@ static int call(const struct server *s)
 	snprintf(with.program, sizeof(with.program), "%s", find_program(path, sizeof(path)));
 	r = child_talk(argv, &with.talk);
 	with.open = !r;
+	with.answered = false;
 	return r;
 }
 
@@ -160,10 +161,18 @@ static struct json_object *question(const char *op, const struct link_info *l)
 	return q;
 }
 
+static int hello(const struct server *s, bool finish, struct json_object **answer)
+{
+	int r = ask(s, question("hello", NULL), vol_server_timeout(), finish, answer);
+
+	with.answered |= !r;
+	return r;
+}
+
 int agent_ready(struct server *s)
 {
 	struct json_object *a;
-	int r = ask(s, question("hello", NULL), vol_server_timeout(), false, &a);
+	int r = hello(s, false, &a);
 
 	if (r)
 		return r;
@@ -183,7 +192,7 @@ int agent_ready(struct server *s)
 static int ask_long(const struct server *s, struct json_object *q, unsigned times, bool finish, struct json_object **answer)
 {
 	struct json_object *a = NULL;
-	int r = talks_to(s) ? 0 : ask(s, question("hello", NULL), vol_server_timeout(), finish, &a);
+	int r = talks_to(s) && with.answered ? 0 : hello(s, finish, &a);
 
 	json_object_put(a);
 	if (!r)
@@ -200,7 +209,7 @@ int agent_host(const char *name, const char *agent, char host[224])
 
 	snprintf(s.name, sizeof(s.name), "%s", name);
 	snprintf(s.agent, sizeof(s.agent), "%s", agent);
-	r = ask(&s, question("hello", NULL), vol_server_timeout(), false, &a);
+	r = hello(&s, false, &a);
 	if (r)
 		return r;
 	if (strlen(json_str(a, "hostnqn")) >= 224)

@@ -138,21 +138,29 @@ static int del(struct describe *d, struct json_object *list, size_t i)
 }
 
 /* The same of what a server is to be told of a volume. */
-static size_t find_untold(struct describe *d, const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+static size_t find_untold(struct describe *d, const uint8_t uuid[16], const struct describe_untold *u)
 {
 	size_t n = json_object_array_length(d->untold), i;
 	char text[VOL_UUID_TEXT], volume[VOL_UUID_TEXT];
 
 	vol_uuid_text(uuid, text);
-	vol_uuid_text(volume_uuid, volume);
+	vol_uuid_text(u->volume_uuid, volume);
 	for (i = 0; i < n; i++) {
 		struct json_object *o = json_object_array_get_idx(d->untold, i);
 
-		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !strcmp(json_str(o, "server"), server) &&
-		    !strcmp(json_str(o, "volume"), volume))
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !strcmp(json_str(o, "server"), u->server) &&
+		    !strcmp(json_str(o, "volume_uuid"), volume))
 			break;
 	}
 	return i;
+}
+
+static void forget_untold(struct describe *d, const uint8_t uuid[16], const char *server)
+{
+	size_t i;
+
+	while ((i = find(d->untold, uuid, "server", server)) < json_object_array_length(d->untold))
+		json_object_array_del_idx(d->untold, i, 1);
 }
 
 /* ---- drives --------------------------------------------------------------- */
@@ -160,14 +168,18 @@ static size_t find_untold(struct describe *d, const uint8_t uuid[16], const char
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive,
 		 const uint8_t volume_uuid[16])
 {
+	char text[VOL_UUID_TEXT];
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
-	size_t i;
 
 	if (r)
 		return r;
 	o = entry(pool, uuid, "volume", volume);
+	if (volume_uuid) {
+		vol_uuid_text(volume_uuid, text);
+		json_set_str(o, "volume_uuid", text);
+	}
 	json_set_str(o, "mode", readonly ? "ro" : "rw");
 	json_set_str(o, "server", drive->server);
 	json_set_str(o, "mount", drive->mount ? drive->mount : "");
@@ -177,9 +189,6 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	json_set_bool(o, "duplicate", drive->duplicate);
 	json_set_bool(o, "dhchap", drive->dhchap);
 	json_object_array_put_idx(d.drives, find(d.drives, uuid, "volume", volume), o);
-	i = volume_uuid ? find_untold(&d, uuid, drive->server, volume_uuid) : json_object_array_length(d.untold);
-	if (i < json_object_array_length(d.untold))
-		json_object_array_del_idx(d.untold, i, 1);
 	r = store(&d);
 	done(&d);
 	return r;
@@ -251,53 +260,64 @@ int describe_del(const uint8_t uuid[16], const char *volume)
 
 /* ---- what servers are to be told --------------------------------------------- */
 
-int describe_untold_add(const char *pool, const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+int describe_untold_add(const char *pool, const uint8_t uuid[16], const struct describe_untold *u)
 {
-	char volume[VOL_UUID_TEXT];
+	char text[VOL_UUID_TEXT];
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
 
 	if (r)
 		return r;
-	vol_uuid_text(volume_uuid, volume);
-	o = entry(pool, uuid, "server", server);
-	json_set_str(o, "volume", volume);
-	json_object_array_put_idx(d.untold, find_untold(&d, uuid, server, volume_uuid), o);
+	vol_uuid_text(u->volume_uuid, text);
+	o = entry(pool, uuid, "server", u->server);
+	json_set_str(o, "volume", u->volume);
+	json_set_str(o, "volume_uuid", text);
+	json_object_array_put_idx(d.untold, find_untold(&d, uuid, u), o);
 	r = store(&d);
 	done(&d);
 	return r;
 }
 
-int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const char *server, const uint8_t volume_uuid[16]), void *arg)
+int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const struct describe_untold *u), void *arg)
 {
-	struct json_object *untold;
+	struct json_object *list = json_object_new_array();
 	char text[VOL_UUID_TEXT];
 	struct describe d;
 	int r = begin(&d);
 
-	if (r)
+	if (r) {
+		json_object_put(list);
 		return r;
-	vol_uuid_text(uuid, text);
-	untold = json_object_get(d.untold);
-	done(&d); /* fn may change it */
-	for (size_t i = 0; !r && i < json_object_array_length(untold); i++) {
-		struct json_object *o = json_object_array_get_idx(untold, i);
-		uint8_t volume[16];
-
-		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !vol_uuid_parse(json_str(o, "volume"), volume))
-			r = fn(arg, json_str(o, "server"), volume);
 	}
-	json_object_put(untold);
+	vol_uuid_text(uuid, text);
+	for (size_t i = 0; i < json_object_array_length(d.untold); i++) {
+		struct json_object *o = json_object_array_get_idx(d.untold, i);
+
+		/* It may have had another name. */
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) &&
+		    find(d.drives, uuid, "volume", json_str(o, "volume")) == json_object_array_length(d.drives) &&
+		    find(d.drives, uuid, "volume_uuid", json_str(o, "volume_uuid")) == json_object_array_length(d.drives))
+			json_object_array_add(list, json_object_get(o));
+	}
+	done(&d); /* fn may change it */
+	for (size_t i = 0; !r && i < json_object_array_length(list); i++) {
+		struct json_object *o = json_object_array_get_idx(list, i);
+		struct describe_untold u = { .server = json_str(o, "server"), .volume = json_str(o, "volume") };
+
+		if (!vol_uuid_parse(json_str(o, "volume_uuid"), u.volume_uuid))
+			r = fn(arg, &u);
+	}
+	json_object_put(list);
 	return r;
 }
 
-int describe_untold_del(const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16])
+int describe_untold_del(const uint8_t uuid[16], const struct describe_untold *u)
 {
 	struct describe d;
 	int r = begin(&d);
 
-	return r ? r : del(&d, d.untold, find_untold(&d, uuid, server, volume_uuid));
+	return r ? r : del(&d, d.untold, find_untold(&d, uuid, u));
 }
 
 /* ---- servers -------------------------------------------------------------- */
@@ -307,12 +327,17 @@ int describe_server_add(const char *pool, const uint8_t uuid[16], const char *se
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
+	size_t i;
 
 	if (r)
 		return r;
+	i = find(d.servers, uuid, "server", server);
+	if (i == json_object_array_length(d.servers) || !json_get(json_object_array_get_idx(d.servers, i), "attrs", json_type_object, &o) ||
+	    !json_object_equal(o, attrs))
+		forget_untold(&d, uuid, server);
 	o = entry(pool, uuid, "server", server);
 	json_set(o, "attrs", json_object_get(attrs));
-	json_object_array_put_idx(d.servers, find(d.servers, uuid, "server", server), o);
+	json_object_array_put_idx(d.servers, i, o);
 	r = store(&d);
 	done(&d);
 	return r;
@@ -341,10 +366,9 @@ int describe_server_del(const uint8_t uuid[16], const char *server)
 	struct describe d;
 	int r = begin(&d);
 
-	size_t i;
 
-	while (!r && (i = find(d.untold, uuid, "server", server)) < json_object_array_length(d.untold))
-		json_object_array_del_idx(d.untold, i, 1);
+	if (!r)
+		forget_untold(&d, uuid, server);
 	return r ? r : del(&d, d.servers, find(d.servers, uuid, "server", server));
 }
 

@@ -6,9 +6,10 @@
  *   {"server": "local",
  *    "drives": [{"pool": NAME, "uuid": UUID, "volume": NAME, "mode": "rw"|"ro",
  *                "server": NAME, "mount": DIR or "", "options": of the mount, or "",
- *                "no_mount": bool, "automount": bool, "duplicate": bool, "dhchap": bool}…],
+ *                "no_mount": bool, "automount": bool, "duplicate": bool, "dhchap": bool,
+ *                "volume_uuid": UUID of a server's}…],
  *    "servers": [{"pool": NAME, "uuid": UUID, "server": NAME, "attrs": {"kind": …, …}}…],
- *    "untold": [{"pool": NAME, "uuid": UUID, "server": NAME, "volume": UUID}…]}
+ *    "untold": [{"pool": NAME, "uuid": UUID, "server": NAME, "volume": NAME, "volume_uuid": UUID}…]}
  *
  * A pool has records of the same (open pointers, servers), but may come from anywhere: what is
  * mounted here, and where root connects to, is what this file says, which only commands on this
@@ -31,8 +32,7 @@ struct describe_drive {
 	bool dhchap; /* the server authenticated itself to the NVMe target */
 	struct json_object *entry; /* of one that was found: has the texts */
 };
-/* Adds a drive, or changes the one of that pool and volume. Durable on return.  volume_uuid: the server has it again,
- * and is told nothing else of it; or NULL. */
+/* Adds a drive, or changes the one of that pool and volume. Durable on return.  volume_uuid: of a server's drive, or NULL. */
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive, const uint8_t volume_uuid[16]) __must_check;
 /* -ENOENT: no such drive. */
 int describe_find(const uint8_t uuid[16], const char *volume, struct describe_drive *out) __must_check;
@@ -50,11 +50,16 @@ int describe_server_del(const uint8_t uuid[16], const char *server) __must_check
 /* Another pool than that with a server of that name; its name into `pool`. -ENOENT: there is none. */
 int describe_server_other(const uint8_t uuid[16], const char *server, char pool[VOL_NAME_SIZE]) __must_check;
 
-/* A drive was taken from a server whose agent was away: it is to be told when it is back. */
-int describe_untold_add(const char *pool, const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16]) __must_check;
-/* Calls fn for each of that pool, until it does not answer 0. */
-int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const char *server, const uint8_t volume_uuid[16]), void *arg) __must_check;
-int describe_untold_del(const uint8_t uuid[16], const char *server, const uint8_t volume_uuid[16]) __must_check; /* 0 also when it was not there */
+/*
+ * A drive was taken from a server whose agent was away, which is to be told.  That is nothing to tell for as long as the
+ * volume is in `drives`, to whichever server: taking it may have failed, or it was given again.  All of a server is forgotten when
+ * the server is, or is described otherwise.
+ */
+struct describe_untold { const char *server, *volume; uint8_t volume_uuid[16]; };
+int describe_untold_add(const char *pool, const uint8_t uuid[16], const struct describe_untold *u) __must_check;
+/* Calls fn for each of that pool that is to be told, until it does not answer 0. */
+int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const struct describe_untold *u), void *arg) __must_check;
+int describe_untold_del(const uint8_t uuid[16], const struct describe_untold *u) __must_check; /* 0 also when it was not there */
 
 /* Puts such a file in place of an old one, durably; dir: its directory, open, and locked against other writers. */
 int describe_write(const char *path, int dir, struct json_object *root) __must_check;

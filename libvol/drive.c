@@ -88,58 +88,38 @@ int drive_ready(struct server *s, bool again)
 	return r;
 }
 
-struct telling { const struct server *s; const uint8_t *uuid; };
+struct telling { const char *pool; const uint8_t *uuid; const char *server; };
 
-static int tell_one(void *arg, const char *server, const uint8_t volume_uuid[16])
+static int tell_one(void *arg, const struct describe_untold *u)
 {
 	const struct telling *t = arg;
 	struct link_info l = { 0 };
+	struct server s;
 	int r;
 
-	if (strcmp(server, t->s->name))
+	if ((t->server && strcmp(u->server, t->server)) || server_here(t->pool, t->uuid, u->server, &s) || !s.agent[0] || is_deaf(&s))
 		return 0;
-	memcpy(l.volume_uuid, volume_uuid, 16);
-	r = agent_unlink(t->s, &l, false, false);
-	if (!r)
-		r = describe_untold_del(t->uuid, server, volume_uuid);
-	if (r)
-		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
-	return r == -ENOTCONN || r == -EINTR ? r : 0;
-}
-
-void drive_tell(const struct server *s, const uint8_t uuid[16])
-{
-	if (s->agent[0] && !s->deaf)
-		(void)!describe_untold_each(uuid, tell_one, &(struct telling){ s, uuid });
-}
-
-struct told { const char *pool; const uint8_t *uuid; };
-
-static int tell_server(void *arg, const char *server, const uint8_t volume_uuid[16])
-{
-	const struct told *t = arg;
-	struct server s;
-	int r = server_here(t->pool, t->uuid, server, &s);
-
-	(void)volume_uuid; /* all of that server's; there is nothing left of it the next time */
-	if (r || is_deaf(&s))
-		return 0;
+	memcpy(l.volume_uuid, u->volume_uuid, 16);
 	r = agent_ready(&s);
-	if (r)
+	if (!r)
+		r = agent_unlink(&s, &l, false, false);
+	if (!r)
+		r = describe_untold_del(t->uuid, u);
+	if (r == -ENOTCONN)
 		note_deaf(&s);
-	else
-		drive_tell(&s, t->uuid);
+	else if (r)
+		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return r == -EINTR ? r : 0;
 }
 
-void drive_tell_all(const char *pool, const uint8_t uuid[16])
+void drive_tell(const char *pool, const uint8_t uuid[16], const char *server)
 {
-	(void)!describe_untold_each(uuid, tell_server, &(struct told){ pool, uuid });
+	(void)!describe_untold_each(uuid, tell_one, &(struct telling){ pool, uuid, server });
 }
 
-static int is_untold(void *arg, const char *server, const uint8_t volume_uuid[16])
+static int is_untold(void *arg, const struct describe_untold *u)
 {
-	(void)arg, (void)server, (void)volume_uuid;
+	(void)arg, (void)u;
 	return 1;
 }
 
@@ -184,6 +164,7 @@ int drive_present(struct server *s, struct link_info *l, const struct link_spec 
 /* 1: the agent has let go of it; 0: it cannot, or does not answer, which may be. -EBUSY always counts. */
 static int let_go(const struct server *s, struct link_info *l, bool may_be_lost, bool finish)
 {
+	struct describe_untold u;
 	char why[768];
 	int r = agent_unlink(s, l, false, finish);
 
@@ -197,8 +178,9 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_lost,
 	if (!may_be_lost)
 		return vol_fail(NULL, r, "%s\nif that server is gone for good: vdunlink --force %s/%s", why, l->pool, l->volume);
 	vol_log(VOL_LOG_WARN, "%s", why);
-	/* It may not be said before: it might be told of a link that stayed.  Nor after: a killed command would leave it unsaid. */
-	if (describe_untold_add(l->pool, l->uuid, s->name, l->volume_uuid))
+	u = (struct describe_untold){ .server = s->name, .volume = l->volume };
+	memcpy(u.volume_uuid, l->volume_uuid, 16);
+	if (describe_untold_add(l->pool, l->uuid, &u))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return 0;
 }

@@ -26,12 +26,10 @@ int drive_check(const struct server *s, const struct link_spec *spec) __must_che
 /* again: an agent that does not answer, or nothing of use, is told of in the log, makes s->deaf, and is asked nothing more by
  * this process; it finds the drives that it had, when it is back, by itself.  -EPERM: it is another machine. */
 int drive_ready(struct server *s, bool again) __must_check;
-/* The server's agent is told what of that pool was taken from it while it was away; of one that cannot be, the log has it.
- * After drive_ready(). */
-void drive_tell(const struct server *s, const uint8_t uuid[16]);
-/* The same of all agents that have not been told something, without drive_ready(). */
-void drive_tell_all(const char *pool, const uint8_t uuid[16]);
-/* Whether there is any. */
+/* Agents are told which drives of that pool were taken from them while they were away: that server's, or all (NULL).  For who
+ * knows that no other host has given them again, and has the pool's lock. */
+void drive_tell(const char *pool, const uint8_t uuid[16], const char *server);
+/* Whether there is anything to be told. */
 bool drive_untold(const uint8_t uuid[16]);
 /* Sets l->address; and l->given, unless the server has nothing of it. sector: of l->device. */
 int drive_give(struct server *s, struct link_info *l, unsigned sector) __must_check;

@@ -27,7 +27,7 @@ struct restorer {
 	enum pass pass;
 	bool asked;             /* for the pool, and not only for what waits in it */
 	struct link_downs down; /* those of one pool */
-	bool some_up, some_served;
+	bool some_up, some_served, some_elsewhere; /* elsewhere: another host's */
 	struct wanted { uint8_t uuid[16]; bool asked; } *wanted; /* pools with links of servers to be made again */
 	size_t nwanted;
 	struct prepared { struct server s; struct link_info l; bool up; } *prepared; /* up: it was */
@@ -85,6 +85,7 @@ static int collect_down(void *arg, const struct link_info *l)
 	bool was_down = p && !p->up; /* and may look as if it were up since */
 
 	rs->some_up |= l->state == LINK_UP;
+	rs->some_elsewhere |= !l->here;
 	if (l->state == LINK_UP && rs->pass == PREPARE && link_served(l))
 		prepare_one(rs, NULL, l);
 	if (l->state != LINK_DOWN && !was_down)
@@ -134,11 +135,12 @@ static int make_one(struct restorer *rs, struct vol_pool *p, const struct link_i
 static int restore_pool(void *arg, const char *name)
 {
 	struct restorer *rs = arg;
-	char pool[VOL_NAME_SIZE];
+	char pool[VOL_NAME_SIZE], why[1024];
 	struct vol_pool *p;
 	struct link_info *l;
 	uint8_t uuid[16];
 	unsigned missing, members;
+	bool looked = false;
 	int lock, r, k;
 
 	r = link_pool_name(name, pool, uuid);
@@ -146,11 +148,9 @@ static int restore_pool(void *arg, const char *name)
 		r = link_lock(pool, &lock);
 	if (r)
 		return r;
-	if (rs->pass == SERVED && rs->asked && !rs->test)
-		drive_tell_all(pool, uuid);
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
-	rs->some_up = rs->some_served = false;
+	rs->some_up = rs->some_served = rs->some_elsewhere = false;
 	r = l ? vol_pool_open_uuid(uuid, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
@@ -159,6 +159,7 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
+	looked = !r;
 	if (!r && rs->pass == LOCAL && (rs->some_served || drive_untold(uuid)))
 		r = want(rs, uuid, true);
 	if (r || (!rs->down.n && !(rs->some_up && rs->pass == LOCAL)))
@@ -190,6 +191,11 @@ static int restore_pool(void *arg, const char *name)
 		r = r ? r : k;
 	}
 out:
+	if (looked && rs->pass == SERVED && rs->asked && !rs->test && !rs->some_elsewhere) {
+		snprintf(why, sizeof(why), "%s", vol_error(NULL));
+		drive_tell(pool, uuid, NULL);
+		vol_fail(NULL, r, "%s", why);
+	}
 	close(lock);
 	free(l);
 	return r;

@@ -495,8 +495,6 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 		r = drive_check(server, spec);
 	if (!r && server)
 		r = drive_ready(server, again); /* nothing is begun for one that is off, or hangs */
-	if (!r && server)
-		drive_tell(server, l->uuid);
 	if (!r && server && server->deaf && !describe_find(l->uuid, l->volume, &mine)) {
 		server->dhchap = mine.dhchap; /* as it was when it answered */
 		describe_drive_free(&mine);
@@ -511,6 +509,8 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 			break;
 		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? server ? l->address : l->device : "");
 	}
+	if (!r && server && !server->deaf)
+		drive_tell(l->pool, l->uuid, server->name);
 	if (!r)
 		return 0;
 	undone = undo_steps(p, l, s, again, whole);

@@ -278,13 +278,32 @@ rebooted()
 	VD_SERVER_TIMEOUT=1 ok vdunlink --force p/v
 	rm there/deeds there/log
 	ok vdlink p/v web1
-	[ "$(jq '.untold | length' etc/servers/local)" = 0 ]
-	[ "$(asked)" = "hello unlink link link" ]
+	make_volume w
+	ok vdlink p/w web1
+	ok vdlink --restore p
+	[ "$(asked)" = "hello link link hello link link" ]
+	ok vdunlink p/w
 	given
 	deed hello=die
 	VD_SERVER_TIMEOUT=1 ok vdunlink --force p/v
 	ok vdserver rm p/web1
 	[ "$(jq '.untold | length' etc/servers/local)" = 0 ]
+}
+
+@test "an agent is told nothing of a drive that could not be taken from it" {
+	describe
+	ok vdlink p/v web1
+	deed hello=die
+	chmod 500 "$(sub)"
+	chattr +i "$(sub)/namespaces/1" 2>/dev/null || skip "no file system with attributes"
+	VD_SERVER_TIMEOUT=1 refused vdunlink --force p/v
+	chattr -i "$(sub)/namespaces/1"
+	rm there/deeds there/log
+	make_volume w
+	ok vdlink p/w web1
+	[ "$(asked)" = "hello link link" ]
+	ok vdunlink p/v p/w
+	nothing_left
 }
 
 @test "an agent of another machine than was described is refused" {

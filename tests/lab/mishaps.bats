@@ -165,7 +165,7 @@ contents()
 	step what is on it is no file system
 	for what in "mkswap -q $disk" "head -c 16M /dev/urandom >$disk" "echo 'start=2048' | sfdisk -q $disk" "lvm pvcreate -q -y $disk"; do
 		at_host 'vdlink -q pool/n web1'
-		on web1 "$what && udevadm settle && sha256sum $disk"
+		on web1 "udevadm settle && $what && udevadm settle && sha256sum $disk"
 		what=$output
 		at_host 'vdunlink -q pool/n'
 		at_host 'vdlink pool/n web1'
@@ -174,7 +174,7 @@ contents()
 		refused 5 'vdlink -m /srv/n pool/n web1' web1
 		refused 5 'vdlink --mkfs ext4 pool/n web1' web1
 		at_host 'vdlink -q pool/n web1'
-		on web1 "sha256sum $disk"
+		on web1 "udevadm settle && sha256sum $disk"
 		[ "$output" = "$what" ]
 		on web1 "wipefs -qa $disk; blkdiscard -f $disk"
 		at_host 'vdunlink -q pool/n'
@@ -182,7 +182,7 @@ contents()
 
 	step its file system cannot be mounted
 	at_host 'vdlink -q --no-mount pool/n web1'
-	on web1 "mkfs.ext4 -q -b 4096 $disk && dd if=/dev/zero of=$disk bs=4096 seek=1 count=1 oflag=direct status=none"
+	on web1 "udevadm settle && mkfs.ext4 -q -b 4096 $disk && dd if=/dev/zero of=$disk bs=4096 seek=1 count=1 oflag=direct status=none"
 	at_host 'vdunlink -q pool/n'
 	refused 5 'vdlink pool/n web1' web1 mount
 	nothing_there
