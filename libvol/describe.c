@@ -279,6 +279,16 @@ int describe_untold_add(const char *pool, const uint8_t uuid[16], const struct d
 	return r;
 }
 
+/* By its UUID: it may have another name by now, and another its name.  Earlier versions recorded none. */
+static bool is_drive(struct describe *d, const uint8_t uuid[16], struct json_object *untold)
+{
+	size_t n = json_object_array_length(d->drives), i = find(d->drives, uuid, "volume", json_str(untold, "volume"));
+
+	if (i < n && !*json_str(json_object_array_get_idx(d->drives, i), "volume_uuid"))
+		return true;
+	return find(d->drives, uuid, "volume_uuid", json_str(untold, "volume_uuid")) < n;
+}
+
 int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const struct describe_untold *u), void *arg)
 {
 	struct json_object *list = json_object_new_array();
@@ -294,10 +304,7 @@ int describe_untold_each(const uint8_t uuid[16], int (*fn)(void *arg, const stru
 	for (size_t i = 0; i < json_object_array_length(d.untold); i++) {
 		struct json_object *o = json_object_array_get_idx(d.untold, i);
 
-		/* It may have had another name. */
-		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) &&
-		    find(d.drives, uuid, "volume", json_str(o, "volume")) == json_object_array_length(d.drives) &&
-		    find(d.drives, uuid, "volume_uuid", json_str(o, "volume_uuid")) == json_object_array_length(d.drives))
+		if (json_object_is_type(o, json_type_object) && !strcmp(json_str(o, "uuid"), text) && !is_drive(&d, uuid, o))
 			json_object_array_add(list, json_object_get(o));
 	}
 	done(&d); /* fn may change it */

@@ -168,7 +168,11 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_lost,
 	char why[768];
 	int r = agent_unlink(s, l, false, finish);
 
+	u = (struct describe_untold){ .server = s->name, .volume = l->volume };
+	memcpy(u.volume_uuid, l->volume_uuid, 16);
 	if (!r) {
+		if (describe_untold_del(l->uuid, &u)) /* of an earlier time */
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 		l->mount[0] = 0;
 		return 1;
 	}
@@ -178,8 +182,6 @@ static int let_go(const struct server *s, struct link_info *l, bool may_be_lost,
 	if (!may_be_lost)
 		return vol_fail(NULL, r, "%s\nif that server is gone for good: vdunlink --force %s/%s", why, l->pool, l->volume);
 	vol_log(VOL_LOG_WARN, "%s", why);
-	u = (struct describe_untold){ .server = s->name, .volume = l->volume };
-	memcpy(u.volume_uuid, l->volume_uuid, 16);
 	if (describe_untold_add(l->pool, l->uuid, &u))
 		vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
 	return 0;

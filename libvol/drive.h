@@ -27,7 +27,7 @@ int drive_check(const struct server *s, const struct link_spec *spec) __must_che
  * this process; it finds the drives that it had, when it is back, by itself.  -EPERM: it is another machine. */
 int drive_ready(struct server *s, bool again) __must_check;
 /* Agents are told which drives of that pool were taken from them while they were away: that server's, or all (NULL).  For who
- * knows that no other host has given them again, and has the pool's lock. */
+ * has the pool open for writing, and knows that no other host has given any of it to a server. */
 void drive_tell(const char *pool, const uint8_t uuid[16], const char *server);
 /* Whether there is anything to be told. */
 bool drive_untold(const uint8_t uuid[16]);

@@ -27,7 +27,7 @@ struct restorer {
 	enum pass pass;
 	bool asked;             /* for the pool, and not only for what waits in it */
 	struct link_downs down; /* those of one pool */
-	bool some_up, some_served, some_elsewhere; /* elsewhere: another host's */
+	bool some_up, some_served;
 	struct wanted { uint8_t uuid[16]; bool asked; } *wanted; /* pools with links of servers to be made again */
 	size_t nwanted;
 	struct prepared { struct server s; struct link_info l; bool up; } *prepared; /* up: it was */
@@ -85,7 +85,6 @@ static int collect_down(void *arg, const struct link_info *l)
 	bool was_down = p && !p->up; /* and may look as if it were up since */
 
 	rs->some_up |= l->state == LINK_UP;
-	rs->some_elsewhere |= !l->here;
 	if (l->state == LINK_UP && rs->pass == PREPARE && link_served(l))
 		prepare_one(rs, NULL, l);
 	if (l->state != LINK_DOWN && !was_down)
@@ -135,12 +134,11 @@ static int make_one(struct restorer *rs, struct vol_pool *p, const struct link_i
 static int restore_pool(void *arg, const char *name)
 {
 	struct restorer *rs = arg;
-	char pool[VOL_NAME_SIZE], why[1024];
+	char pool[VOL_NAME_SIZE];
 	struct vol_pool *p;
 	struct link_info *l;
 	uint8_t uuid[16];
 	unsigned missing, members;
-	bool looked = false;
 	int lock, r, k;
 
 	r = link_pool_name(name, pool, uuid);
@@ -150,7 +148,7 @@ static int restore_pool(void *arg, const char *name)
 		return r;
 	l = malloc(sizeof(*l));
 	rs->down.n = 0;
-	rs->some_up = rs->some_served = rs->some_elsewhere = false;
+	rs->some_up = rs->some_served = false;
 	r = l ? vol_pool_open_uuid(uuid, VOL_READONLY, &p) : -ENOMEM;
 	if (r)
 		goto out;
@@ -159,7 +157,6 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	looked = !r;
 	if (!r && rs->pass == LOCAL && (rs->some_served || drive_untold(uuid)))
 		r = want(rs, uuid, true);
 	if (r || (!rs->down.n && !(rs->some_up && rs->pass == LOCAL)))
@@ -191,11 +188,6 @@ static int restore_pool(void *arg, const char *name)
 		r = r ? r : k;
 	}
 out:
-	if (looked && rs->pass == SERVED && rs->asked && !rs->test && !rs->some_elsewhere) {
-		snprintf(why, sizeof(why), "%s", vol_error(NULL));
-		drive_tell(pool, uuid, NULL);
-		vol_fail(NULL, r, "%s", why);
-	}
 	close(lock);
 	free(l);
 	return r;
@@ -253,6 +245,25 @@ static void prepare(struct restorer *rs)
 			(void)!drive_open(&rs->prepared[i].s, &rs->prepared[i].l);
 }
 
+/* What cannot be opened for writing may be another host's: the next restore tells. */
+static void tell(const uint8_t uuid[16])
+{
+	char name[VOL_UUID_TEXT], pool[VOL_NAME_SIZE];
+	uint8_t same[16];
+	struct vol_pool *p;
+	int lock;
+
+	vol_uuid_text(uuid, name);
+	if (!drive_untold(uuid) || link_pool_name(name, pool, same) || link_lock(pool, &lock))
+		return;
+	if (!vol_pool_open_uuid(uuid, 0, &p)) {
+		link_tell(p, pool, uuid, NULL);
+		if (vol_pool_close(p))
+			vol_log(VOL_LOG_WARN, "%s", vol_error(NULL));
+	}
+	close(lock);
+}
+
 int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, const struct link_info *, int, const char *), void *arg)
 {
 	struct restorer rs = { .test = test, .complete = complete, .fn = fn, .arg = arg, .asked = true };
@@ -263,6 +274,9 @@ int link_restore(const char *pool, bool test, bool complete, int (*fn)(void *, c
 		prepare(&rs);
 	for (size_t i = 0; i < rs.nwanted; i++)
 		link_result(&all, restore_wanted(&rs, SERVED, i));
+	for (size_t i = 0; !test && i < rs.nwanted; i++)
+		if (rs.wanted[i].asked)
+			tell(rs.wanted[i].uuid);
 	free(rs.prepared);
 	free(rs.wanted);
 	free(rs.down.l);

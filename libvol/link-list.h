@@ -68,5 +68,7 @@ struct server;
 int link_prepare_again(struct vol_pool *p, const struct link_info *old, struct link_info *l, struct server *s) __must_check;
 /* A link that is down, where the pool is served again: its device, and its mount.  *l is what it is then. */
 int link_make_again(struct vol_pool *p, const struct link_info *old, struct link_info *l) __must_check;
+/* drive_tell(), unless another host has a link in that pool, which is open for writing. */
+void link_tell(struct vol_pool *p, const char *pool, const uint8_t uuid[16], const char *server);
 
 #endif

@@ -479,6 +479,18 @@ static int volume_uuid(struct vol_pool *p, struct link_info *l)
 	return r ? vol_fail(NULL, r, "%s", vol_error(p)) : 0;
 }
 
+static int is_elsewhere(void *arg, const struct link_info *l)
+{
+	(void)arg;
+	return !l->here;
+}
+
+void link_tell(struct vol_pool *p, const char *pool, const uint8_t uuid[16], const char *server)
+{
+	if (drive_untold(uuid) && !link_list_open(p, NULL, is_elsewhere, NULL))
+		drive_tell(pool, uuid, server);
+}
+
 static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct link_info *l, bool again)
 {
 	struct server found, *server = link_served(l) ? &found : NULL;
@@ -510,7 +522,7 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? server ? l->address : l->device : "");
 	}
 	if (!r && server && !server->deaf)
-		drive_tell(l->pool, l->uuid, server->name);
+		link_tell(p, l->pool, l->uuid, server->name);
 	if (!r)
 		return 0;
 	undone = undo_steps(p, l, s, again, whole);
@@ -694,7 +706,7 @@ static void forget_mount(struct vol_pool *p, struct link_info *l)
 	if (!r) {
 		mine.mount = "";
 		mine.no_mount |= served;
-		r = describe_add(l->pool, l->uuid, l->volume, l->readonly, &mine, NULL);
+		r = describe_add(l->pool, l->uuid, l->volume, l->readonly, &mine, served ? l->volume_uuid : NULL);
 		describe_drive_free(&mine);
 	}
 	if (r)

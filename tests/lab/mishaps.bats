@@ -166,7 +166,8 @@ contents()
 	for what in "mkswap -q $disk" "head -c 16M /dev/urandom >$disk" "echo 'start=2048' | sfdisk -q $disk" "lvm pvcreate -q -y $disk"; do
 		at_host 'vdlink -q pool/n web1'
 		on web1 "udevadm settle && $what && udevadm settle && sha256sum $disk"
-		what=$output
+		echo "-- $what" | tee -a steps
+		what=${output##*$'\n'} # pvcreate says something
 		at_host 'vdunlink -q pool/n'
 		at_host 'vdlink pool/n web1'
 		says "not mounted"
@@ -175,7 +176,7 @@ contents()
 		refused 5 'vdlink --mkfs ext4 pool/n web1' web1
 		at_host 'vdlink -q pool/n web1'
 		on web1 "udevadm settle && sha256sum $disk"
-		[ "$output" = "$what" ]
+		[ "$output" = "$what" ] || { echo "was $what"; echo "is $output"; return 1; }
 		on web1 "wipefs -qa $disk; blkdiscard -f $disk"
 		at_host 'vdunlink -q pool/n'
 	done
