@@ -301,10 +301,10 @@ static void end_all(struct vol_server *s)
 		take_connection(s, fd);
 	for (struct connection *c = s->list; c; c = c->next)
 		shutdown(c->fd, SHUT_RD);
-	clock_gettime(CLOCK_MONOTONIC, &end);
+	clock_gettime(CLOCK_REALTIME, &end);
 	end.tv_sec += STOP_S;
 	while (s->list) {
-		if (pthread_clockjoin_np(s->list->thread, NULL, CLOCK_MONOTONIC, &end)) {
+		if (pthread_timedjoin_np(s->list->thread, NULL, &end)) {
 			shutdown(s->list->fd, SHUT_RDWR);
 			pthread_join(s->list->thread, NULL);
 		}
