@@ -185,7 +185,10 @@ contents()
 	at_host 'vdlink -q --no-mount pool/n web1'
 	on web1 "udevadm settle && mkfs.ext4 -q -b 4096 $disk && dd if=/dev/zero of=$disk bs=4096 seek=1 count=1 oflag=direct status=none"
 	at_host 'vdunlink -q pool/n'
-	refused 5 'vdlink pool/n web1' web1 mount
+	at_host 'vdlink pool/n web1'
+	says "not mounted: mount said"
+	at_host 'vdunlink -q pool/n'
+	refused 5 'vdlink -m /srv/n pool/n web1' "mount said"
 	nothing_there
 	at_host 'vdlink -q --no-mount pool/n web1 && vdunlink -q pool/n && vdrm -q -y pool/n'
 }
