@@ -157,7 +157,7 @@ static int restore_pool(void *arg, const char *name)
 		r = link_list_open(p, NULL, collect_down, rs);
 	k = vol_pool_close(p);
 	r = r ? r : k;
-	if (!r && rs->pass == LOCAL && (rs->some_served || drive_untold(uuid)))
+	if (!r && rs->pass == LOCAL && (rs->some_served || (!rs->test && drive_untold(uuid))))
 		r = want(rs, uuid, true);
 	if (r || (!rs->down.n && !(rs->some_up && rs->pass == LOCAL)))
 		goto out;
