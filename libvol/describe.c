@@ -113,14 +113,20 @@ static size_t find(struct json_object *list, const uint8_t uuid[16], const char 
 	return i;
 }
 
-static struct json_object *entry(const char *pool, const uint8_t uuid[16], const char *key, const char *name)
+static void set_uuid(struct json_object *o, const char *key, const uint8_t uuid[16])
 {
-	struct json_object *o = json_object_new_object();
 	char text[VOL_UUID_TEXT];
 
 	vol_uuid_text(uuid, text);
+	json_set_str(o, key, text);
+}
+
+static struct json_object *entry(const char *pool, const uint8_t uuid[16], const char *key, const char *name)
+{
+	struct json_object *o = json_object_new_object();
+
 	json_set_str(o, "pool", pool);
-	json_set_str(o, "uuid", text);
+	set_uuid(o, "uuid", uuid);
 	json_set_str(o, key, name);
 	return o;
 }
@@ -168,7 +174,6 @@ static void forget_untold(struct describe *d, const uint8_t uuid[16], const char
 int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, bool readonly, const struct describe_drive *drive,
 		 const uint8_t volume_uuid[16])
 {
-	char text[VOL_UUID_TEXT];
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
@@ -176,10 +181,8 @@ int describe_add(const char *pool, const uint8_t uuid[16], const char *volume, b
 	if (r)
 		return r;
 	o = entry(pool, uuid, "volume", volume);
-	if (volume_uuid) {
-		vol_uuid_text(volume_uuid, text);
-		json_set_str(o, "volume_uuid", text);
-	}
+	if (volume_uuid)
+		set_uuid(o, "volume_uuid", volume_uuid);
 	json_set_str(o, "mode", readonly ? "ro" : "rw");
 	json_set_str(o, "server", drive->server);
 	json_set_str(o, "mount", drive->mount ? drive->mount : "");
@@ -262,17 +265,15 @@ int describe_del(const uint8_t uuid[16], const char *volume)
 
 int describe_untold_add(const char *pool, const uint8_t uuid[16], const struct describe_untold *u)
 {
-	char text[VOL_UUID_TEXT];
 	struct json_object *o;
 	struct describe d;
 	int r = begin(&d);
 
 	if (r)
 		return r;
-	vol_uuid_text(u->volume_uuid, text);
 	o = entry(pool, uuid, "server", u->server);
 	json_set_str(o, "volume", u->volume);
-	json_set_str(o, "volume_uuid", text);
+	set_uuid(o, "volume_uuid", u->volume_uuid);
 	json_object_array_put_idx(d.untold, find_untold(&d, uuid, u), o);
 	r = store(&d);
 	done(&d);

@@ -521,10 +521,11 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 			break;
 		say(spec, "%s: done%s%s", step_name[s], s == SCAN ? ", " : "", s == SCAN ? server ? l->address : l->device : "");
 	}
-	if (!r && server && !server->deaf)
-		link_tell(p, l->pool, l->uuid, server->name);
-	if (!r)
+	if (!r) {
+		if (server && !server->deaf)
+			link_tell(p, l->pool, l->uuid, server->name);
 		return 0;
+	}
 	undone = undo_steps(p, l, s, again, whole);
 	return vol_fail(NULL, r, "%s/%s: step \"%s\" failed, and %s: %s", l->pool, l->volume, step_name[s],
 			whole ? "the server keeps the drive as it is" : undone ? "the steps before it were undone" :
