@@ -638,6 +638,24 @@ int agent_device_get(const struct agent_drive *d, const char *secret, bool any_s
 	return r == -EAGAIN ? -ETIMEDOUT : r;
 }
 
+static bool is_named(struct agent_events *e, const char *name)
+{
+	struct udev_device *d = udev_device_new_from_subsystem_sysname(e->udev, "block", name);
+	bool named = !d || udev_device_get_is_initialized(d) > 0;
+
+	udev_device_unref(d);
+	return named;
+}
+
+void agent_device_named(const struct agent_device *dev, int64_t deadline)
+{
+	struct agent_events *e = access("/run/udev/control", F_OK) ? NULL : agent_events_new();
+
+	while (e && !is_named(e, dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
+		agent_events_wait(e, deadline);
+	agent_events_free(e);
+}
+
 /* ---- letting it go -------------------------------------------------------------------------- */
 
 int agent_device_drop(const struct agent_drive *d, const struct agent_device *dev)

@@ -26,60 +26,73 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LOCK_MS 10000    /* that another request for the drive may take */
+#define WAIT_S 10        /* that a drive may be at work for another, where the host does not say how long it waits */
+#define WAIT_MAX_S 3600
 #define DEVICE_MS 20000  /* until a drive must have appeared, or gone */
+#define NAMED_MS 5000    /* for udev, without which the drive is there all the same */
 #define PATIENCE_MS 25000
 #define RESTORE_MS 5000  /* the same where it is tried again */
 #define BACKOFF_MS 30000
 
 /* ---- one drive at a time (R2) ------------------------------------------------------ */
 
+/* Requests for drives, as they came: a host that gave up one, and then says what it wants instead, is the last to be heard. */
 struct work { struct work *next; const uint8_t *uuid; };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t ended = PTHREAD_COND_INITIALIZER;
 static struct work *working;
 
-static bool is_worked_on(const uint8_t uuid[16])
+static bool is_first(const struct work *w)
 {
-	for (const struct work *w = working; w; w = w->next)
-		if (!memcmp(w->uuid, uuid, 16))
-			return true;
-	return false;
+	for (const struct work *before = working; before != w; before = before->next)
+		if (!memcmp(before->uuid, w->uuid, 16))
+			return false;
+	return true;
 }
 
-static int take_drive(struct work *w, const uint8_t uuid[16])
+static void leave_drive_locked(const struct work *w)
 {
-	int64_t deadline = vol_now_ms() + LOCK_MS;
-	bool free_;
+	struct work **at = &working;
 
+	while (*at != w)
+		at = &(*at)->next;
+	*at = w->next;
+	pthread_cond_broadcast(&ended);
+}
+
+static void leave_drive(const struct work *w)
+{
 	pthread_mutex_lock(&lock);
-	while (!(free_ = !is_worked_on(uuid)) && vol_now_ms() < deadline && !vol_interrupted()) {
+	leave_drive_locked(w);
+	pthread_mutex_unlock(&lock);
+}
+
+/* Waits as long as the host does, if the request says so; the host is to hear why it waited. */
+static int take_drive(struct work *w, const uint8_t uuid[16], struct json_object *request)
+{
+	uint64_t wait = json_u64(request, "wait"), seconds = wait > WAIT_MAX_S ? WAIT_MAX_S : wait > 1 ? wait - 1 : WAIT_S;
+	int64_t deadline = vol_now_ms() + (int64_t)seconds * 1000;
+	struct work **at = &working;
+	bool first;
+
+	*w = (struct work){ NULL, uuid };
+	pthread_mutex_lock(&lock);
+	while (*at)
+		at = &(*at)->next;
+	*at = w;
+	while (!(first = is_first(w)) && vol_now_ms() < deadline && !vol_interrupted()) {
 		struct timespec t;
 
 		clock_gettime(CLOCK_REALTIME, &t);
 		t.tv_sec++;
 		pthread_cond_timedwait(&ended, &lock, &t);
 	}
-	if (free_) {
-		*w = (struct work){ working, uuid };
-		working = w;
-	}
+	if (!first)
+		leave_drive_locked(w);
 	pthread_mutex_unlock(&lock);
-	return free_ ? 0 : vol_fail(NULL, -EBUSY, "another request for this drive is at work on this server, since %d seconds at least; ask again",
-				    LOCK_MS / 1000);
-}
-
-static void leave_drive(const struct work *w)
-{
-	struct work **at = &working;
-
-	pthread_mutex_lock(&lock);
-	while (*at != w)
-		at = &(*at)->next;
-	*at = w->next;
-	pthread_cond_broadcast(&ended);
-	pthread_mutex_unlock(&lock);
+	return first ? 0 : vol_fail(NULL, -EBUSY, "another request for this drive is at work on this server, since %d seconds at least; ask again",
+				    (int)seconds);
 }
 
 /* ---- how it is ---------------------------------------------------------------------- */
@@ -338,6 +351,7 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 	/* What cannot be mounted is a drive all the same. */
 	if (mount && present(a, d, &dev, &res))
 		look_at_content(&dev, &res);
+	agent_device_named(&dev, vol_now_ms() + NAMED_MS);
 	json_set_str(out, "device", dev.path);
 	json_set_str(out, "address", dev.address);
 	json_set_str(out, "mount", res.mount);
@@ -361,7 +375,7 @@ static int link_(const struct agent *a, struct json_object *request, struct json
 	/* Who has asked for no place gets the drive, and is told. */
 	if (r && (d.dir[0] || d.options[0] || r != -EPERM))
 		return r;
-	r = take_drive(&w, d.uuid);
+	r = take_drive(&w, d.uuid, request);
 	if (r)
 		return r;
 	r = link_locked(a, &d, out);
@@ -518,7 +532,7 @@ static int unlink_(const struct agent *a, struct json_object *request, struct js
 
 	(void)out;
 	if (!r)
-		r = take_drive(&w, uuid);
+		r = take_drive(&w, uuid, request);
 	if (r)
 		return r;
 	r = unlink_locked(a, uuid, json_flag(request, "test"));
@@ -554,7 +568,7 @@ static int gone(const struct agent *a, struct json_object *request, struct json_
 	if (!r)
 		r = agent_nqn_parse(request, nqn);
 	if (!r)
-		r = take_drive(&w, uuid);
+		r = take_drive(&w, uuid, request);
 	if (r)
 		return r;
 	r = gone_locked(uuid, nqn);
@@ -602,7 +616,7 @@ static int restore_one(const struct restored *s)
 	struct agent_device dev;
 	struct agent_drive d;
 	struct work w;
-	int r = take_drive(&w, s->drive.uuid);
+	int r = take_drive(&w, s->drive.uuid, NULL);
 
 	if (r)
 		return r;

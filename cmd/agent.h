@@ -113,6 +113,8 @@ bool agent_device_any(const uint8_t uuid[16], struct agent_drive *d);
 /* Connects, or has the kernel look, and waits for it, with the right size unless any will do. `secret`: of DH-HMAC-CHAP.
  * -ETIMEDOUT; -EBUSY: it is in use, of another host. */
 int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out) __must_check;
+/* Until udev, where it runs, has given it its names. */
+void agent_device_named(const struct agent_device *dev, int64_t deadline);
 /* Disconnected although it may be in use: what was not stored is lost. */
 int agent_device_lose(const struct agent_drive *d) __must_check;
 /* Connections to hosts of vd's that have no device, and are none of these drives', are given up: an agent that ended before it

@@ -195,6 +195,7 @@ static int ask_long(const struct server *s, struct json_object *q, unsigned time
 	int r = talks_to(s) && with.answered ? 0 : hello(s, finish, &a);
 
 	json_object_put(a);
+	json_set_u64(q, "wait", vol_server_timeout() * times); /* for the drive, where it is at work for another */
 	if (!r)
 		return ask(s, q, vol_server_timeout() * times, finish, answer);
 	json_object_put(q);

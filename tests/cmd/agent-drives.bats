@@ -784,6 +784,31 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	[ "$(findmnt -no SOURCE mnt/d)" = "/dev/$L" ]
 }
 
+@test "what a host wanted last is what is done, though it gave up what it wanted before while that waited" {
+	setup_agent
+	end_agent
+	mkdir bin
+	printf '#!/bin/sh\necho $$ >%s/pid\nexec tail -f --pid "$(cat %s/until)" /dev/null\n' "$T" "$T" >bin/mkfs.ext4
+	chmod +x bin/mkfs.ext4
+	sleep 1000 &
+	echo $! >until
+	PATH=$T/bin:$PATH restart_agent
+	disk d
+	namespace
+	local asked=() op
+	for op in link link unlink; do
+		vdagent ask --key key "$HOST" <<<"$(request $op '.wait = 60')" >"answer.${#asked[@]}" &
+		asked+=($!)
+		wait_for test -s pid
+		sleep 0.5 # until the next is asked
+	done
+	kill "${asked[0]}" "${asked[1]}" "$(cat until)"
+	wait "${asked[2]}"
+	jq -e .ok answer.2
+	[ "$(records)" = "[]" ]
+	refused mountpoint -q mnt/d
+}
+
 @test "a program that does not end keeps no other drive waiting, nor the end; one that leaves another running has ended" {
 	setup_agent
 	end_agent
@@ -797,8 +822,8 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	namespace
 	ask "$(request link)" &
 	wait_for test -s pid
-	vdagent ask --key key "$HOST" <<<"$(request link)" >second
-	jq -e '(.ok | not) and .errno == 16 and (.error | contains("another request"))' second
+	vdagent ask --key key "$HOST" <<<"$(request link '.wait = 3')" >second # as long as the host waits
+	jq -e '(.ok | not) and .errno == 16 and (.error | contains("another request") and contains("2 seconds"))' second
 	U=${U/11111111/99999999}
 	disk e
 	mkfs.xfs -q -f e 2>/dev/null || mke2fs -q -t ext4 e

@@ -165,7 +165,7 @@ contents()
 	step what is on it is no file system
 	for what in "mkswap -q $disk" "head -c 16M /dev/urandom >$disk" "echo 'start=2048' | sfdisk -q $disk" "lvm pvcreate -q -y $disk"; do
 		at_host 'vdlink -q pool/n web1'
-		on web1 "udevadm settle && $what && udevadm settle && sha256sum $disk"
+		on web1 "$what && udevadm settle && sha256sum $disk"
 		echo "-- $what" | tee -a steps
 		what=${output##*$'\n'} # pvcreate says something
 		at_host 'vdunlink -q pool/n'
