@@ -19,6 +19,11 @@ VD=$(cd "$here/../.." && pwd)
 out=$VD/build/bench
 export PATH=$VD/build:$PATH TIMES=${TIMES:-20} VD_SERVER_TIMEOUT=60
 KERNEL=${LAB_KERNEL:-6.12}
+[ $# -gt 0 ] || set -- vm nvme-tcp
+if [ $# -gt 1 ]; then # each with machines of its own
+	for kind; do "$here/links.sh" "$kind"; done
+	exit
+fi
 T=$(mktemp -d /var/tmp/vdb.XXXXXX)
 machines=() done=
 cd "$T"
@@ -32,7 +37,6 @@ finish()
 }
 trap finish EXIT
 mkdir -p "$out"
-[ $# -gt 0 ] || set -- vm nvme-tcp
 
 # shellcheck source=tests/lab/machines.bash
 . "$VD/tests/lab/machines.bash"
@@ -103,12 +107,10 @@ nvme_tcp()
 	cp "$T/host/samples" "$out/links-nvme-tcp.tsv"
 }
 
-for kind; do
-	case $kind in
-	vm) vm ;;
-	nvme-tcp) nvme_tcp ;;
-	*) echo "links.sh: no such kind: $kind" >&2; exit 2 ;;
-	esac
-	"$here/table.py" "$out/links-$kind.tsv"
-done
+case $1 in
+vm) vm ;;
+nvme-tcp) nvme_tcp ;;
+*) echo "links.sh: no such kind: $1" >&2; exit 2 ;;
+esac
+"$here/table.py" "$out/links-$1.tsv"
 done=1
