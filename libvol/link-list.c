@@ -2,8 +2,10 @@
 /* What links there are: read from pools' open pointers, and from what of them is there. */
 #include "link-list.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/pidfd.h>
 #include <unistd.h>
 
 #include "dm.h"
@@ -84,6 +86,17 @@ bool link_front_runs(pid_t pid)
 	char comm[64];
 
 	return vol_process(pid, comm, NULL) && !strcmp(comm, "vd-front");
+}
+
+void link_front_wait(pid_t pid, unsigned ms)
+{
+	int fd = link_front_runs(pid) ? pidfd_open(pid, 0) : -1;
+
+	if (fd < 0)
+		return;
+	if (link_front_runs(pid)) /* still, and it is that which is waited for */
+		(void)!poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, (int)ms);
+	close(fd);
 }
 
 static enum link_state state_of(const struct link_info *l, const struct vd_disk_holder *who, const struct vd_disk_holder *self)

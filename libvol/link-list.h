@@ -19,6 +19,8 @@ void link_present_path(const char *pool, const char *volume, char *buf, size_t s
 void link_fuse_path(const struct link_info *l, char *buf, size_t size);
 /* Whether that process is a front, and at work. */
 bool link_front_runs(pid_t pid);
+/* Until it has ended, or so much time has passed. */
+void link_front_wait(pid_t pid, unsigned ms);
 
 /* A request to the pool, and its answer (may be NULL): the request is consumed. */
 struct json_object *link_request(const char *op, const char *volume);

@@ -21,6 +21,7 @@
 #include "serve.h"
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
+#define FRONT_END_MS 10000
 
 static int make_dir(const char *path, mode_t mode)
 {
@@ -251,8 +252,8 @@ static int drop_device(const struct link_info *l)
 			unlink(file);
 	}
 	/* It ends on its own: its connections must be gone before the server counts them. */
-	for (unsigned ms = 0; !r && link_front_runs(l->front) && ms < 10000; ms += 5)
-		vol_nap(5);
+	if (!r)
+		link_front_wait(l->front, FRONT_END_MS);
 	return r;
 }
 
@@ -538,7 +539,6 @@ static void stop_if_unused(struct vol_pool *p)
 	uint8_t uuid[16];
 	struct json_object *a;
 	bool stopped, linked;
-	char socket[VOL_NAME_SIZE];
 	int server;
 
 	if (vol_pool_in_kernel(p)) {
@@ -566,9 +566,6 @@ static void stop_if_unused(struct vol_pool *p)
 		linked = json_flag(a, "linked");
 		json_object_put(a);
 		if (stopped) {
-			snprintf(socket, sizeof(socket), "%s", vol_pool_name(p));
-			for (unsigned ms = 0; vol_serve_running(socket) && ms < 10000; ms += 10)
-				vol_nap(10);
 			/* Its socket goes before it does. */
 			if (server >= 0)
 				(void)!poll(&(struct pollfd){ .fd = server, .events = POLLIN }, 1, 10000);

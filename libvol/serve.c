@@ -5,19 +5,22 @@
 #include "find.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/inotify.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define START_TIMEOUT_MS 60000
+#define LOOK_MS 50
 #define PLUGIN_FILE "nbdkit-vd-plugin.so"
 
 extern char **environ;
@@ -154,11 +157,24 @@ static void last_words(const char *pool, off_t from, char *buf, size_t size)
 		snprintf(buf, size, "%s", best);
 }
 
-static void nap(unsigned ms)
+/* Who makes or removes its socket tells by that; a server whose socket stays is looked at all the same. */
+static int watch_sockets(void)
 {
-	struct timespec t = { ms / 1000, (long)(ms % 1000) * 1000000 };
+	int fd = inotify_init1(IN_CLOEXEC | IN_NONBLOCK);
 
-	nanosleep(&t, NULL);
+	if (fd >= 0)
+		(void)!inotify_add_watch(fd, vol_runtime_dir(), IN_MOVED_TO | IN_DELETE);
+	return fd;
+}
+
+/* Until there was something, that process has ended, or a moment has passed. */
+static void wait_sockets(int watch, int process)
+{
+	struct pollfd p[2] = { { watch, POLLIN, 0 }, { process, POLLIN, 0 } };
+	char events[4096];
+
+	if (poll(p, 2, LOOK_MS) > 0 && p[0].revents)
+		(void)!read(watch, events, sizeof(events));
 }
 
 #define DEVICES_MAX 256
@@ -280,11 +296,12 @@ int vol_serve_alone(const char *pool, const uint8_t uuid[16])
 int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, bool *started)
 {
 	char socket[160], plugin[4096], path[512], words[1024];
+	int r, lock, status, watch = -1, process = -1;
+	int64_t end = vol_now_ms() + START_TIMEOUT_MS;
 	struct stat st;
 	off_t log_end = 0;
 	mode_t mask;
 	pid_t pid;
-	int r, lock, status;
 
 	if (started)
 		*started = false;
@@ -301,14 +318,15 @@ int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, boo
 	r = find_plugin(plugin, sizeof(plugin));
 	if (r)
 		goto out;
+	watch = watch_sockets();
 	/* One that is ending still has its socket; it closes the pool in order. */
-	for (unsigned ms = 0; vol_serve_running(pool) && !answers(uuid); ms += 50) {
-		if (ms >= START_TIMEOUT_MS || vol_interrupted()) {
+	while (vol_serve_running(pool) && !answers(uuid)) {
+		if (vol_now_ms() >= end || vol_interrupted()) {
 			r = vol_fail(NULL, -ETIMEDOUT, "the server of pool %s does not answer; see %s/%s.log", pool,
 				     vol_runtime_dir(), pool);
 			goto out;
 		}
-		nap(50);
+		wait_sockets(watch, -1);
 	}
 	if (vol_serve_running(pool))
 		goto out;
@@ -321,23 +339,28 @@ int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, boo
 	umask(mask);
 	if (r)
 		goto out;
-	for (unsigned ms = 0; !answers(uuid); ms += 10) {
+	process = pidfd_open(pid, 0);
+	for (end = vol_now_ms() + START_TIMEOUT_MS; !answers(uuid);) {
 		if (waitpid(pid, &status, WNOHANG) == pid) {
 			last_words(pool, log_end, words, sizeof(words));
 			r = vol_fail(NULL, -EIO, "the server of pool %s did not start: %s", pool, words);
 			goto out;
 		}
-		if (ms >= START_TIMEOUT_MS || vol_interrupted()) {
+		if (vol_now_ms() >= end || vol_interrupted()) {
 			kill(pid, SIGTERM);
 			r = vol_interrupted() ? vol_fail(NULL, -EINTR, "interrupted") :
 				vol_fail(NULL, -ETIMEDOUT, "the server of pool %s does not answer; see %s", pool, path);
 			goto out;
 		}
-		nap(10);
+		wait_sockets(watch, process);
 	}
 	if (started)
 		*started = true;
 out:
+	if (process >= 0)
+		close(process);
+	if (watch >= 0)
+		close(watch);
 	close(lock);
 	return r;
 }
