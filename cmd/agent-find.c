@@ -652,7 +652,7 @@ void agent_device_named(const struct agent_device *dev, int64_t deadline)
 	struct agent_events *e = access("/run/udev/control", F_OK) ? NULL : agent_events_new();
 
 	while (e && !is_named(e, dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
-		agent_events_wait(e, deadline);
+		agent_events_wait(e, vol_now_ms() + LOOK_MS);
 	agent_events_free(e);
 }
 

@@ -59,7 +59,7 @@ static int answer(struct connection *c, struct agent_channel *ch, const char *li
 
 	if (r)
 		return refuse(ch, r);
-	o = agent_answer(c->agent, request);
+	o = agent_answer(c->agent, request, c->fd);
 	json_object_put(request);
 	if (!o)
 		return -ENOMEM;

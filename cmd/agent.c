@@ -18,6 +18,7 @@
 
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
@@ -68,31 +69,58 @@ static void leave_drive(const struct work *w)
 	pthread_mutex_unlock(&lock);
 }
 
-/* Waits as long as the host does, if the request says so; the host is to hear why it waited. */
-static int take_drive(struct work *w, const uint8_t uuid[16], struct json_object *request)
+/* What is asked, and who asks: NULL where nobody does. */
+struct asked { const struct agent *agent; struct json_object *request; int fd; };
+
+static bool has_left(const struct asked *q)
 {
-	uint64_t wait = json_u64(request, "wait"), seconds = wait > WAIT_MAX_S ? WAIT_MAX_S : wait > 1 ? wait - 1 : WAIT_S;
+	struct pollfd p = { q ? q->fd : -1, POLLRDHUP, 0 };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+static int may_wait(const struct work *w, const struct asked *q, int seconds, int64_t deadline)
+{
+	if (vol_interrupted())
+		return vol_fail(NULL, -EINTR, "this agent ends");
+	if (has_left(q)) /* and has called it a failure */
+		return vol_fail(NULL, -ENOTCONN, "who asked for it has left");
+	if (!is_first(w) && vol_now_ms() >= deadline)
+		return vol_fail(NULL, -EBUSY, "another request for this drive is at work on this server, since %d seconds at least; ask again",
+				seconds);
+	return 0;
+}
+
+/* Half of the time that the host waits is for the work itself. */
+static int take_drive(struct work *w, const uint8_t uuid[16], const struct asked *q)
+{
+	uint64_t wait = q ? json_u64(q->request, "wait") : 0;
+	int seconds = wait > WAIT_MAX_S ? WAIT_MAX_S / 2 : wait > 1 ? (int)wait / 2 : WAIT_S, r;
 	int64_t deadline = vol_now_ms() + (int64_t)seconds * 1000;
 	struct work **at = &working;
-	bool first;
+	char text[VOL_UUID_TEXT];
 
 	*w = (struct work){ NULL, uuid };
 	pthread_mutex_lock(&lock);
 	while (*at)
 		at = &(*at)->next;
 	*at = w;
-	while (!(first = is_first(w)) && vol_now_ms() < deadline && !vol_interrupted()) {
+	vol_uuid_text(uuid, text);
+	if (!is_first(w))
+		vol_log(VOL_LOG_INFO, "a request for drive %s waits for another to be done", text);
+	while (!(r = may_wait(w, q, seconds, deadline)) && !is_first(w)) {
 		struct timespec t;
 
 		clock_gettime(CLOCK_REALTIME, &t);
 		t.tv_sec++;
 		pthread_cond_timedwait(&ended, &lock, &t);
 	}
-	if (!first)
+	if (r)
 		leave_drive_locked(w);
 	pthread_mutex_unlock(&lock);
-	return first ? 0 : vol_fail(NULL, -EBUSY, "another request for this drive is at work on this server, since %d seconds at least; ask again",
-				    (int)seconds);
+	if (r)
+		vol_log(VOL_LOG_INFO, "a request for drive %s was not done: %s", text, vol_error(NULL));
+	return r;
 }
 
 /* ---- how it is ---------------------------------------------------------------------- */
@@ -130,12 +158,12 @@ void agent_drive_state(const struct agent_drive *d, struct json_object *o)
 }
 
 /* Who this is, which is small. */
-static int hello(const struct agent *a, struct json_object *request, struct json_object *out)
+static int hello(const struct asked *q, struct json_object *out)
 {
 	struct agent_host host;
 	struct utsname u;
 
-	(void)a, (void)request;
+	(void)q;
 	json_set_str(out, "version", cmd_version());
 	json_set_str(out, "host", uname(&u) ? "" : u.nodename);
 	/* One that only takes drives over virtio needs none. */
@@ -147,7 +175,7 @@ static int hello(const struct agent *a, struct json_object *request, struct json
 	return 0;
 }
 
-static int status(const struct agent *a, struct json_object *request, struct json_object *out)
+static int status(const struct asked *q, struct json_object *out)
 {
 	struct json_object *drives = json_object_new_array();
 	struct agent_drive *list = NULL;
@@ -162,7 +190,7 @@ static int status(const struct agent *a, struct json_object *request, struct jso
 	}
 	free(list);
 	json_set(out, "drives", drives);
-	return r ? r : hello(a, request, out);
+	return r ? r : hello(q, out);
 }
 
 /* ---- making one ---------------------------------------------------------------------- */
@@ -362,23 +390,23 @@ static int link_locked(const struct agent *a, struct agent_drive *d, struct json
 	return 0;
 }
 
-static int link_(const struct agent *a, struct json_object *request, struct json_object *out)
+static int link_(const struct asked *q, struct json_object *out)
 {
 	struct agent_drive d;
 	char dir[256];
 	struct work w;
-	int r = agent_drive_parse(request, &d);
+	int r = agent_drive_parse(q->request, &d);
 
 	if (r)
 		return r;
-	r = agent_drive_allowed(a, &d, dir);
+	r = agent_drive_allowed(q->agent, &d, dir);
 	/* Who has asked for no place gets the drive, and is told. */
 	if (r && (d.dir[0] || d.options[0] || r != -EPERM))
 		return r;
-	r = take_drive(&w, d.uuid, request);
+	r = take_drive(&w, d.uuid, q);
 	if (r)
 		return r;
-	r = link_locked(a, &d, out);
+	r = link_locked(q->agent, &d, out);
 	leave_drive(&w);
 	return r;
 }
@@ -524,18 +552,18 @@ static int unlink_locked(const struct agent *a, const uint8_t uuid[16], bool tes
 	return r;
 }
 
-static int unlink_(const struct agent *a, struct json_object *request, struct json_object *out)
+static int unlink_(const struct asked *q, struct json_object *out)
 {
 	uint8_t uuid[16];
 	struct work w;
-	int r = agent_uuid_parse(request, uuid);
+	int r = agent_uuid_parse(q->request, uuid);
 
 	(void)out;
 	if (!r)
-		r = take_drive(&w, uuid, request);
+		r = take_drive(&w, uuid, q);
 	if (r)
 		return r;
-	r = unlink_locked(a, uuid, json_flag(request, "test"));
+	r = unlink_locked(q->agent, uuid, json_flag(q->request, "test"));
 	leave_drive(&w);
 	return r;
 }
@@ -557,18 +585,18 @@ static int gone_locked(const uint8_t uuid[16], const char *nqn)
 	return r ? r : agent_device_gone(uuid, nqn, last, vol_now_ms() + DEVICE_MS);
 }
 
-static int gone(const struct agent *a, struct json_object *request, struct json_object *out)
+static int gone(const struct asked *q, struct json_object *out)
 {
 	uint8_t uuid[16];
 	struct work w;
 	char nqn[224];
-	int r = agent_uuid_parse(request, uuid);
+	int r = agent_uuid_parse(q->request, uuid);
 
-	(void)a, (void)out;
+	(void)out;
 	if (!r)
-		r = agent_nqn_parse(request, nqn);
+		r = agent_nqn_parse(q->request, nqn);
 	if (!r)
-		r = take_drive(&w, uuid, request);
+		r = take_drive(&w, uuid, q);
 	if (r)
 		return r;
 	r = gone_locked(uuid, nqn);
@@ -697,7 +725,7 @@ bool agent_restore_end(int64_t deadline)
 
 static const struct {
 	const char *name;
-	int (*fn)(const struct agent *a, struct json_object *request, struct json_object *out);
+	int (*fn)(const struct asked *q, struct json_object *out);
 } ops[] = {
 	{ "hello", hello },
 	{ "status", status },
@@ -706,8 +734,9 @@ static const struct {
 	{ "gone", gone },
 };
 
-struct json_object *agent_answer(const struct agent *a, struct json_object *request)
+struct json_object *agent_answer(const struct agent *a, struct json_object *request, int fd)
 {
+	const struct asked q = { a, request, fd };
 	struct json_object *out = json_object_new_object();
 	const char *op = json_str(request, "op");
 	size_t i, n = sizeof(ops) / sizeof(ops[0]);
@@ -716,7 +745,7 @@ struct json_object *agent_answer(const struct agent *a, struct json_object *requ
 	json_set_bool(out, "ok", true);
 	for (i = 0; i < n && strcmp(ops[i].name, op); i++)
 		;
-	r = i < n ? ops[i].fn(a, request, out) :
+	r = i < n ? ops[i].fn(&q, out) :
 	    vol_fail(NULL, -EOPNOTSUPP, "this vdagent (%s) knows no request \"%.40s\"", cmd_version(), op);
 	if (r) {
 		json_object_put(out);

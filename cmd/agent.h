@@ -35,8 +35,9 @@ struct agent {
 /* Serves until vol_interrupt(); says to systemd when it is ready. */
 int agent_serve(const struct agent *a) __must_check;
 
-/* Never NULL but for want of memory: {"ok":true,…} or {"ok":false,"errno":N,"error":TEXT}. Any thread. */
-struct json_object *agent_answer(const struct agent *a, struct json_object *request);
+/* Never NULL but for want of memory: {"ok":true,…} or {"ok":false,"errno":N,"error":TEXT}. Any thread.
+ * `fd`: who closes that while the request waits for a drive is not waited for. */
+struct json_object *agent_answer(const struct agent *a, struct json_object *request, int fd);
 /* Goes on in the background, until each drive of the records is there, or vol_interrupt(). */
 int agent_restore_start(const struct agent *a) __must_check;
 /* Whether all of that has ended. */

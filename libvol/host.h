@@ -73,6 +73,8 @@ void vol_nap(unsigned ms); /* less when a signal comes */
 /* Whether it runs, what it is called ("" when it is gone), and when it began, in ticks since the boot: with its
  * number that is no other's.  The last two may be NULL. */
 bool vol_process(pid_t pid, char comm[64], uint64_t *began);
+/* Until the process of a pidfd has ended, or so much time has passed, whatever signals come.  False: it has not ended. */
+bool vol_process_wait(int pidfd, unsigned ms);
 /* As vol_pool_open(): a name may be of two pools, this is not. */
 int vol_pool_open_uuid(const uint8_t uuid[16], unsigned flags, struct vol_pool **out) __must_check;
 /* Who has flock()ed this file, from /proc/locks; 0: not found. */

@@ -2,7 +2,6 @@
 /* What links there are: read from pools' open pointers, and from what of them is there. */
 #include "link-list.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
@@ -95,7 +94,7 @@ void link_front_wait(pid_t pid, unsigned ms)
 	if (fd < 0)
 		return;
 	if (link_front_runs(pid)) /* still, and it is that which is waited for */
-		(void)!poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, (int)ms);
+		vol_process_wait(fd, ms);
 	close(fd);
 }
 

@@ -2,7 +2,6 @@
 /* Making and undoing links.  The steps are in link.h; link-list.c finds what links there are. */
 #include "link-list.h"
 
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@
 
 #define PURPOSE "vdlink" /* of the open pointers of links */
 #define FRONT_END_MS 10000
+#define SERVER_END_MS 20000
 
 static int make_dir(const char *path, mode_t mode)
 {
@@ -566,9 +566,11 @@ static void stop_if_unused(struct vol_pool *p)
 		linked = json_flag(a, "linked");
 		json_object_put(a);
 		if (stopped) {
-			/* Its socket goes before it does. */
 			if (server >= 0)
-				(void)!poll(&(struct pollfd){ .fd = server, .events = POLLIN }, 1, 10000);
+				vol_process_wait(server, SERVER_END_MS);
+			/* One in another PID namespace is known by its socket alone, which goes a moment before. */
+			for (unsigned ms = 0; server < 0 && vol_serve_running(vol_pool_name(p)) && ms < SERVER_END_MS; ms += 10)
+				vol_nap(10);
 			break;
 		}
 		if (linked)

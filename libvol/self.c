@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <json-c/json.h>
+#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
@@ -425,6 +426,18 @@ bool vol_process(pid_t pid, char comm[64], uint64_t *began)
 	if (began)
 		*began = ticks;
 	return state != 'Z' && state != 'X';
+}
+
+bool vol_process_wait(int pidfd, unsigned ms)
+{
+	int64_t end = vol_now_ms() + ms, left;
+	int r;
+
+	do {
+		left = end - vol_now_ms();
+		r = poll(&(struct pollfd){ .fd = pidfd, .events = POLLIN }, 1, left > 0 ? (int)left : 0);
+	} while (r < 0 && errno == EINTR);
+	return r > 0;
 }
 
 bool vol_beside_self(const char *name, char *path, size_t size)

@@ -297,8 +297,8 @@ int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, boo
 {
 	char socket[160], plugin[4096], path[512], words[1024];
 	int r, lock, status, watch = -1, process = -1;
-	int64_t end = vol_now_ms() + START_TIMEOUT_MS;
 	struct stat st;
+	int64_t end;
 	off_t log_end = 0;
 	mode_t mask;
 	pid_t pid;
@@ -319,6 +319,7 @@ int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, boo
 	if (r)
 		goto out;
 	watch = watch_sockets();
+	end = vol_now_ms() + START_TIMEOUT_MS;
 	/* One that is ending still has its socket; it closes the pool in order. */
 	while (vol_serve_running(pool) && !answers(uuid)) {
 		if (vol_now_ms() >= end || vol_interrupted()) {
@@ -341,7 +342,7 @@ int vol_serve_start(const char *pool, const uint8_t uuid[16], bool takeover, boo
 		goto out;
 	process = pidfd_open(pid, 0);
 	for (end = vol_now_ms() + START_TIMEOUT_MS; !answers(uuid);) {
-		if (waitpid(pid, &status, WNOHANG) == pid) {
+		if (waitpid(pid, &status, WNOHANG)) {
 			last_words(pool, log_end, words, sizeof(words));
 			r = vol_fail(NULL, -EIO, "the server of pool %s did not start: %s", pool, words);
 			goto out;

@@ -2,7 +2,6 @@
 /* Drives of a QEMU guest. vm.h tells. */
 #include "vm.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/pidfd.h>
@@ -25,14 +24,12 @@ static void drive_id(const struct link_info *l, char id[ID_SIZE])
 /* Its sockets close a moment before it ends. */
 bool vm_has_ended(pid_t pid, uint64_t began)
 {
-	struct pollfd p = { .events = POLLIN };
+	int fd = pid > 0 ? pidfd_open(pid, 0) : -1;
 	uint64_t now;
-	bool ended;
+	bool ended = pid <= 0 || !vol_process(pid, NULL, &now) || now != began || (fd >= 0 && vol_process_wait(fd, ENDING_MS));
 
-	p.fd = pid > 0 ? pidfd_open(pid, 0) : -1;
-	ended = pid <= 0 || !vol_process(pid, NULL, &now) || now != began || (p.fd >= 0 && poll(&p, 1, ENDING_MS) > 0);
-	if (p.fd >= 0)
-		close(p.fd);
+	if (fd >= 0)
+		close(fd);
 	return ended;
 }
 

@@ -17,7 +17,7 @@ setup_agent()
 	: >fabrics
 	agent --mount-dir "$T/mnt" --mount-dir /srv
 }
-restart_agent() { start_agent --mount-dir "$T/mnt" --mount-dir /srv; }
+restart_agent() { start_agent --mount-dir "$T/mnt" --mount-dir /srv "$@"; }
 
 # The default directory is not below $T; what a test mounts there begins with vdt
 eval "base_$(declare -f teardown)"
@@ -784,7 +784,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	[ "$(findmnt -no SOURCE mnt/d)" = "/dev/$L" ]
 }
 
-@test "what a host wanted last is what is done, though it gave up what it wanted before while that waited" {
+@test "what a host wanted last is what is done, and what it gave up is not" {
 	setup_agent
 	end_agent
 	mkdir bin
@@ -792,21 +792,24 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	chmod +x bin/mkfs.ext4
 	sleep 1000 &
 	echo $! >until
-	PATH=$T/bin:$PATH restart_agent
+	PATH=$T/bin:$PATH restart_agent -v
 	disk d
 	namespace
-	local asked=() op
-	for op in link link unlink; do
-		vdagent ask --key key "$HOST" <<<"$(request $op '.wait = 60')" >"answer.${#asked[@]}" &
+	local n asked=()
+	for n in 0 1 2 3 4 5; do
+		vdagent ask --key key "$HOST" <<<"$(request "$([ $n = 5 ] && echo unlink || echo link)" '.wait = 120')" >"answer.$n" &
 		asked+=($!)
 		wait_for test -s pid
-		sleep 0.5 # until the next is asked
+		wait_for eval '[ "$(grep -c "waits for another" agent.log)" = $n ]'
 	done
-	kill "${asked[0]}" "${asked[1]}" "$(cat until)"
-	wait "${asked[2]}"
-	jq -e .ok answer.2
+	kill "${asked[@]:1:3}"
+	wait_for eval '[ "$(grep -c "not done: who asked for it has left" agent.log)" = 3 ]'
+	kill "$(cat until)"
+	wait "${asked[5]}"
+	jq -e .ok answer.5
 	[ "$(records)" = "[]" ]
-	refused mountpoint -q mnt/d
+	wait "${asked[4]}"
+	[ "$(cat answer.[123])" = "" ]
 }
 
 @test "a program that does not end keeps no other drive waiting, nor the end; one that leaves another running has ended" {
@@ -822,7 +825,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	namespace
 	ask "$(request link)" &
 	wait_for test -s pid
-	vdagent ask --key key "$HOST" <<<"$(request link '.wait = 3')" >second # as long as the host waits
+	vdagent ask --key key "$HOST" <<<"$(request link '.wait = 4')" >second # half as long as the host waits
 	jq -e '(.ok | not) and .errno == 16 and (.error | contains("another request") and contains("2 seconds"))' second
 	U=${U/11111111/99999999}
 	disk e
