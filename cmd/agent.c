@@ -4,7 +4,8 @@
  *
  * R1. A drive has a record before anything else is done for it, and until everything is undone: whenever this
  *     process ends, the next finds in the records what to go on with.
- * R2. One thread at a time does something with a drive; what it goes by is the record as it is then.
+ * R2. One thread at a time does something with a drive, in the order in which that was asked for, unless who asked has
+ *     left; what it goes by is the record as it is then.
  * R3. A request that failed leaves what there was before it.
  * R4. Each may be asked again, and then does what is missing.
  * R5. Nothing is read from a device whose host does not answer, and what may hang all the same has a process of
