@@ -103,7 +103,7 @@ uri()
 {
 	local shown base='' ro=
 	# One that was open then has the size from before.
-	[ ! -e "$T/resized" ] || dmsetup remove "vdt-$1" 2>/dev/null || true
+	[ ! -e "$T/resized" ] || dmsetup remove --retry "vdt-$1" 2>/dev/null || true # udev may look at it
 	if [ ! -b "/dev/mapper/vdt-$1" ]; then
 		shown=$(dmsetup message vd-p-pool 0 "show $1") || return
 		[[ ! $shown =~ base\ ([^$'\n']*) ]] || base=${BASH_REMATCH[1]}
