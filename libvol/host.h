@@ -206,8 +206,8 @@ int vol_execute(struct vol_request *rq, struct json_object **result) __must_chec
 struct vol_server_hooks {
 	void *arg;
 	const char *nbd_socket; /* told by "ping" and "pool-info"; may be NULL; copied */
-	/* Clients that have volumes open. May be NULL: 0. */
-	unsigned (*connections)(void *arg);
+	/* Clients that have volumes open, waited for so long if there are any: until there is none. May be NULL: 0. */
+	unsigned (*connections)(void *arg, unsigned ms);
 	/* Waits, some seconds at most, until clients of this volume whose process has ended
 	 * are rid of it: what follows the end of a program finds it closed. May be NULL. */
 	void (*reap)(void *arg, uint32_t volume);

@@ -60,6 +60,7 @@
 #define EXPORTS_SHOWN 9999 /* nbdkit refuses to list more */
 #define REQUEST_MAX (32u << 20)
 #define DYING_MS 20000u /* for the last requests of a client that has died */
+#define LOOK_MS 50
 
 static const char *pool_name;
 static const char *nbd_socket;
@@ -94,7 +95,8 @@ struct conn {
 static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct client *clients; /* under clients_lock, as their counts and flags */
 static struct conn *conns;     /* under clients_lock */
-static unsigned connections;   /* atomic */
+static unsigned connections;   /* in conns */
+static pthread_cond_t closed = PTHREAD_COND_INITIALIZER; /* one of conns was */
 
 /* ---- errors and log ------------------------------------------------------ */
 
@@ -190,28 +192,52 @@ static int on_config_complete(void)
 
 /* ---- life ---------------------------------------------------------------- */
 
-static unsigned hook_connections(void *arg)
+/* Under clients_lock: until a connection has ended, or vol_now_ms() is that much. */
+static void wait_closed(int64_t end)
 {
-	(void)arg;
-	return __atomic_load_n(&connections, __ATOMIC_SEQ_CST);
+	int64_t ms = vd_max(end - vol_now_ms(), (int64_t)0);
+	struct timespec t;
+
+	clock_gettime(CLOCK_REALTIME, &t);
+	t.tv_nsec += ms % 1000 * 1000000;
+	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
+	t.tv_nsec %= 1000000000;
+	(void)pthread_cond_timedwait(&closed, &clients_lock, &t);
 }
 
+static unsigned hook_connections(void *arg, unsigned ms)
+{
+	int64_t end = vol_now_ms() + ms;
+	unsigned n;
+
+	(void)arg;
+	pthread_mutex_lock(&clients_lock);
+	while (connections && vol_now_ms() < end)
+		wait_closed(end);
+	n = connections;
+	pthread_mutex_unlock(&clients_lock);
+	return n;
+}
+
+/* Under clients_lock. */
 static bool any_dying(uint32_t volume)
 {
 	const struct conn *c;
 
-	pthread_mutex_lock(&clients_lock);
 	for (c = conns; c && (vol_volume_id(c->v) != volume || !c->pid || vol_process(c->pid, NULL, NULL)); c = c->next)
 		;
-	pthread_mutex_unlock(&clients_lock);
 	return c;
 }
 
 static void hook_reap(void *arg, uint32_t volume)
 {
+	int64_t end = vol_now_ms() + DYING_MS;
+
 	(void)arg;
-	for (unsigned ms = 0; ms < DYING_MS && any_dying(volume); ms += 10)
-		vol_nap(10);
+	pthread_mutex_lock(&clients_lock);
+	while (any_dying(volume) && vol_now_ms() < end)
+		wait_closed(end);
+	pthread_mutex_unlock(&clients_lock);
 }
 
 /* I12: memory must not wait for a write that waits for us.  Where it is not
@@ -481,16 +507,17 @@ static int join_once(uint32_t volume, const char *who, pid_t pid, struct client 
 static struct client *client_join(uint32_t volume, const char *who, pid_t pid, struct vd_volume_info *info, char *why, size_t size)
 {
 	struct client *c = NULL, *fresh = calloc(1, sizeof(*fresh));
+	int64_t end = vol_now_ms() + DYING_MS;
 	int r;
 
 	if (!fresh) {
 		snprintf(why, size, "out of memory");
 		return NULL;
 	}
-	r = join_once(volume, who, pid, &fresh, info, &c, why, size);
-	for (unsigned ms = 0; r == -EAGAIN && ms < DYING_MS; ms += 10) {
-		vol_nap(10);
-		r = join_once(volume, who, pid, &fresh, info, &c, why, size);
+	while ((r = join_once(volume, who, pid, &fresh, info, &c, why, size)) == -EAGAIN && vol_now_ms() < end) {
+		pthread_mutex_lock(&clients_lock);
+		wait_closed(vol_now_ms() + LOOK_MS); /* it may have been closed just before */
+		pthread_mutex_unlock(&clients_lock);
 	}
 	free(fresh);
 	return r ? NULL : c;
@@ -685,8 +712,8 @@ static void *on_open(int readonly)
 	pthread_mutex_lock(&clients_lock);
 	c->next = conns;
 	conns = c;
+	connections++;
 	pthread_mutex_unlock(&clients_lock);
-	__atomic_add_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 	free(info);
 	return c;
 
@@ -707,9 +734,10 @@ static void on_close(void *handle)
 		;
 	*at = c->next;
 	vol_volume_close(c->v); /* under the lock: hook_reap() looks at it, and must find it closed */
+	connections--;
+	pthread_cond_broadcast(&closed);
 	pthread_mutex_unlock(&clients_lock);
 	free(c);
-	__atomic_sub_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 }
 
 static void on_cleanup(void)

@@ -14,7 +14,7 @@
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
  *   flush  checkpoint
- *   stop-if-unused  → stopped: true, or false and reason, linked
+ *   stop-if-unused  [wait: ms for connections to end] → stopped: true, or false and reason, linked
  *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
  *   create          volume size|base [readonly] [attrs] [locked] [reserve] → id uuid size
  *   remove          volume → id
@@ -380,7 +380,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 		json_set_str(o, "nbd", vol_server_hooks_of(rq->server)->nbd_socket);
 		if (vol_server_hooks_of(rq->server)->connections)
 			json_set_u64(o, "connections",
-				     vol_server_hooks_of(rq->server)->connections(vol_server_hooks_of(rq->server)->arg));
+				     vol_server_hooks_of(rq->server)->connections(vol_server_hooks_of(rq->server)->arg, 0));
 		json_set(result, "server", o);
 	} else {
 		json_set(result, "server", NULL);
@@ -1034,20 +1034,29 @@ static int local_pointer(struct vol_request *rq, char *reason, size_t size)
 	return r == -ENOENT ? 0 : r;
 }
 
+#define STOP_WAIT_MS 60000
+
 static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 {
 	const struct vol_server_hooks *hooks = rq->server ? vol_server_hooks_of(rq->server) : NULL;
+	int64_t left, end = vol_now_ms() + (int64_t)vd_min(json_u64(rq->args, "wait"), (uint64_t)STOP_WAIT_MS);
 	char reason[256] = "";
 	unsigned n;
 	int r;
 
 	if (!hooks || !hooks->stop)
 		return op_fail(rq, -EOPNOTSUPP, "pool %s has no server that could be stopped", rq->pool->name);
-	r = local_pointer(rq, reason, sizeof(reason));
-	if (r < 0)
-		return op_fail(rq, r, "pool %s: whether it is used cannot be found out: %s", rq->pool->name, vol_strerror(r));
+	for (;;) {
+		r = local_pointer(rq, reason, sizeof(reason));
+		if (r < 0)
+			return op_fail(rq, r, "pool %s: whether it is used cannot be found out: %s", rq->pool->name, vol_strerror(r));
+		n = hooks->connections ? hooks->connections(hooks->arg, 0) : 0;
+		left = end - vol_now_ms();
+		if (r || !n || left <= 0 || vol_server_stopping(rq->server))
+			break;
+		(void)hooks->connections(hooks->arg, (unsigned)vd_min(left, (int64_t)200)); /* and look whether this server is to end */
+	}
 	json_set_bool(result, "linked", r);
-	n = hooks->connections ? hooks->connections(hooks->arg) : 0;
 	if (!r && n)
 		snprintf(reason, sizeof(reason), "%u NBD connection%s open", n, n == 1 ? " is" : "s are");
 	r = r || n;

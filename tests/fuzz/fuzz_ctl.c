@@ -214,9 +214,9 @@ static int fuzz_execute(struct vol_request *rq, struct json_object **result)
 	return r;
 }
 
-static unsigned no_connections(void *arg)
+static unsigned no_connections(void *arg, unsigned ms)
 {
-	(void)arg;
+	(void)arg, (void)ms;
 	return 0;
 }
 
