@@ -11,6 +11,7 @@
 #include "agent.h"
 #include "../libvol/busy.h"
 #include "../libvol/device.h"
+#include "../libvol/events.h"
 
 #include <arpa/inet.h>
 #include <ctype.h>
@@ -380,52 +381,6 @@ bool agent_host_dhchap(void)
 	return found;
 }
 
-/* ---- events --------------------------------------------------------------------------- */
-
-struct agent_events { struct udev *udev; struct udev_monitor *monitor; };
-
-struct agent_events *agent_events_new(void)
-{
-	struct agent_events *e = calloc(1, sizeof(*e));
-
-	if (!e)
-		return NULL;
-	e->udev = udev_new();
-	e->monitor = e->udev ? udev_monitor_new_from_netlink(e->udev, "udev") : NULL;
-	if (e->monitor && !udev_monitor_filter_add_match_subsystem_devtype(e->monitor, "block", NULL) &&
-	    udev_monitor_enable_receiving(e->monitor) >= 0)
-		return e;
-	agent_events_free(e);
-	return NULL;
-}
-
-void agent_events_free(struct agent_events *e)
-{
-	if (!e)
-		return;
-	udev_monitor_unref(e->monitor);
-	udev_unref(e->udev);
-	free(e);
-}
-
-void agent_events_wait(struct agent_events *e, int64_t deadline)
-{
-	struct udev_device *d;
-
-	while (!vol_interrupted()) {
-		struct pollfd p = { e ? udev_monitor_get_fd(e->monitor) : -1, POLLIN, 0 };
-		int64_t left = deadline - vol_now_ms();
-
-		if (left <= 0)
-			return;
-		if (poll(&p, 1, left > LOOK_MS ? LOOK_MS : (int)left) <= 0)
-			continue;
-		for (unsigned i = 0; i < 1000 && (d = udev_monitor_receive_device(e->monitor)); i++)
-			udev_device_unref(d);
-		return;
-	}
-}
-
 /* ---- asking for it ----------------------------------------------------------------------- */
 
 /* The kernel would try for minutes, and could not be told to stop.  The connection stays until it has its own: a target
@@ -608,7 +563,7 @@ static int look(const struct agent_drive *d, bool any_size, struct agent_device 
 
 int agent_device_get(const struct agent_drive *d, const char *secret, bool any_size, int64_t deadline, struct agent_device *out)
 {
-	struct agent_events *events = agent_events_new(); /* before anything can come */
+	struct vol_events *events = vol_events_new(); /* before anything can come */
 	struct agent_device dev = { 0 };
 	/* A VM tells its driver of the disk, and a scan of all addresses can take seconds. */
 	int64_t ask = d->nvme ? 0 : vol_now_ms() + TOLD_MS;
@@ -630,30 +585,32 @@ int agent_device_get(const struct agent_drive *d, const char *secret, bool any_s
 			r = vol_fail(NULL, -EINTR, "interrupted");
 			break;
 		}
-		agent_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
+		vol_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
 	}
-	agent_events_free(events);
+	vol_events_free(events);
 	if (!r)
 		*out = dev;
 	return r == -EAGAIN ? -ETIMEDOUT : r;
 }
 
-static bool is_named(struct agent_events *e, const char *name)
+static bool is_named(const char *name)
 {
-	struct udev_device *d = udev_device_new_from_subsystem_sysname(e->udev, "block", name);
+	struct udev *udev = udev_new();
+	struct udev_device *d = udev ? udev_device_new_from_subsystem_sysname(udev, "block", name) : NULL;
 	bool named = !d || udev_device_get_is_initialized(d) > 0;
 
 	udev_device_unref(d);
+	udev_unref(udev);
 	return named;
 }
 
 void agent_device_named(const struct agent_device *dev, int64_t deadline)
 {
-	struct agent_events *e = access("/run/udev/control", F_OK) ? NULL : agent_events_new();
+	struct vol_events *e = access("/run/udev/control", F_OK) ? NULL : vol_events_new();
 
-	while (e && !is_named(e, dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
-		agent_events_wait(e, vol_now_ms() + LOOK_MS);
-	agent_events_free(e);
+	while (e && !is_named(dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
+		vol_events_wait(e, vol_now_ms() + LOOK_MS);
+	vol_events_free(e);
 }
 
 /* ---- letting it go -------------------------------------------------------------------------- */
@@ -717,7 +674,7 @@ int agent_device_lose(const struct agent_drive *d)
 
 int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int64_t deadline)
 {
-	struct agent_events *events = agent_events_new();
+	struct vol_events *events = vol_events_new();
 	struct wanted w = { .uuid = uuid, .nqn = nqn };
 	struct controller c = { .nqn = nqn };
 	int64_t ask = 0;
@@ -733,8 +690,8 @@ int agent_device_gone(const uint8_t uuid[16], const char *nqn, bool let_go, int6
 			ask = vol_now_ms() + 4 * LOOK_MS;
 		}
 		if (!r)
-			agent_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
+			vol_events_wait(events, vol_now_ms() + LOOK_MS < deadline ? vol_now_ms() + LOOK_MS : deadline);
 	}
-	agent_events_free(events);
+	vol_events_free(events);
 	return r;
 }

@@ -15,6 +15,7 @@
 #include "common.h"
 #include "../libvol/busy.h"
 #include "../libvol/device.h"
+#include "../libvol/events.h"
 #include "../libvol/present.h"
 
 #include <fcntl.h>
@@ -32,6 +33,7 @@
 #define WAIT_MAX_S 3600
 #define DEVICE_MS 20000  /* until a drive must have appeared, or gone */
 #define NAMED_MS 5000    /* for udev, without which the drive is there all the same */
+#define SETTLE_MS 2000   /* for udev to be done with it */
 #define PATIENCE_MS 25000
 #define RESTORE_MS 5000  /* the same where it is tried again */
 #define BACKOFF_MS 30000
@@ -450,18 +452,20 @@ struct settled { char path[64]; bool test; };
 static int settle_here(void *arg)
 {
 	const struct settled *s = arg;
+	struct vol_events *events = NULL;
+	int64_t end = vol_now_ms() + SETTLE_MS;
 	int fd, r;
 
-	for (unsigned ms = 0;; ms += 50) { /* udev looks at what was unmounted */
+	for (;; vol_events_look(&events)) { /* udev looks at what was unmounted */
 		fd = open(s->path, O_RDONLY | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
 		/* It has the lock while it reads, and what it reads next would fail. */
-		if (ms >= 2000 || (r && r != -EBUSY) || (!r && !flock(fd, LOCK_EX | LOCK_NB)))
+		if (vol_now_ms() >= end || (r && r != -EBUSY) || (!r && !flock(fd, LOCK_EX | LOCK_NB)))
 			break;
 		if (!r)
 			close(fd);
-		vol_nap(50);
 	}
+	vol_events_free(events);
 	if (fd >= 0 && !s->test && (fsync(fd) || ioctl(fd, BLKFLSBUF, 0)))
 		r = -errno;
 	if (fd >= 0)
@@ -668,7 +672,7 @@ static int restore_one(const struct restored *s)
 /* What keeps a drive away may end in a second, or in a week. */
 static void *restore_drive(void *arg)
 {
-	struct agent_events *events = agent_events_new();
+	struct vol_events *events = vol_events_new();
 	const struct restored *s = arg;
 	int64_t delay = 1000;
 
@@ -678,10 +682,10 @@ static void *restore_drive(void *arg)
 		if (delay == 1000)
 			vol_log(VOL_LOG_WARN, "%s is not there yet, as it should be: %s", s->drive.name, vol_error(NULL));
 		vol_nap(200); /* events may be many */
-		agent_events_wait(events, vol_now_ms() + delay);
+		vol_events_wait(events, vol_now_ms() + delay);
 		delay = 2 * delay > BACKOFF_MS ? BACKOFF_MS : 2 * delay;
 	}
-	agent_events_free(events);
+	vol_events_free(events);
 	return NULL;
 }
 

@@ -132,11 +132,4 @@ int agent_host_self(struct agent_host *h) __must_check;
 /* The kernel can DH-HMAC-CHAP. */
 bool agent_host_dhchap(void);
 
-/* Events of block devices: udev's, a hint that it is time to look. */
-struct agent_events;
-struct agent_events *agent_events_new(void); /* NULL: there is no udev */
-void agent_events_free(struct agent_events *e);
-/* Until there was one, or so much time has passed, or vol_interrupt(). */
-void agent_events_wait(struct agent_events *e, int64_t deadline);
-
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Block devices of this host, for links. */
 #include "device.h"
+#include "events.h"
 #include "busy.h"
 
 #include <blkid/blkid.h>
@@ -57,8 +58,8 @@ static const char *base_name(const char *dev)
 }
 
 /* Again for a while: udev looks at a device that has just been closed. */
-#define BUSY_MS 2000u
-#define BUSY_NAP_MS 20u
+#define BUSY_MS 2000
+#define DETACH_MS 5000
 
 static int fail_busy(const char *dev, const char *users)
 {
@@ -92,16 +93,18 @@ int device_nbd_free(char dev[DEVICE_PATH])
 
 int device_nbd_disconnect(const char *dev)
 {
+	int64_t end = vol_now_ms() + BUSY_MS;
+	struct vol_events *events = NULL;
 	char users[512];
 	int fd, r;
 
-	for (unsigned ms = 0;; ms += BUSY_NAP_MS) {
+	for (;; vol_events_look(&events)) {
 		fd = open(dev, O_RDWR | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
-		if (r != -EBUSY || ms >= BUSY_MS)
+		if (r != -EBUSY || vol_now_ms() >= end)
 			break;
-		vol_nap(BUSY_NAP_MS);
 	}
+	vol_events_free(events);
 	if (r == -EBUSY) {
 		users[0] = 0; /* its front has it open, as ever */
 		busy_otherwise(dev, users, sizeof(users));
@@ -202,9 +205,10 @@ int device_loop_detach(const char *dev)
 {
 	char users[512], holder[16], name[64];
 	int64_t end = vol_now_ms() + BUSY_MS;
+	struct vol_events *events = NULL;
 	int fd, r;
 
-	for (;;) {
+	for (;; vol_events_look(&events)) {
 		fd = open(dev, O_RDONLY | O_CLOEXEC | O_EXCL);
 		r = fd < 0 ? -errno : 0;
 		users[0] = 0;
@@ -214,15 +218,17 @@ int device_loop_detach(const char *dev)
 			break;
 		if (!r)
 			close(fd);
-		vol_nap(BUSY_NAP_MS);
 	}
 	if (r == -EBUSY) {
+		vol_events_free(events);
 		device_users(dev, users, sizeof(users));
 		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
 	}
-	if (r)
+	if (r) {
+		vol_events_free(events);
 		return vol_fail(NULL, r, "%s cannot be opened: %s", dev, vol_strerror(r));
+	}
 	/* While others have it open the kernel only notes the wish and is content:
 	 * the front would then live on behind a link that is said to be gone. */
 	if (users[0])
@@ -232,13 +238,13 @@ int device_loop_detach(const char *dev)
 	close(fd);
 	/* It goes with the last closing: udev may still be looking. */
 	snprintf(name, sizeof(name), "%s", base_name(dev));
-	for (unsigned ms = 0; !r && ms < 5000; ms += 5) {
+	for (end = vol_now_ms() + DETACH_MS; !r && vol_now_ms() < end; vol_events_look(&events)) {
 		sys_read(name, "loop/backing_file", holder, sizeof(holder));
 		if (!holder[0])
-			return 0;
-		vol_nap(5);
+			break;
 	}
-	if (r)
+	vol_events_free(events);
+	if (r || !holder[0])
 		return r;
 	device_users(dev, users, sizeof(users));
 	return fail_busy(dev, users);

@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sem.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <time.h>
@@ -16,9 +17,10 @@
 
 #include "busy.h"
 #include "device.h"
+#include "events.h"
 
-#define UDEV_MS 30000u     /* for udev to do its part */
-#define PROBE_MS 2000u     /* for udev to look at a device */
+#define UDEV_MS 30000      /* for udev to do its part */
+#define PROBE_MS 2000      /* for udev to look at a device */
 #define POOL_SECTORS 1024u /* means nothing */
 #define PREFIX "VD-"
 /* Nobody is to look for anything on a pool's device. */
@@ -186,24 +188,27 @@ static int run(struct dm_task *t)
 	return e > 0 ? -e : -EIO;
 }
 
-/* libdevmapper's own wait has no end. */
+/* libdevmapper's own wait has no end.  The cookie is the key of a semaphore: a part of it is ours, and each that is udev's
+ * dmsetup(8), `udevcomplete`, takes from it. */
 static void wait_for_udev(uint32_t cookie)
 {
-	int64_t end = vol_now_ms() + UDEV_MS;
-	int ready = 1;
+	struct sembuf ours = { 0, -1, IPC_NOWAIT }, none = { 0, 0, 0 };
+	int64_t end = vol_now_ms() + UDEV_MS, left = UDEV_MS;
+	int id = semget((key_t)cookie, 1, 0), r = id < 0 ? -1 : semop(id, &ours, 1);
 
-	late = false;
-	while (!vol_interrupted() && vol_now_ms() < end) {
-		late = !dm_udev_wait_immediate(cookie, &ready); /* somebody has taken the semaphore away */
-		if (late || ready)
-			return;
-		vol_nap(1);
-	}
-	late = !vol_interrupted();
+	late = r; /* somebody has taken the semaphore away */
 	if (late)
-		vol_log(VOL_LOG_WARN, "udev has not finished with a device after %u s; its names in /dev may come later", UDEV_MS / 1000);
-	dm_udev_complete(cookie); /* the semaphore does not outlive us */
-	(void)dm_udev_wait_immediate(cookie, &ready);
+		return;
+	do {
+		struct timespec t = { left / 1000, left % 1000 * 1000000 };
+
+		r = semtimedop(id, &none, 1, &t) ? -errno : 0;
+		left = end - vol_now_ms();
+	} while (r == -EINTR && !vol_interrupted() && left > 0);
+	late = r && !vol_interrupted();
+	if (late && r != -EIDRM)
+		vol_log(VOL_LOG_WARN, "udev has not finished with a device after %d s; its names in /dev may come later", UDEV_MS / 1000);
+	(void)!semctl(id, 0, IPC_RMID); /* it does not outlive us */
 }
 
 /* Runs one that changes names in /dev; on return they are there, or gone. */
@@ -435,17 +440,22 @@ void vol_dm_pool_drop_table(const uint8_t uuid[16])
 
 int vol_dm_pool_stop(const uint8_t uuid[16])
 {
+	int64_t end = vol_now_ms() + PROBE_MS;
+	struct vol_events *events = NULL;
 	struct dm_info di;
 	char volume[64];
 	int r = vol_dm_present() ? info(uuid, NULL, &di, NULL) : -ENOENT;
 
 	/* Not a volume: somebody who lists devices, and is done soon. */
-	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
-		if (vol_part_of(makedev(di.major, di.minor), volume))
-			return -EBUSY;
-		vol_nap(20);
+	while (!r && di.open_count && vol_now_ms() < end) {
+		if (vol_part_of(makedev(di.major, di.minor), volume)) {
+			r = -EBUSY;
+			break;
+		}
+		vol_events_look(&events);
 		r = info(uuid, NULL, &di, NULL);
 	}
+	vol_events_free(events);
 	if (r)
 		return r == -ENOENT ? 0 : r;
 	return di.open_count ? -EAGAIN : stop(uuid, NULL);
@@ -674,14 +684,17 @@ int vol_dm_volume_resize(const struct dm_volume *v)
 int vol_dm_volume_stop(const uint8_t pool[16], const uint8_t uuid[16])
 {
 	char path[DM_PATH], who[512] = "", names[4096];
+	int64_t end = vol_now_ms() + PROBE_MS;
+	struct vol_events *events = NULL;
 	struct dm_info di;
 	int r = info(pool, uuid, &di, path);
 
 	/* It may be udev that has it open, for a moment. */
-	for (unsigned ms = 0; !r && di.open_count && ms < PROBE_MS; ms += 20) {
-		vol_nap(20);
+	while (!r && di.open_count && vol_now_ms() < end) {
+		vol_events_look(&events);
 		r = info(pool, uuid, &di, path);
 	}
+	vol_events_free(events);
 	if (r)
 		return r == -ENOENT ? 0 : vol_fail(NULL, r, "its device cannot be looked at: %s", vol_strerror(r));
 	if (di.open_count)

@@ -14,6 +14,7 @@
 #include "busy.h"
 #include "describe.h"
 #include "drive.h"
+#include "events.h"
 #include "front.h"
 #include "json.h"
 #include "present.h"
@@ -22,6 +23,7 @@
 #define PURPOSE "vdlink" /* of the open pointers of links */
 #define FRONT_END_MS 10000
 #define SERVER_END_MS 20000
+#define CONNECTIONS_END_MS 8000
 
 static int make_dir(const char *path, mode_t mode)
 {
@@ -198,15 +200,18 @@ static int make_device(const struct link_spec *spec, struct vol_pool *p, struct 
 
 static int wait_device(const struct link_info *l)
 {
+	int64_t end = vol_now_ms() + LINK_SCAN_MS;
+	struct vol_events *events = NULL;
 	uint64_t size = 0;
+	bool there;
 
-	for (unsigned ms = 0; ms < LINK_SCAN_MS; ms += 10) {
-		if (!device_size(l->device, &size) && size == l->size)
-			return 0;
-		if (vol_interrupted())
-			return vol_fail(NULL, -EINTR, "interrupted");
-		vol_nap(10);
-	}
+	while (!(there = !device_size(l->device, &size) && size == l->size) && !vol_interrupted() && vol_now_ms() < end)
+		vol_events_look(&events);
+	vol_events_free(events);
+	if (there)
+		return 0;
+	if (vol_interrupted())
+		return vol_fail(NULL, -EINTR, "interrupted");
 	return vol_fail(NULL, -ETIMEDOUT, "%s has %llu bytes, not the volume's %llu", l->device, (unsigned long long)size,
 			(unsigned long long)l->size);
 }
@@ -537,8 +542,9 @@ static int run_steps(const struct link_spec *spec, struct vol_pool *p, struct li
 static void stop_if_unused(struct vol_pool *p)
 {
 	uint8_t uuid[16];
-	struct json_object *a;
+	struct json_object *q, *a;
 	bool stopped, linked;
+	int64_t end;
 	int server;
 
 	if (vol_pool_in_kernel(p)) {
@@ -559,8 +565,11 @@ static void stop_if_unused(struct vol_pool *p)
 	/* The front's connections end a moment after the front, a long one where many
 	 * processes want to run; with another link there is nothing to wait for. */
 	server = vol_pool_server(p);
-	for (unsigned i = 0; i < 400; i++) {
-		if (link_call(p, link_request("stop-if-unused", NULL), &a))
+	end = vol_now_ms() + CONNECTIONS_END_MS;
+	for (;;) {
+		q = link_request("stop-if-unused", NULL);
+		json_set_u64(q, "wait", CONNECTIONS_END_MS);
+		if (link_call(p, q, &a))
 			break;
 		stopped = json_flag(a, "stopped");
 		linked = json_flag(a, "linked");
@@ -573,9 +582,9 @@ static void stop_if_unused(struct vol_pool *p)
 				vol_nap(10);
 			break;
 		}
-		if (linked)
+		if (linked || vol_now_ms() >= end)
 			break;
-		vol_nap(20);
+		vol_nap(20); /* one of an earlier version does not wait */
 	}
 	if (server >= 0)
 		close(server);
