@@ -20,6 +20,7 @@
 #include "events.h"
 
 #define UDEV_MS 30000      /* for udev to do its part */
+#define UDEV_TICK_MS 250   /* a signal may have come just before */
 #define PROBE_MS 2000      /* for udev to look at a device */
 #define POOL_SECTORS 1024u /* means nothing */
 #define PREFIX "VD-"
@@ -193,22 +194,18 @@ static int run(struct dm_task *t)
 static void wait_for_udev(uint32_t cookie)
 {
 	struct sembuf ours = { 0, -1, IPC_NOWAIT }, none = { 0, 0, 0 };
-	int64_t end = vol_now_ms() + UDEV_MS, left = UDEV_MS;
-	int id = semget((key_t)cookie, 1, 0), r = id < 0 ? -1 : semop(id, &ours, 1);
+	struct timespec t = { 0, UDEV_TICK_MS * 1000000l };
+	int64_t end = vol_now_ms() + UDEV_MS;
+	int id = semget((key_t)cookie, 1, 0);
+	int r = id < 0 || semop(id, &ours, 1) ? -EIDRM : -EAGAIN; /* somebody has taken it away, or its parts */
 
-	late = r; /* somebody has taken the semaphore away */
-	if (late)
-		return;
-	do {
-		struct timespec t = { left / 1000, left % 1000 * 1000000 };
-
+	while ((r == -EAGAIN || r == -EINTR) && !vol_interrupted() && vol_now_ms() < end)
 		r = semtimedop(id, &none, 1, &t) ? -errno : 0;
-		left = end - vol_now_ms();
-	} while (r == -EINTR && !vol_interrupted() && left > 0);
 	late = r && !vol_interrupted();
-	if (late && r != -EIDRM)
+	if (late && (r == -EAGAIN || r == -EINTR))
 		vol_log(VOL_LOG_WARN, "udev has not finished with a device after %d s; its names in /dev may come later", UDEV_MS / 1000);
-	(void)!semctl(id, 0, IPC_RMID); /* it does not outlive us */
+	if (id >= 0)
+		(void)!semctl(id, 0, IPC_RMID); /* it does not outlive us */
 }
 
 /* Runs one that changes names in /dev; on return they are there, or gone. */

@@ -4,13 +4,11 @@
 #include <libudev.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 #define TICK_MS 500  /* between looks whether all is to end: a signal may be another thread's */
-#define LOOK_MS 100  /* for who is not udev; nothing tells of those */
-#define ALONE_MS 20  /* the same where there is no udev */
+#define LOOK_MS 100  /* at most, for who is not udev, or where there is none: nothing tells of those */
 
-struct vol_events { struct udev *udev; struct udev_monitor *monitor; };
+struct vol_events { struct udev *udev; struct udev_monitor *monitor; unsigned look; };
 
 struct vol_events *vol_events_new(void)
 {
@@ -59,7 +57,15 @@ void vol_events_wait(struct vol_events *e, int64_t deadline)
 
 void vol_events_look(struct vol_events **e)
 {
-	if (!*e && (*e = vol_events_new())) /* before the next look, not after */
+	if (!*e) { /* before the next look, not after */
+		*e = vol_events_new();
+		if (*e)
+			(*e)->look = 10;
+		else
+			vol_nap(LOOK_MS);
 		return;
-	take(*e, access("/run/udev/control", F_OK) ? ALONE_MS : LOOK_MS);
+	}
+	vol_nap(5); /* events may be many, and a look take long */
+	take(*e, (*e)->look);
+	(*e)->look = vd_min(2 * (*e)->look, (unsigned)LOOK_MS);
 }

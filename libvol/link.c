@@ -23,7 +23,8 @@
 #define PURPOSE "vdlink" /* of the open pointers of links */
 #define FRONT_END_MS 10000
 #define SERVER_END_MS 20000
-#define CONNECTIONS_END_MS 8000
+#define CONNECTIONS_END_MS 20000
+#define ASK_MS 250
 
 static int make_dir(const char *path, mode_t mode)
 {
@@ -544,7 +545,7 @@ static void stop_if_unused(struct vol_pool *p)
 	uint8_t uuid[16];
 	struct json_object *q, *a;
 	bool stopped, linked;
-	int64_t end;
+	int64_t end, asked;
 	int server;
 
 	if (vol_pool_in_kernel(p)) {
@@ -567,8 +568,9 @@ static void stop_if_unused(struct vol_pool *p)
 	server = vol_pool_server(p);
 	end = vol_now_ms() + CONNECTIONS_END_MS;
 	for (;;) {
+		asked = vol_now_ms();
 		q = link_request("stop-if-unused", NULL);
-		json_set_u64(q, "wait", CONNECTIONS_END_MS);
+		json_set_u64(q, "wait", ASK_MS);
 		if (link_call(p, q, &a))
 			break;
 		stopped = json_flag(a, "stopped");
@@ -584,7 +586,8 @@ static void stop_if_unused(struct vol_pool *p)
 		}
 		if (linked || vol_now_ms() >= end)
 			break;
-		vol_nap(20); /* one of an earlier version does not wait */
+		if (vol_now_ms() < asked + ASK_MS)
+			vol_nap(20); /* one of an earlier version does not wait */
 	}
 	if (server >= 0)
 		close(server);

@@ -95,8 +95,8 @@ struct conn {
 static pthread_mutex_t clients_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct client *clients; /* under clients_lock, as their counts and flags */
 static struct conn *conns;     /* under clients_lock */
-static unsigned connections;   /* in conns */
-static pthread_cond_t closed = PTHREAD_COND_INITIALIZER; /* one of conns was */
+static unsigned connections;   /* in conns; read without the lock, which is held while pointers are stored */
+static pthread_cond_t closed;  /* one of conns was; of CLOCK_MONOTONIC */
 
 /* ---- errors and log ------------------------------------------------------ */
 
@@ -195,10 +195,12 @@ static int on_config_complete(void)
 /* Under clients_lock: until a connection has ended, or vol_now_ms() is that much. */
 static void wait_closed(int64_t end)
 {
-	int64_t ms = vd_max(end - vol_now_ms(), (int64_t)0);
+	int64_t ms = end - vol_now_ms();
 	struct timespec t;
 
-	clock_gettime(CLOCK_REALTIME, &t);
+	if (ms <= 0)
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &t);
 	t.tv_nsec += ms % 1000 * 1000000;
 	t.tv_sec += ms / 1000 + t.tv_nsec / 1000000000;
 	t.tv_nsec %= 1000000000;
@@ -208,15 +210,15 @@ static void wait_closed(int64_t end)
 static unsigned hook_connections(void *arg, unsigned ms)
 {
 	int64_t end = vol_now_ms() + ms;
-	unsigned n;
 
 	(void)arg;
-	pthread_mutex_lock(&clients_lock);
-	while (connections && vol_now_ms() < end)
-		wait_closed(end);
-	n = connections;
-	pthread_mutex_unlock(&clients_lock);
-	return n;
+	if (ms) {
+		pthread_mutex_lock(&clients_lock);
+		while (connections && vol_now_ms() < end)
+			wait_closed(end);
+		pthread_mutex_unlock(&clients_lock);
+	}
+	return __atomic_load_n(&connections, __ATOMIC_SEQ_CST);
 }
 
 /* Under clients_lock. */
@@ -254,6 +256,7 @@ static void be_reclaim_safe(void)
  * --exit-with-parent.  The command or front that started us is not to take us along. */
 static void on_load(void)
 {
+	pthread_condattr_t at;
 	char args[4096];
 	ssize_t n = -1;
 	int fd = open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
@@ -264,6 +267,10 @@ static void on_load(void)
 	}
 	if (n <= 0 || !memmem(args, (size_t)n, "--exit-with-parent", 18))
 		prctl(PR_SET_PDEATHSIG, 0);
+	pthread_condattr_init(&at);
+	pthread_condattr_setclock(&at, CLOCK_MONOTONIC);
+	pthread_cond_init(&closed, &at);
+	pthread_condattr_destroy(&at);
 }
 
 /* A connection of a client, as opposed to what we listen on and to the log. */
@@ -712,7 +719,7 @@ static void *on_open(int readonly)
 	pthread_mutex_lock(&clients_lock);
 	c->next = conns;
 	conns = c;
-	connections++;
+	__atomic_add_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&clients_lock);
 	free(info);
 	return c;
@@ -734,7 +741,7 @@ static void on_close(void *handle)
 		;
 	*at = c->next;
 	vol_volume_close(c->v); /* under the lock: hook_reap() looks at it, and must find it closed */
-	connections--;
+	__atomic_sub_fetch(&connections, 1, __ATOMIC_SEQ_CST);
 	pthread_cond_broadcast(&closed);
 	pthread_mutex_unlock(&clients_lock);
 	free(c);

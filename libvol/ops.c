@@ -14,7 +14,7 @@
  *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
  *   flush  checkpoint
- *   stop-if-unused  [wait: ms for connections to end] → stopped: true, or false and reason, linked
+ *   stop-if-unused  [wait: ms for connections to end, 250 at most] → stopped: true, or false and reason, linked
  *   list            [names: […]] ; parts {"volumes": [{…}…]} → volumes
  *   create          volume size|base [readonly] [attrs] [locked] [reserve] → id uuid size
  *   remove          volume → id
@@ -1034,27 +1034,23 @@ static int local_pointer(struct vol_request *rq, char *reason, size_t size)
 	return r == -ENOENT ? 0 : r;
 }
 
-#define STOP_WAIT_MS 60000
-
 static int op_stop_if_unused(struct vol_request *rq, struct json_object *result)
 {
 	const struct vol_server_hooks *hooks = rq->server ? vol_server_hooks_of(rq->server) : NULL;
-	int64_t left, end = vol_now_ms() + (int64_t)vd_min(json_u64(rq->args, "wait"), (uint64_t)STOP_WAIT_MS);
+	/* Not for long: who asked may be gone, and somebody else about to link. */
+	unsigned n, wait = (unsigned)vd_min(json_u64(rq->args, "wait"), (uint64_t)250);
 	char reason[256] = "";
-	unsigned n;
 	int r;
 
 	if (!hooks || !hooks->stop)
 		return op_fail(rq, -EOPNOTSUPP, "pool %s has no server that could be stopped", rq->pool->name);
-	for (;;) {
+	for (;; wait = 0) {
 		r = local_pointer(rq, reason, sizeof(reason));
 		if (r < 0)
 			return op_fail(rq, r, "pool %s: whether it is used cannot be found out: %s", rq->pool->name, vol_strerror(r));
-		n = hooks->connections ? hooks->connections(hooks->arg, 0) : 0;
-		left = end - vol_now_ms();
-		if (r || !n || left <= 0 || vol_server_stopping(rq->server))
+		n = hooks->connections ? hooks->connections(hooks->arg, r ? 0 : wait) : 0;
+		if (r || n || !wait)
 			break;
-		(void)hooks->connections(hooks->arg, (unsigned)vd_min(left, (int64_t)200)); /* and look whether this server is to end */
 	}
 	json_set_bool(result, "linked", r);
 	if (!r && n)
