@@ -933,8 +933,8 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	disk d
 	namespace
 	try link
-	unshare -m --propagation private sleep 1000 3>&- &
-	wait_for eval 'grep -q "$T/mnt/d" /proc/$!/mountinfo && [ "$(readlink /proc/$!/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]'
+	elsewhere sleep 1000 3>&- &
+	wait_for eval '[ "$(cat /proc/$!/comm)" = sleep ]'
 	denied "in use" unlink
 	mountpoint mnt/d
 	[ "$(records)" != "[]" ]
@@ -942,7 +942,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	wait $! || :
 	# Who has a file open in a copy of the mount is seen before anything is undone
 	mkdir -p mnt/d/sub
-	unshare -m --propagation private sh -c "exec 9<'$T/mnt/d/sub'; umount '$T/mnt/d' 2>/dev/null; exec sleep 1000" 3>&- &
+	elsewhere sh -c "exec 9<'$T/mnt/d/sub'; umount '$T/mnt/d' 2>/dev/null; exec sleep 1000" 3>&- &
 	wait_for eval '[ "$(readlink /proc/$!/fd/9)" = "$T/mnt/d/sub" ] && [ "$(cat /proc/$!/comm)" = sleep ]'
 	mount -o remount,bind,noatime mnt/d
 	was=$(grep " $T/mnt/d " /proc/self/mountinfo)

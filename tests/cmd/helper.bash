@@ -165,6 +165,18 @@ io()
 }
 uri() { echo "nbd+unix:///$1?socket=$S"; }
 field() { vdls --noheadings --nosuffix --units b -o "$2" "$1" | tr -d ' '; }
+# elsewhere COMMAND...: in the background, in a mount namespace of its own.  It has no part in the mounts of tests that run beside
+# this one, which would stay while it runs.
+elsewhere()
+{
+	# shellcheck disable=SC2016
+	exec unshare -m --propagation private sh -c 'mounts=$(cat /proc/self/mounts) T=$1
+		shift
+		echo "$mounts" | while read -r _ dir _; do
+			case $dir in "$T"/*) ;; /var/tmp/vdt.*|/srv/vd/*) umount -l "$dir" ;; esac
+		done
+		exec "$@"' sh "$T" "$@"
+}
 # a minute: what takes long on a slow machine is no fault
 wait_for() { local i; for ((i = 0; i < 3000; i++)); do "$@" >/dev/null 2>&1 && return 0; sleep 0.02; done; echo "never: $*"; return 1; }
 random() { head -c "$1" /dev/urandom; }

@@ -194,7 +194,7 @@ REST=1
 	need mkfs.ext4 unshare
 	formatted
 	ok vdlink --mount mnt p/v
-	unshare -m sleep 600 3>&- &
+	elsewhere sleep 600 3>&- &
 	wait_for grep sleep /proc/$!/comm
 	must 4 vdunlink p/v
 	says "the mount on $T/mnt in the mount namespace of sleep ($!)"
@@ -216,7 +216,7 @@ REST=1
 	ok vdlink p/v
 	local dev pid
 	dev=$(readlink -f "$(D v)")
-	setpriv --reuid=65534 --clear-groups unshare -Urm sh -c 'mount -t tmpfs "$0" /mnt && exec sleep 600' "$dev" 3>&- &
+	elsewhere setpriv --reuid=65534 --clear-groups unshare -Urm sh -c 'mount -t tmpfs "$0" /mnt && exec sleep 600' "$dev" 3>&- &
 	pid=$!
 	wait_for grep -q sleep /proc/$pid/comm || skip "users may not make namespaces here"
 	ok vdunlink p/v

@@ -18,7 +18,7 @@ setup_file()
 	printf '%s\n' 'security_driver = "none"' 'user = "root"' 'group = "root"' 'cgroup_controllers = []' 'namespaces = []' \
 		'stdio_handler = "file"' 'dynamic_ownership = 0' 'remember_owner = 0' >"$d/etc/qemu.conf"
 	echo 'auth_unix_rw = "none"' >"$d/etc/libvirtd.conf"
-	unshare -m bash -c "mount --bind $d/passwd /etc/passwd && mount --bind $d/group /etc/group && mount --bind $d/etc /etc/libvirt &&
+	T=$d elsewhere bash -c "mount --bind $d/passwd /etc/passwd && mount --bind $d/group /etc/group && mount --bind $d/etc /etc/libvirt &&
 		mkdir $d/new && mount -t tmpfs none $d/new && mkdir $d/new/libvirt && mount --bind $d/run $d/new/libvirt && mount --rbind $d/new /run &&
 		mount -t tmpfs none /var && exec libvirtd -f /etc/libvirt/libvirtd.conf" >"$d/log" 2>&1 3>&- &
 	echo $! >"$d/pid"
