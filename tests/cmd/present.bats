@@ -127,11 +127,11 @@ copied()
 	refused vdlink -m mnt2 p/s
 	says 'step "present" failed' "p/s is not mounted on mnt2" "$T/mnt" "same UUID" --duplicate
 	refused mountpoint -q mnt2
-	[ -z "$(vdlink ls --noheadings p | grep s)" ]
+	[ "$(vdlink ls --noheadings -o path p | xargs)" = p/v ]
 	ok vdlink -m auto p/s
 	says "warning: p/s is linked, but not mounted" "same UUID" --duplicate
 	[ -b "$(D s)" ]
-	[ "$(vdlink ls --noheadings -o path,state,mount p | grep s | xargs)" = "p/s up" ]
+	[ "$(vdlink ls --noheadings -o path,state,mount p | grep -w p/s | xargs)" = "p/s up" ]
 	[ -z "$(recorded s)" ]
 	ok vdunlink p/s
 	ok vdlink --duplicate -m mnt2 p/s

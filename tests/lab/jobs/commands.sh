@@ -141,7 +141,11 @@ if grep -F /dev/mapper/copy /tmp/shown; then exit 1; fi
 # Nor is the copy in the way, though udev knows it as a member, too
 udevadm settle
 udevadm info -q property /dev/mapper/copy | grep -x 'ID_FS_TYPE=vd_member'
-vdpool show --reportformat json p-1 | cmp - /tmp/shown
+same()
+{
+	vdpool show --device /dev/mapper/copy --reportformat json p-1 >/tmp/shown && vdpool show --reportformat json p-1 | cmp - /tmp/shown
+}
+until_ok 20 same # what was deleted last may still be on its way to free space
 vdcreate -q -L 4M p-1/beside
 vdpool activate --complete /dev/mapper/copy | grep -x "pool p-1 is active"
 vdrm -q -y p-1/beside
