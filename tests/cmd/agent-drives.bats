@@ -19,12 +19,12 @@ setup_agent()
 }
 restart_agent() { start_agent --mount-dir "$T/mnt" --mount-dir /srv "$@"; }
 
-# The default directory is not below $T; what a test mounts there begins with vdt
+# The default directory is not below $T; what a test mounts there begins with vdg
 eval "base_$(declare -f teardown)"
 teardown()
 {
-	umount_below /srv/vd/vdt
-	rmdir /srv/vd/vdt* /srv/vd 2>/dev/null
+	umount_below /srv/vd/vdg
+	rmdir /srv/vd/vdg* /srv/vd 2>/dev/null
 	base_teardown
 }
 
@@ -254,7 +254,7 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 
 @test "a drive is known by its label below /srv/vd, by its name where that is taken, and is there again after a restart" {
 	setup_agent
-	local label=vdt$RANDOM first
+	local label=vdg$RANDOM first
 	disk d
 	mkfs.ext4 -q -L "$label" d
 	namespace
@@ -265,13 +265,13 @@ records() { jq -c '[.drives[].uuid]' state/drives.json; }
 	mkfs.ext4 -q -L "$label" e
 	U2=${U/11111111/99999999}
 	namespace "$U2"
-	try link ".mount = {} | .uuid = \"$U2\" | .name = \"p/vdt@1\""
-	answers '.mount == "/srv/vd/vdt_1-99999999"'
+	try link ".mount = {} | .uuid = \"$U2\" | .name = \"p/vdg@1\""
+	answers '.mount == "/srv/vd/vdg_1-99999999"'
 	end_agent
-	umount "/srv/vd/$label" /srv/vd/vdt_1-99999999
+	umount "/srv/vd/$label" /srv/vd/vdg_1-99999999
 	rm -r "sys/block/$first"
 	restart_agent
-	wait_for mountpoint /srv/vd/vdt_1-99999999
+	wait_for mountpoint /srv/vd/vdg_1-99999999
 	L=$first
 	namespace
 	wait_for mountpoint "/srv/vd/$label"
