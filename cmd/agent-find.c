@@ -606,10 +606,11 @@ static bool is_named(const char *name)
 
 void agent_device_named(const struct agent_device *dev, int64_t deadline)
 {
-	struct vol_events *e = access("/run/udev/control", F_OK) ? NULL : vol_events_new();
+	bool runs = !access("/run/udev/control", F_OK);
+	struct vol_events *e = NULL;
 
-	while (e && !is_named(dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
-		vol_events_wait(e, vol_now_ms() + LOOK_MS);
+	while (runs && !is_named(dev->path + 5) && vol_now_ms() < deadline && !vol_interrupted())
+		vol_events_look(&e);
 	vol_events_free(e);
 }
 

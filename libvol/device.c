@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /* Block devices of this host, for links. */
 #include "device.h"
-#include "events.h"
 #include "busy.h"
+#include "events.h"
 
 #include <blkid/blkid.h>
 #include <dirent.h>
@@ -219,16 +219,15 @@ int device_loop_detach(const char *dev)
 		if (!r)
 			close(fd);
 	}
+	vol_events_free(events);
+	events = NULL;
 	if (r == -EBUSY) {
-		vol_events_free(events);
 		device_users(dev, users, sizeof(users));
 		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
 	}
-	if (r) {
-		vol_events_free(events);
+	if (r)
 		return vol_fail(NULL, r, "%s cannot be opened: %s", dev, vol_strerror(r));
-	}
 	/* While others have it open the kernel only notes the wish and is content:
 	 * the front would then live on behind a link that is said to be gone. */
 	if (users[0])
