@@ -468,10 +468,11 @@ out:
 	return r;
 }
 
-/* A line each: ID NAME */
+/* A line each: ID NAME.  That it is not all of them is said in the kernel's log. */
 static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_KERNEL);
+	bool lost = false;
 	unsigned int sz = 0;
 	int r = 0;
 
@@ -479,7 +480,7 @@ static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 		return -ENOMEM;
 	if (maxlen)
 		*result = 0; /* it is where the message came in */
-	for (vol = 0; !r && !vd_volume_next(p->engine, &vol, NULL); vol++) {
+	for (vol = 0; !r && !vd_volume_next(p->engine, &vol, &lost); vol++) {
 		const char *name = vd_volume_info(p->engine, vol, info) ? "-" : info->name;
 
 		DMEMIT("%s%u %s", sz ? "\n" : "", vol, name);
@@ -488,6 +489,8 @@ static int list(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv
 		if (fatal_signal_pending(current))
 			r = -EINTR;
 	}
+	if (lost && sz + 1 < maxlen)
+		DMWARN("pool %s: part of the list of volumes is lost: there may be more than these", p->name);
 	kfree(info);
 	return r ? r : 1;
 }

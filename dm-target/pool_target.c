@@ -100,6 +100,8 @@ static int take_info(struct vdk_pool *p)
 		p->readonly = true;
 	if (info->nmissing)
 		DMWARN("pool %s: %u of %u members are missing: it is read-only", p->name, info->nmissing, info->nmembers);
+	if (info->damaged && !info->rolled_back) /* the engine has told of that */
+		DMWARN("pool %s: its metadata is damaged: it is read-only, and 'vdpool show %s' tells what is lost", p->name, p->name);
 	kfree(info);
 	return 0;
 }
