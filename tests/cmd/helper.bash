@@ -154,6 +154,11 @@ serve()
 	cat "$T/run/serve.log"
 	return 1
 }
+# Who serves is there still; or has ended, and not by a signal.
+serves_on() { kill -0 $SERVER; }
+ended_well() { wait $SERVER || [ $? -lt 128 ]; }
+# opening_told TEXT: who serves has said that it is lost
+opening_told() { grep "$1" run/serve.log; }
 # io VOLUME QEMU-IO-COMMAND...
 io()
 {

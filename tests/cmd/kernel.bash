@@ -98,6 +98,17 @@ serve()
 		--table "0 1024 vd-pool ${#members[@]} ${members[*]} 4 host $value boot ${key//-/}"
 }
 
+# That the kernel complained of nothing is looked at after the whole suite (cmd.sh).
+serves_on() { dmsetup status vd-p-pool; }
+ended_well() { [ -z "$(pools)" ]; }
+# The kernel's log has that something is, and who reads beside it finds out what.
+opening_told()
+{
+	grep "pool p: its metadata is damaged: it is read-only" run/serve.log || return
+	ok vdpool show p
+	says "$1"
+}
+
 # The device of a volume
 uri()
 {
@@ -255,6 +266,7 @@ nbdinfo()
 {
 	case $*,${!#} in
 	"--is read-only "*) [ "$(blockdev --getro "$3")" = 1 ] ;;
+	"--list nbd"*) dmsetup message vd-p-pool 0 list ;;
 	--size*) blockdev --getsize64 "$2" ;;
 	--*) need_server "nbdinfo $1" ;;
 	*,/dev/*) dd if="$1" of=/dev/null bs=4k count=1 iflag=direct status=none ;;
