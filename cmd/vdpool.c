@@ -461,8 +461,9 @@ static void show_text(struct json_object *info)
 	for (size_t i = 0; i < json_object_array_length(list); i++) {
 		struct json_object *m = json_object_array_get_idx(list, i);
 		snprintf(text, sizeof(text), "Member %zu", i);
-		line(text, "%s, %s (%s)", json_flag(m, "missing") ? "MISSING" : json_str(m, "path"), cmd_size(json_u64(m, "size")),
-		     json_str(m, "uuid"));
+		bool is_short = json_flag(m, "too_short");
+		line(text, "%s%s, %s (%s)", is_short ? "TOO SHORT: " : "", json_flag(m, "missing") && !is_short ? "MISSING" : json_str(m, "path"),
+		     cmd_size(json_u64(m, "size")), json_str(m, "uuid"));
 	}
 }
 

@@ -297,6 +297,7 @@ static struct json_object *members_json(struct vol_request *rq, const struct vd_
 		json_set_u64(o, "size", blocks << VD_BLOCK_SHIFT);
 		json_set_str(o, "path", vol_host_path(rq->pool->host, m));
 		json_set_bool(o, "missing", missing);
+		json_set_bool(o, "too_short", info->too_short[m / 8] >> (m % 8) & 1);
 		json_object_array_add(list, o);
 	}
 	return list;

@@ -351,6 +351,8 @@ read_all()
 	end_servers TERM
 	cp m2 keep
 	truncate -s 10m m2
+	ok vdpool show p
+	says "TOO SHORT: $T/m2, 24.00m"
 	must 7 vdpool check p
 	says "member 2 is too short: it has 2560 blocks" "volume v: cannot be read: " "which are on member 2"
 	vdpool check p --reportformat json 2>run/err | jq '.report[0].fault' >list
