@@ -20,6 +20,7 @@
 #include <linux/errno.h>
 #include <linux/irqflags.h>
 #include <linux/limits.h>
+#include <linux/lockdep.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/sched.h>
@@ -112,6 +113,20 @@ static inline void vd_write_unlock(struct vd_rwlock *l)
 	write_unlock(&l->l);
 	vd_irq_on();
 }
+
+/* While the caller holds another, which keeps interrupts out. */
+static inline void vd_spin_lock_inner(struct vd_spin *s)
+{
+	lockdep_assert_irqs_disabled();
+	spin_lock(&s->l);
+}
+static inline void vd_spin_unlock_inner(struct vd_spin *s) { spin_unlock(&s->l); }
+static inline void vd_write_lock_inner(struct vd_rwlock *l)
+{
+	lockdep_assert_irqs_disabled();
+	write_lock(&l->l);
+}
+static inline void vd_write_unlock_inner(struct vd_rwlock *l) { write_unlock(&l->l); }
 
 #define vd_cond_init(x) init_waitqueue_head(&(x)->q)
 static inline void vd_cond_fini(struct vd_cond *c) { (void)c; }

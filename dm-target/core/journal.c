@@ -56,14 +56,12 @@ static uint64_t mod64(uint64_t a, uint64_t b) /* b < 2^63, not 0 */
 
 /* ---- tail memory ------------------------------------------------------- */
 
-static void ring_put(struct vd_journal *j, uint64_t pos, const void *src, unsigned len)
+/* By words, none of which is in two parts: records are short, and this is done for each write
+ * that allocates, where a call of memcpy() costs more. */
+static inline void ring_put(uint8_t *ring, unsigned mask, uint64_t pos, const void *src, unsigned len)
 {
-	unsigned at = (unsigned)pos & (j->ring_bytes - 1);
-	unsigned n = vd_min(len, j->ring_bytes - at);
-
-	memcpy(j->ring + at, src, n);
-	if (vd_unlikely(n < len))
-		memcpy(j->ring, (const uint8_t *)src + n, len - n);
+	for (unsigned i = 0; i < len; i += 8)
+		memcpy(ring + ((pos + i) & mask), (const uint8_t *)src + i, 8);
 }
 
 static void ring_get(const struct vd_journal *j, uint64_t pos, void *dst, unsigned len)
@@ -81,9 +79,14 @@ static uint32_t tail_rec_crc(const struct vd_journal *j, const void *rec, unsign
 	return j->th_is_plain ? 0 : vd_port_crc32c(j->seed, rec, len);
 }
 
-static uint32_t tail_seq_crc(const struct vd_journal *j, uint32_t crc, const uint64_t *seq)
+static vd_noinline uint32_t seq_crc(uint32_t crc, uint64_t seq)
 {
-	return j->th_is_plain ? 0 : vd_port_crc32c(crc, seq, sizeof(*seq));
+	return vd_port_crc32c(crc, &seq, sizeof(seq));
+}
+
+static uint32_t tail_seq_crc(const struct vd_journal *j, uint32_t crc, uint64_t seq)
+{
+	return j->th_is_plain ? 0 : seq_crc(crc, seq);
 }
 
 /* The record at `pos` into j->rec, if there is a sound one before `end`. */
@@ -97,7 +100,7 @@ bool vd_journal_tail_take(struct vd_journal *j, uint64_t pos, uint64_t end, stru
 	if (!vd_journal_rec_len_ok(h->len) || end - pos < vd_journal_rec_bytes(h->len))
 		return false;
 	ring_get(j, pos + sizeof(*h), j->rec, h->len);
-	if (h->crc != tail_seq_crc(j, tail_rec_crc(j, j->rec, h->len), &h->seq))
+	if (h->crc != tail_seq_crc(j, tail_rec_crc(j, j->rec, h->len), h->seq))
 		return false;
 	memcpy(&r, j->rec, sizeof(r));
 	return le16_to_cpu(r.len) == h->len;
@@ -122,10 +125,13 @@ static bool fits(const struct vd_journal *j, int64_t claimed, int64_t room)
 	return vd_atomic_read(&j->used) + blocks_for(claimed) + room <= (int64_t)j->blocks;
 }
 
-/* More than half of what checkpointed records leave, or of the tail, is claimed. */
+/* More than half of what checkpointed records leave, or of the tail, is claimed; or that is
+ * so little that it may not fit(). */
 static bool crowded(const struct vd_journal *j, int64_t claimed, int64_t bytes)
 {
-	return bytes > (int64_t)j->ring_bytes / 2 || 2 * blocks_for(claimed) > (int64_t)j->blocks - vd_atomic_read(&j->used);
+	int64_t left = (int64_t)j->blocks - vd_atomic_read(&j->used);
+
+	return bytes > (int64_t)j->ring_bytes / 2 || 2 * blocks_for(claimed) > left || left < 2 * ROOM_RESERVE;
 }
 
 int vd_journal_reserve(struct vd_pool *pool, unsigned len)
@@ -139,11 +145,13 @@ int vd_journal_reserve(struct vd_pool *pool, unsigned len)
 		return -EROFS;
 	claimed = vd_atomic_add(&j->claimed, len);
 	bytes = vd_atomic_add(&j->claimed_bytes, vd_journal_rec_bytes(len));
-	if (vd_unlikely(!fits(j, claimed, ROOM_RESERVE) || bytes > (int64_t)j->ring_bytes)) {
+	if (vd_likely(!crowded(j, claimed, bytes)))
+		return 0;
+	if (!fits(j, claimed, ROOM_RESERVE) || bytes > (int64_t)j->ring_bytes) {
 		unclaim(j, len);
 		return -EWOULDBLOCK;
 	}
-	if (vd_unlikely(crowded(j, claimed, bytes)) && !vd_atomic_read(&j->due)) {
+	if (!vd_atomic_read(&j->due)) {
 		vd_atomic_set(&j->due, 1);
 		vd_pool_kick(pool);
 	}
@@ -163,18 +171,20 @@ bool vd_journal_due(const struct vd_pool *pool)
 uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, unsigned len)
 {
 	struct vd_journal *j = pool->journal;
-	struct tail_rec h = { .len = len };
 	uint32_t crc = tail_rec_crc(j, rec, len);
+	unsigned mask = j->ring_bytes - 1;
+	struct tail_rec h = { .len = len };
+	uint8_t *ring = j->ring;
 
-	vd_spin_lock(&j->tail_lock);
+	vd_spin_lock_inner(&j->tail_lock);
 	h.seq = (uint64_t)vd_atomic_read(&j->last) + 1;
-	h.crc = tail_seq_crc(j, crc, &h.seq);
-	ring_put(j, j->end, &h, sizeof(h));
-	ring_put(j, j->end + sizeof(h), rec, len);
+	h.crc = tail_seq_crc(j, crc, h.seq);
+	ring_put(ring, mask, j->end, &h, sizeof(h));
+	ring_put(ring, mask, j->end + sizeof(h), rec, len);
 	j->end += vd_journal_rec_bytes(len);
 	vd_atomic_set(&j->th->end, (int64_t)j->end); /* published (J4) */
 	vd_atomic_set(&j->last, (int64_t)h.seq);
-	vd_spin_unlock(&j->tail_lock);
+	vd_spin_unlock_inner(&j->tail_lock);
 	return h.seq;
 }
 

@@ -43,7 +43,7 @@ void vd_journal_fini(struct vd_pool *pool); /* writes nothing; the host's tail m
  * before data is submitted (I12). -EWOULDBLOCK: vd_journal_make_room(). */
 int vd_journal_reserve(struct vd_pool *pool, unsigned len) __must_check;
 void vd_journal_unreserve(struct vd_pool *pool, unsigned len);
-/* Class N, cannot fail.  Called under the locks that make the record's effect
+/* Class N, cannot fail.  Called under the seal and the locks that make the record's effect
  * visible at the same moment, after vd_journal_wrote() for its data; returns its
  * sequence.  `len` was reserved and is rec->len. */
 uint64_t vd_journal_append(struct vd_pool *pool, const struct vd_disk_rec *rec, unsigned len);

@@ -114,6 +114,11 @@ static inline void vd_write_lock(struct vd_rwlock *l)
 }
 static inline void vd_read_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(&l->l); }
 static inline void vd_write_unlock(struct vd_rwlock *l) { pthread_rwlock_unlock(&l->l); }
+/* The same, taken while the caller holds another of them, and let go before that is. */
+#define vd_spin_lock_inner(s) vd_spin_lock(s)
+#define vd_spin_unlock_inner(s) vd_spin_unlock(s)
+#define vd_write_lock_inner(l) vd_write_lock(l)
+#define vd_write_unlock_inner(l) vd_write_unlock(l)
 static inline void vd_cond_init(struct vd_cond *c) { pthread_cond_init(&c->c, NULL); }
 static inline void vd_cond_fini(struct vd_cond *c) { pthread_cond_destroy(&c->c); }
 static inline void vd_cond_wait(struct vd_cond *c, struct vd_mutex *m) { pthread_cond_wait(&c->c, &m->m); }
