@@ -25,6 +25,9 @@
  */
 #include "volume.h"
 
+#define LEAVES_KEPT 16u
+#define STRETCH ((uint64_t)VD_IO_MAX_BYTES / VD_BLOCK) /* blocks: the most that a write has at once */
+
 enum { WAIT_NODE = 1, WAIT_CLAIM, WAIT_SPACE, WAIT_GROUP, WAIT_ROOM, WAIT_OVERLAY, WAIT_MEMORY, WAIT_SETTLE };
 
 /* ---- gates ------------------------------------------------------------ */
@@ -182,7 +185,9 @@ int vd_volume_setup(struct vd_pool *pool, struct vd_volume *vol, uint32_t id)
 	vd_list_init(&vol->dirty);
 	vol->is_dirty = false;
 	vd_list_init(&vol->cut);
-	vd_list_init(&vol->claims);
+	vd_list_init(&vol->cuts);
+	for (r = 0; r < (int)VD_CLAIM_LISTS; r++)
+		vd_list_init(&vol->claims[r]);
 	vd_rwlock_init(&vol->map);
 	vd_spin_init(&vol->claim_lock);
 	vd_cond_init(&vol->claim_cond);
@@ -201,6 +206,8 @@ void vd_volume_teardown(struct vd_volume *vol)
 	vd_free(pool, vol->blank);
 	vd_atomic_add(&pool->volumes->overlay, -(int64_t)vol->active.count);
 	vd_ov_fini(&vol->active);
+	while (vol->leaves)
+		vd_ov_leaf_free(&pool->host, vd_ov_leaf_take(&vol->leaves));
 	vd_rwlock_fini(&vol->map);
 	vd_spin_fini(&vol->claim_lock);
 	vd_cond_fini(&vol->claim_cond);
@@ -263,7 +270,7 @@ int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ex
 	uint64_t len, back;
 	int r;
 
-	if (find_in_overlays(vol, v, out, &bottom))
+	if (find_in_overlays(vol, v, out, &bottom) || !bottom->root.ptr.gen) /* of an empty tree, that is all */
 		return 0;
 	len = out->len;
 	back = out->back;
@@ -386,14 +393,18 @@ static vd_vblk_t claim_end(const struct vd_io *io)
 	return io->nblocks ? io->v0 + io->nblocks : VD_VBLK_END;
 }
 
-/* The list holds the claims of requests (struct vd_io) only; an unmap or a resize
- * claims through a vd_io of its own, whose v0 and nblocks tell the range. */
-static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
+/* A write's claim is at most a stretch long; it is in the list of the one where it begins. */
+static struct vd_list *claims_of(struct vd_volume *vol, uint64_t stretch)
 {
-	struct vd_list *pos;
+	return &vol->claims[stretch % VD_CLAIM_LISTS];
+}
 
-	vd_list_for_each(pos, &vol->claims) {
-		struct vd_io *o = io_claim(pos);
+static uint64_t free_among(const struct vd_list *list, vd_vblk_t v, uint64_t len)
+{
+	const struct vd_list *pos;
+
+	vd_list_for_each(pos, list) {
+		const struct vd_io *o = io_claim(pos);
 
 		if (o->v0 < v + len && v < claim_end(o))
 			len = o->v0 > v ? o->v0 - v : 0;
@@ -401,27 +412,48 @@ static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 	return len;
 }
 
-static uint64_t claim_take(struct vd_volume *vol, struct vd_io *io, uint64_t len)
+/* How much of [v, v + len) nobody has claimed, from v on. */
+static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 {
-	vd_spin_lock(&vol->claim_lock);
-	len = claim_free(vol, io->v0, len);
-	if (len) {
-		io->nblocks = (uint32_t)len;
-		vd_list_add_tail(&vol->claims, &io->claim);
-	}
-	vd_spin_unlock(&vol->claim_lock);
+	uint64_t s = v / STRETCH, last = (v + len - 1) / STRETCH;
+
+	if (vd_likely(!vol->nclaims))
+		return len;
+	len = free_among(&vol->cuts, v, len);
+	for (s -= s != 0; s <= last; s++)
+		len = free_among(claims_of(vol, s), v, len);
 	return len;
 }
 
-static void claim_drop(struct vd_volume *vol, struct vd_io *io)
+static void claim_add(struct vd_volume *vol, struct vd_list *list, struct vd_io *io)
 {
-	vd_spin_lock(&vol->claim_lock);
+	vd_list_add_tail(list, &io->claim);
+	vol->nclaims++;
+}
+
+static void claim_remove(struct vd_volume *vol, struct vd_io *io)
+{
 	vd_list_del(&io->claim);
-	if (vd_list_empty(&vol->claims))
+	if (!--vol->nclaims)
 		__atomic_store_n(&vol->mixed, false, __ATOMIC_RELAXED);
 	if (vol->claim_waiters)
 		vd_cond_wake_all(&vol->claim_cond);
-	vd_spin_unlock(&vol->claim_lock);
+}
+
+/* A leaf for the overlay for each claim, before data moves (I12); most are there again
+ * when the claim goes, for the next. */
+static bool leaf_kept(struct vd_volume *vol)
+{
+	struct vd_ov_leaf *leaf;
+
+	if (vd_likely(vol->nleaves > vol->nclaims))
+		return true;
+	leaf = vd_ov_leaf_new(&vol->pool->host, VD_ALLOC_NOWAIT);
+	if (!leaf)
+		return false;
+	vd_ov_leaf_add(&vol->leaves, leaf);
+	vol->nleaves++;
+	return true;
 }
 
 static void claim_wait(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
@@ -434,11 +466,17 @@ static void claim_wait(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 	vd_spin_unlock(&vol->claim_lock);
 }
 
-static bool claimed_before(const struct vd_volume *vol, const struct vd_io *io)
+/* A cut waits for the cuts before it, and for writes: while it is in its list none begins. */
+static bool cut_waits(const struct vd_volume *vol, const struct vd_io *io)
 {
+	uint64_t len = claim_end(io) - io->v0;
 	const struct vd_list *pos;
+	unsigned i;
 
-	vd_list_for_each(pos, &vol->claims) {
+	for (i = 0; i < VD_CLAIM_LISTS; i++)
+		if (free_among(&vol->claims[i], io->v0, len) < len)
+			return true;
+	vd_list_for_each(pos, &vol->cuts) {
 		const struct vd_io *o = io_claim(pos);
 
 		if (o == io)
@@ -458,9 +496,9 @@ void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vbl
 	io->v0 = v;
 	io->nblocks = end - v <= UINT32_MAX ? (uint32_t)(end - v) : 0;
 	vd_spin_lock(&vol->claim_lock);
-	vd_list_add_tail(&vol->claims, &io->claim);
+	claim_add(vol, &vol->cuts, io);
 	vol->claim_waiters++;
-	while (claimed_before(vol, io))
+	while (cut_waits(vol, io))
 		vd_cond_wait_spin(&vol->claim_cond, &vol->claim_lock);
 	vol->claim_waiters--;
 	vd_spin_unlock(&vol->claim_lock);
@@ -468,14 +506,16 @@ void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vbl
 
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io)
 {
-	claim_drop(vol, io);
+	vd_spin_lock(&vol->claim_lock);
+	claim_remove(vol, io);
+	vd_spin_unlock(&vol->claim_lock);
 }
 
 void vd_map_own(struct vd_volume *vol)
 {
 	vd_write_lock(&vol->map);
 	vd_spin_lock(&vol->claim_lock);
-	__atomic_store_n(&vol->mixed, !vd_list_empty(&vol->claims), __ATOMIC_RELAXED);
+	__atomic_store_n(&vol->mixed, vol->nclaims != 0, __ATOMIC_RELAXED);
 	vd_spin_unlock(&vol->claim_lock);
 	vol->last_snapshot = 0;
 	vd_reserve_follow(vol);
@@ -523,7 +563,6 @@ static void io_init(struct vd_io *io, struct vd_volume *vol, uint64_t off)
 	io->offset = off & (VD_BLOCK - 1);
 	io->nblocks = 1;
 	io->head.kind = io->tail.kind = VD_FILL_NONE;
-	io->spare = NULL;
 	io->promised = 0;
 	vd_list_init(&io->claim);
 	io->wait = 0;
@@ -689,68 +728,49 @@ static bool fill_unsettled(const struct vd_volume *vol, const struct vd_io *io)
 	       vd_atomic_read(&vol->settled) < (int64_t)vol->last_snapshot;
 }
 
-/*
- * Claims the range at io->v0, where `e` was found, and gets blocks for as much of it
- * as there is a run of: *p, io->nblocks of them.  Under vol->map, which makes the
- * look-up and the claim one moment: who has published lets its claim go only after.
- */
-static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e, uint64_t want, vd_pblk_t *p)
+/* gather(), but that most writes are of a whole block, which has nothing to gather. */
+static int gather_from(struct vd_volume *vol, struct vd_io *io, uint64_t len, const struct vd_ext *e, uint64_t *n)
 {
-	struct vd_pool *pool = vol->pool;
-	uint64_t n;
+	if (vd_unlikely(io->nblocks != 1 || io->offset || len < VD_BLOCK))
+		return gather(vol, io, len, *e, n);
+	io->fresh = e->kind != VD_DATA;
+	*n = 1;
+	return 0;
+}
+
+/* Claims up to n blocks at io->v0, where `e` was found, and gets a run of blocks for as many as
+ * there is one: *p, *got of them.  Under vol->map and claim_lock. */
+static int claim_run(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e, uint64_t n, vd_pblk_t *p, unsigned *got)
+{
 	int64_t room;
-	unsigned got;
 	int r;
 
-	if (!claim_take(vol, io, want))
-		return io_park(io, WAIT_CLAIM, want);
-	r = check_range(vol, (io->v0 << VD_BLOCK_SHIFT) + io->offset, len); /* it may have shrunk before we had the claim */
-	if (r)
-		goto unclaim;
-	if (io->nblocks == 1 && !io->offset && len >= VD_BLOCK) { /* a whole block, and most are: nothing to gather */
-		io->fresh = e->kind != VD_DATA;
-		n = 1;
-	} else {
-		io->wait = WAIT_NODE;
-		r = gather(vol, io, len, *e, &n);
-		if (r)
-			goto unclaim;
-	}
-	r = -EWOULDBLOCK;
-	if (fill_unsettled(vol, io)) {
-		io->wait = WAIT_SETTLE;
-		goto unclaim;
-	}
+	n = claim_free(vol, io->v0, n);
+	io->wait = WAIT_CLAIM;
+	if (!n)
+		return -EWOULDBLOCK;
+	io->wait = WAIT_MEMORY;
+	if (!leaf_kept(vol))
+		return -EWOULDBLOCK;
 	io->wait = WAIT_SPACE;
-	room = vd_reserve_room(pool, vol);
+	room = vd_reserve_room(vol->pool, vol);
 	if (room <= 0)
-		goto unclaim;
-	n = vd_min(n, (uint64_t)room); /* the last few blocks are given too */
-	r = vd_windows_alloc(vol, e, (unsigned)n, p, &got);
-	if (r) {
-		if (*p != VD_PBLK_NONE) {
+		return -EWOULDBLOCK;
+	io->nblocks = (uint32_t)n;
+	claim_add(vol, claims_of(vol, io->v0 / STRETCH), io);
+	r = check_range(vol, (io->v0 << VD_BLOCK_SHIFT) + io->offset, len); /* it may have shrunk before we had the claim */
+	if (!r) {
+		r = vd_windows_alloc(vol, e, (unsigned)vd_min(n, (uint64_t)room), p, got); /* the last few blocks are given too */
+		if (r && *p != VD_PBLK_NONE) {
 			io->wait = WAIT_GROUP;
 			io->pblk = *p;
 		}
-		goto unclaim;
 	}
-	if (got < io->nblocks) {
-		vd_spin_lock(&vol->claim_lock);
-		io->nblocks = got;
-		vd_spin_unlock(&vol->claim_lock);
-		io->wait = WAIT_NODE;
-		r = gather(vol, io, len, *e, &n);
-	}
-	if (!r) {
-		io->promised = vol->reserved ? got : 0;
-		if (io->promised)
-			vd_atomic_add(&vol->promise.begun, io->promised);
-		return 0;
-	}
-	vd_space_unreserve(pool, *p, got);
-unclaim:
-	claim_drop(vol, io);
-	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+	if (r)
+		claim_remove(vol, io);
+	else
+		io->nblocks = *got;
+	return r;
 }
 
 static void unpromise(struct vd_io *io)
@@ -759,26 +779,49 @@ static void unpromise(struct vd_io *io)
 		vd_atomic_add(&io->vol->promise.begun, -(int64_t)io->promised);
 }
 
-/* Most writes give back the leaf that they had for the overlay: the next one has it. */
-static vd_atomic_t *leaf_kept(struct vd_pool *pool)
+static void give_back(struct vd_io *io, vd_pblk_t p)
 {
-	return &pool->volumes->leaf[vd_port_cpu() % VD_GATE_STRIPES];
+	unpromise(io);
+	vd_space_unreserve(io->vol->pool, p, io->nblocks);
+	vd_claim_drop(io->vol, io);
 }
 
-static struct vd_ov_leaf *leaf_new(struct vd_pool *pool)
+/*
+ * Claims the range at io->v0, where `e` was found, and gets blocks for as much of it
+ * as there is a run of: *p, io->nblocks of them.  Under vol->map, which makes the
+ * look-up and the claim one moment, as a write that is published and the end of its
+ * claim are.
+ */
+static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e, uint64_t want, vd_pblk_t *p)
 {
-	vd_atomic_t *kept = leaf_kept(pool);
-	int64_t leaf = vd_atomic_read(kept);
+	uint64_t n;
+	unsigned got;
+	int r;
 
-	if (leaf && vd_atomic_swap_if(kept, leaf, 0))
-		return (struct vd_ov_leaf *)(uintptr_t)leaf;
-	return vd_ov_leaf_new(&pool->host, VD_ALLOC_NOWAIT);
-}
-
-static void leaf_free(struct vd_pool *pool, struct vd_ov_leaf *leaf)
-{
-	if (leaf && !vd_atomic_swap_if(leaf_kept(pool), 0, (int64_t)(uintptr_t)leaf))
-		vd_ov_leaf_free(&pool->host, leaf);
+	io->nblocks = (uint32_t)want;
+	r = gather_from(vol, io, len, e, &n);
+	io->wait = WAIT_NODE;
+	if (!r && fill_unsettled(vol, io)) {
+		io->wait = WAIT_SETTLE;
+		r = -EWOULDBLOCK;
+	}
+	if (r)
+		return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+	vd_spin_lock_inner(&vol->claim_lock);
+	r = claim_run(vol, len, io, e, n, p, &got);
+	vd_spin_unlock_inner(&vol->claim_lock);
+	if (!r && got < n) {
+		io->wait = WAIT_NODE;
+		r = gather_from(vol, io, len, e, &n);
+		if (r)
+			give_back(io, *p);
+	}
+	if (r)
+		return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
+	io->promised = vol->reserved ? got : 0;
+	if (io->promised)
+		vd_atomic_add(&vol->promise.begun, io->promised);
+	return 0;
 }
 
 /* A write that cannot go in place: io is in the pool's gate, vol->map held for reading
@@ -786,7 +829,7 @@ static void leaf_free(struct vd_pool *pool, struct vd_ov_leaf *leaf)
 static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e)
 {
 	struct vd_pool *pool = vol->pool;
-	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, (uint64_t)VD_IO_MAX_BYTES / VD_BLOCK);
+	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, STRETCH);
 	uint64_t gone = vol->active.gone;
 	vd_pblk_t p;
 	int r;
@@ -798,29 +841,17 @@ static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, cons
 	vd_read_unlock(&vol->map);
 	if (r)
 		return r;
-	io->wait = WAIT_ROOM;
 	r = vd_journal_reserve(pool, sizeof(struct vd_disk_rec_map));
-	if (r)
-		goto unreserve;
-	io->wait = WAIT_MEMORY;
-	r = -EWOULDBLOCK;
+	if (r) {
+		give_back(io, p);
+		return r == -EWOULDBLOCK ? io_park(io, WAIT_ROOM, want) : r;
+	}
 	io->near = e->near;
 	io->gone = gone;
-	io->spare = leaf_new(pool);
-	if (!io->spare)
-		goto unroom;
 	io->kind = VD_RUN_NEW;
 	io->pblk = p;
 	io->bytes = (uint32_t)vd_min((uint64_t)io->nblocks * VD_BLOCK - io->offset, len);
 	return 0;
-
-unroom:
-	vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
-unreserve:
-	unpromise(io);
-	vd_space_unreserve(pool, p, io->nblocks);
-	claim_drop(vol, io);
-	return r == -EWOULDBLOCK ? io_park(io, io->wait, want) : r;
 }
 
 /* Under vol->map. */
@@ -899,6 +930,7 @@ static void publish(struct vd_io *io)
 		.fresh = cpu_to_le64(io->fresh),
 	};
 	struct vd_ext e = { .v = io->v0, .len = io->nblocks, .p = io->pblk, .kind = VD_DATA };
+	const struct vd_ov_leaf *leaf;
 	uint64_t seq;
 
 	/* Under the seal, birth, record and overlay are one moment (I1); two records of one
@@ -906,16 +938,24 @@ static void publish(struct vd_io *io)
 	vd_read_lock(&vs->seal);
 	e.birth = (uint64_t)vd_atomic_read(&vs->epoch);
 	seq = vd_journal_append(pool, &rec.r, sizeof(rec));
-	vd_write_lock(&vol->map);
+	vd_write_lock_inner(&vol->map);
 	if (vol->active.gone == io->gone)
 		e.near = io->near;
-	vd_map_put(vol, &e, seq, &io->spare);
+	leaf = vol->leaves;
+	vd_map_put(vol, &e, seq, &vol->leaves);
 	vol->mapped += io->fresh;
 	vd_reserve_wrote(vol, io->nblocks);
 	unpromise(io);
-	vd_write_unlock(&vol->map);
+	vd_spin_lock_inner(&vol->claim_lock);
+	vol->nleaves -= vol->leaves != leaf;
+	claim_remove(vol, io);
+	if (vd_unlikely(vol->nleaves > vol->nclaims + LEAVES_KEPT)) {
+		vd_ov_leaf_free(&pool->host, vd_ov_leaf_take(&vol->leaves));
+		vol->nleaves--;
+	}
+	vd_spin_unlock_inner(&vol->claim_lock);
+	vd_write_unlock_inner(&vol->map);
 	vd_read_unlock(&vs->seal);
-	leaf_free(pool, io->spare);
 }
 
 int vd_write_end(struct vd_io *io, int error)
@@ -927,16 +967,11 @@ int vd_write_end(struct vd_io *io, int error)
 	vd_journal_wrote(pool, VD_PBLK_MEMBER(io->pblk));
 	if (io->kind != VD_RUN_NEW) {
 		vd_gate_exit(&vol->gate, io->vol_gate);
+	} else if (!error) {
+		publish(io);
 	} else {
-		if (!error) {
-			publish(io);
-		} else {
-			leaf_free(pool, io->spare);
-			unpromise(io);
-			vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
-			vd_space_unreserve(pool, io->pblk, io->nblocks);
-		}
-		claim_drop(vol, io);
+		vd_journal_unreserve(pool, sizeof(struct vd_disk_rec_map));
+		give_back(io, io->pblk);
 	}
 	vd_gate_exit(&pool->volumes->gate, io->gate);
 	return error;
@@ -1063,7 +1098,7 @@ int vd_unmap(struct vd_volume *vol, uint64_t off, uint64_t len)
 	io_init(&io, vol, v << VD_BLOCK_SHIFT);
 	vd_claim_range(vol, &io, v, end);
 	r = unmap_blocks(vol, v, end - v);
-	claim_drop(vol, &io);
+	vd_claim_drop(vol, &io);
 	return r;
 }
 

@@ -89,7 +89,25 @@ bool vd_ov_empty(const struct vd_ov *ov)
 
 struct vd_ov_leaf *vd_ov_leaf_new(const struct vd_host *host, int how)
 {
-	return host->alloc(host->ctx, sizeof(struct vd_ov_leaf), how);
+	struct vd_ov_leaf *leaf = host->alloc(host->ctx, sizeof(*leaf), how);
+
+	if (leaf)
+		leaf->next = NULL;
+	return leaf;
+}
+
+void vd_ov_leaf_add(struct vd_ov_leaf **spare, struct vd_ov_leaf *leaf)
+{
+	leaf->next = *spare;
+	*spare = leaf;
+}
+
+struct vd_ov_leaf *vd_ov_leaf_take(struct vd_ov_leaf **spare)
+{
+	struct vd_ov_leaf *leaf = *spare;
+
+	*spare = leaf->next;
+	return leaf;
 }
 
 void vd_ov_leaf_free(const struct vd_host *host, struct vd_ov_leaf *leaf)
@@ -114,7 +132,7 @@ static void ext_of(const struct vd_ov_leaf *leaf, unsigned i, struct vd_ext *out
 
 static struct slot slot_of(const struct vd_ext *e)
 {
-	return (struct slot){ .len = e->len, .kind = e->kind, .p = e->p, .birth = e->birth };
+	return (struct slot){ .len = e->len, .kind = e->kind, .p = e->kind == VD_DATA ? e->p : VD_PBLK_NONE, .birth = e->birth };
 }
 
 /* ---- the index ---------------------------------------------------------- */
@@ -356,12 +374,11 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out)
 
 /* ---- insertion -------------------------------------------------------- */
 
-/* The spare, empty, behind a leaf. */
+/* A spare one, empty, behind a leaf. */
 static struct vd_ov_leaf *link_leaf(struct vd_ov_leaf *prev, struct vd_ov_leaf **spare)
 {
-	struct vd_ov_leaf *leaf = *spare;
+	struct vd_ov_leaf *leaf = vd_ov_leaf_take(spare);
 
-	*spare = NULL;
 	leaf->n = 0;
 	leaf->indexed = false;
 	leaf->prev = prev;
@@ -506,32 +523,24 @@ static bool may_join(const struct vd_ext *a, const struct vd_ext *b, uint64_t cu
 	return a->p + a->len == b->p && a->len + b->len <= VD_EXTENT_LEN_MAX;
 }
 
-void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf **spare,
-		  vd_ov_displaced_fn displaced, void *arg)
+/* Over and beside what is there: the place is that of its begin. */
+static vd_noinline void insert_among(struct vd_ov *ov, struct place *pl, const struct vd_ext *e, uint64_t cut,
+				     struct vd_ov_leaf **spare, vd_ov_displaced_fn displaced, void *arg)
 {
 	struct vd_ext fresh = *e, prev, next;
 	bool before = false, after = false;
 	struct vd_ov_leaf *leaf;
-	struct place pl;
 	unsigned i;
 
-	if (!e->len)
-		return;
-	if (e->kind != VD_DATA)
-		fresh.p = VD_PBLK_NONE;
-	leaf = e->near;
-	if (!leaf || leaf->v[0] >= e->v || (leaf->next && leaf->next->v[0] < e->v)) /* much may have come between */
-		leaf = leaf_near(ov, e->v);
-	place_find(leaf, e->v, &pl);
-	clear_range(ov, &pl, e->v, e->v + e->len, spare, displaced, arg);
+	clear_range(ov, pl, e->v, e->v + e->len, spare, displaced, arg);
 
-	if (pl.n && end_of(pl.leaf, pl.n - 1) == e->v) {
-		ext_of(pl.leaf, pl.n - 1, &prev);
+	if (pl->n && end_of(pl->leaf, pl->n - 1) == e->v) {
+		ext_of(pl->leaf, pl->n - 1, &prev);
 		before = may_join(&prev, &fresh, cut);
 	}
 	if (before)
 		fresh = (struct vd_ext){ prev.v, prev.len + fresh.len, prev.p, vd_min(prev.birth, fresh.birth), fresh.kind, 0, NULL };
-	if (behind(&pl, &leaf, &i) && leaf->v[i] == e->v + e->len) {
+	if (behind(pl, &leaf, &i) && leaf->v[i] == e->v + e->len) {
 		ext_of(leaf, i, &next);
 		after = may_join(&fresh, &next, cut);
 	}
@@ -540,15 +549,33 @@ void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct
 		fresh.birth = vd_min(fresh.birth, next.birth);
 	}
 	if (before) {
-		pl.leaf->s[pl.n - 1] = slot_of(&fresh);
+		pl->leaf->s[pl->n - 1] = slot_of(&fresh);
 		if (after)
 			remove_slot(ov, leaf, i);
 	} else if (after) { /* it grows towards the front, its place in the order stays */
 		leaf->v[i] = fresh.v;
 		leaf->s[i] = slot_of(&fresh);
 	} else {
-		put(ov, &pl, &fresh, spare);
+		put(ov, pl, &fresh, spare);
 	}
+}
+
+void vd_ov_insert(struct vd_ov *ov, const struct vd_ext *e, uint64_t cut, struct vd_ov_leaf **spare,
+		  vd_ov_displaced_fn displaced, void *arg)
+{
+	struct vd_ov_leaf *leaf = e->near;
+	struct place pl;
+	unsigned i;
+
+	if (!e->len)
+		return;
+	if (!leaf || leaf->v[0] >= e->v || (leaf->next && leaf->next->v[0] < e->v)) /* much may have come between */
+		leaf = leaf_near(ov, e->v);
+	place_find(leaf, e->v, &pl);
+	if ((!pl.n || end_of(pl.leaf, pl.n - 1) < e->v) && (!behind(&pl, &leaf, &i) || leaf->v[i] > e->v + e->len))
+		put(ov, &pl, e, spare); /* alone, as most that are written in no order */
+	else
+		insert_among(ov, &pl, e, cut, spare, displaced, arg);
 }
 
 void vd_ov_move(struct vd_ov *to, struct vd_ov *from)

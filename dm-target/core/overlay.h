@@ -40,6 +40,9 @@ bool vd_ov_empty(const struct vd_ov *ov);
 /* A leaf for a later insertion. `how` as of the host's alloc; NULL: no memory. */
 struct vd_ov_leaf *vd_ov_leaf_new(const struct vd_host *host, int how);
 void vd_ov_leaf_free(const struct vd_host *host, struct vd_ov_leaf *e);
+/* Leaves that are kept: *spare is the first of them, NULL for none; taken from where there is one. */
+void vd_ov_leaf_add(struct vd_ov_leaf **spare, struct vd_ov_leaf *leaf);
+struct vd_ov_leaf *vd_ov_leaf_take(struct vd_ov_leaf **spare);
 
 /* The extent that covers v, clipped to begin at v and whole at its end: true.
  * None: false, and out->v = v, out->len = distance to the next extent (or to VD_VBLK_END),
@@ -54,8 +57,8 @@ bool vd_ov_next(const struct vd_ov *ov, vd_vblk_t v, struct vd_ext *out);
  * VD_EXTENT_LEN_MAX); the joined extent keeps the oldest birth (I1) — but
  * joining is skipped when one birth is <= `cut` and the other > `cut` (cut: the
  * volume's last snapshot), so that an own extent is never demoted.
- * Takes *spare, which must be given, if it needs it (where a leaf is full) and sets it
- * to NULL then.  Cannot fail.  It is looked for from e->near on, if that is not NULL.
+ * Takes the first of *spare, of which there must be one, if it needs it (where a leaf is full);
+ * a second it never needs.  Cannot fail.  It is looked for from e->near on, if that is not NULL.
  * `displaced` is called for each DATA piece that e hid (may be NULL).
  */
 typedef void (*vd_ov_displaced_fn)(void *arg, const struct vd_ext *piece);

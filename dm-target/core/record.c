@@ -315,8 +315,6 @@ void vd_volumes_fini(struct vd_pool *pool)
 		vd_volume_teardown(&vs->index);
 	}
 	vd_regions_fini(pool);
-	for (unsigned i = 0; i < VD_GATE_STRIPES; i++)
-		vd_ov_leaf_free(&pool->host, (struct vd_ov_leaf *)(uintptr_t)vd_atomic_read(&vs->leaf[i]));
 	vd_gate_fini(&vs->gate);
 	vd_rwlock_fini(&vs->seal);
 	vd_spin_fini(&vs->dirty_lock);

@@ -273,7 +273,6 @@ struct vd_io {
 	uint32_t fresh, wait;
 	uint16_t gate, vol_gate;
 	struct vd_list claim;
-	struct vd_ov_leaf *spare; /* for the overlay, had before data moves (I12) */
 	struct vd_ov_leaf *near; /* where it goes, unless leaves have gone since */
 	uint64_t gone;
 	uint32_t promised;   /* blocks of it that are counted as begun of what is promised to vol */

@@ -98,7 +98,6 @@ struct vd_window {
 	uint64_t map[VD_WINDOW_BLOCKS / 64]; /* bit: given out */
 };
 struct vd_windows {
-	struct vd_spin lock;
 	struct vd_window_set *set[VD_SETS / VD_PAGE_SETS]; /* pages, had when needed */
 	struct vd_window *wide[32]; /* by v / VD_WINDOW_BLOCKS */
 	struct vd_list lru;
@@ -114,7 +113,8 @@ struct vd_windows {
 void vd_windows_init(struct vd_windows *w);
 void vd_windows_fini(struct vd_volume *vol); /* all were dropped before */
 /* Blocks for the volume's [e->v, e->v + want), where e was found, not its own: contiguous, got <= want. Class N;
- * -EWOULDBLOCK, then *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map. */
+ * -EWOULDBLOCK, then *p is a block whose group must be loaded first, or VD_PBLK_NONE. Under vol->map and claim_lock,
+ * which is let go for a while. */
 int vd_windows_alloc(struct vd_volume *vol, const struct vd_ext *e, unsigned want, vd_pblk_t *p, unsigned *got) __must_check;
 /* Gives back all that was reserved and not given out. Class N. */
 void vd_windows_drop(struct vd_volume *vol);
@@ -123,6 +123,8 @@ struct vd_record { /* immutable once published; meta */
 	unsigned refs;
 	struct vd_disk_volume d; /* root, mapped, last_snapshot, node head are not kept here */
 };
+
+#define VD_CLAIM_LISTS 64u
 
 struct vd_volume {
 	struct vd_pool *pool;
@@ -150,10 +152,13 @@ struct vd_volume {
 	bool wide;                /* it may have wide ones; the same */
 	struct vd_gate gate;      /* writes in place */
 	vd_atomic_t settled;      /* those begun before last_snapshot became so much have ended (M5) */
-	struct vd_windows win;
 
 	struct vd_spin claim_lock;
-	struct vd_list claims;    /* of vd_io.claim and unmaps; claim_lock */
+	struct vd_windows win;    /* claim_lock */
+	struct vd_list claims[VD_CLAIM_LISTS]; /* of vd_io.claim, by their begin; claim_lock */
+	struct vd_list cuts;      /* those of unmaps and resizes, of any length, in the order they came; claim_lock */
+	unsigned nclaims, nleaves;/* claim_lock */
+	struct vd_ov_leaf *leaves;/* spare ones, one for each claim (I12); under map to read with claim_lock, or to write */
 	struct vd_cond claim_cond;
 	unsigned claim_waiters;
 	bool mixed;               /* some claims are older than last_snapshot = 0; map and claim_lock to set */
@@ -189,7 +194,6 @@ struct vd_volumes {
 	struct vd_volume index;   /* names; its extents are not counted */
 	vd_atomic_t overlay;      /* entries in all overlays */
 	vd_atomic_t dying;        /* volumes being deleted */
-	vd_atomic_t leaf[VD_GATE_STRIPES]; /* struct vd_ov_leaf *, for a write; or 0 */
 	struct vd_gate gate;      /* all requests, for the reuse of blocks (D6) */
 	struct vd_mutex work_lock;/* outermost: before ckpt_lock */
 	bool sealed;              /* work_lock: a drain is under way */

@@ -31,7 +31,6 @@
 void vd_windows_init(struct vd_windows *w)
 {
 	memset(w, 0, sizeof(*w));
-	vd_spin_init(&w->lock);
 	vd_list_init(&w->lru);
 	w->goal = VD_PBLK_NONE;
 	w->grow = w->strip_next = REGION_BLOCKS;
@@ -42,7 +41,6 @@ void vd_windows_fini(struct vd_volume *vol)
 {
 	for (unsigned i = 0; i < VD_SETS / VD_PAGE_SETS; i++)
 		vd_free(vol->pool, vol->win.set[i]);
-	vd_spin_fini(&vol->win.lock);
 }
 
 /* ---- of regions ----------------------------------------------------------- */
@@ -235,7 +233,7 @@ void vd_windows_drop(struct vd_volume *vol)
 {
 	struct vd_windows *w = &vol->win;
 
-	vd_spin_lock(&w->lock);
+	vd_spin_lock(&vol->claim_lock);
 	while (!vd_list_empty(&w->lru))
 		drop(vol, vd_container(w->lru.next, struct vd_window, lru));
 	for (unsigned i = 0; i < VD_SETS; i++)
@@ -244,12 +242,13 @@ void vd_windows_drop(struct vd_volume *vol)
 	vd_space_unreserve(vol->pool, w->strip, w->strip_left);
 	w->strip_left = 0;
 	w->strip_next = REGION_BLOCKS;
-	vd_spin_unlock(&w->lock);
+	vd_spin_unlock(&vol->claim_lock);
 }
 
 static inline bool take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk_t *p, unsigned *got, bool *given)
 {
-	return set_take(&vol->win, v, want, p, got, given) || (vol->win.nwide && wide_take(vol, v, want, p, got));
+	return set_take(&vol->win, v, want, p, got, given) ||
+	       (vol->win.nwide && *bucket(&vol->win, v) && wide_take(vol, v, want, p, got));
 }
 
 /* W3: v would lie at `beside`.  1: there is a window for it now; 0: not; -EWOULDBLOCK: *p's
@@ -382,13 +381,12 @@ int vd_windows_alloc(struct vd_volume *vol, const struct vd_ext *e, unsigned wan
 	int r = 0;
 
 	*p = VD_PBLK_NONE;
-	vd_spin_lock(&w->lock);
 	had = take(vol, v, want, p, got, &given);
 	if (!had && v != w->next_v && !(v - start <= e->back && REGION_BLOCKS <= e->len + (v - start))) {
 		made = w->made;
-		vd_spin_unlock(&w->lock);
+		vd_spin_unlock_inner(&vol->claim_lock);
 		beside = vd_map_beside(vol, v, start, REGION_BLOCKS);
-		vd_spin_lock(&w->lock);
+		vd_spin_lock_inner(&vol->claim_lock);
 		had = made != w->made && take(vol, v, want, p, got, &given);
 	}
 	if (!had && !given) {
@@ -396,6 +394,5 @@ int vd_windows_alloc(struct vd_volume *vol, const struct vd_ext *e, unsigned wan
 			r = regain(vol, v, beside, p);
 		had = r > 0 ? take(vol, v, want, p, got, &given) : !r && (r = make(vol, v, want, p, got)) > 0;
 	}
-	vd_spin_unlock(&w->lock);
 	return had || r < 0 ? vd_min(r, 0) : vd_space_reserve_for(vol->pool, &vol->promise, beside, vd_min(want, VD_WINDOW_BLOCKS), p, got);
 }

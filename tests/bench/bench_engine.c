@@ -255,6 +255,25 @@ static void bench_translate(const char *dir)
 	vd_pool_abandon(pool);
 }
 
+/* n writes of a block each, `depth` of them under way. */
+static void map_deep(struct vd_volume *vol, struct order *o, uint64_t n, unsigned depth)
+{
+	struct vd_io io[256];
+	uint64_t i, v;
+	int r;
+
+	for (i = 0; i < n + depth; i++) {
+		if (i >= depth)
+			must(vd_write_end(&io[i % depth], 0), "end");
+		if (i >= n)
+			continue;
+		v = order_next(o);
+		while ((r = vd_write_begin(vol, v * VD_BLOCK, VD_BLOCK, &io[i % depth])) == -EWOULDBLOCK)
+			must(vd_io_wait(&io[i % depth]), "wait");
+		must(r, "write");
+	}
+}
+
 static void bench_insert(const char *dir)
 {
 	struct vd_pool *pool = pool_make(dir, 1, 64ull << 20);
@@ -269,6 +288,14 @@ static void bench_insert(const char *dir)
 	for (i = 0; i < n; i++)
 		map_blocks(vol, order_next(&o), 1);
 	figure("insert a first write, random", (seconds() - t) / (double)n * 1e9, "ns");
+	settle(pool);
+	t = seconds();
+	map_deep(vol, &o, n / 2, 32);
+	figure("the same, 32 under way", (seconds() - t) / (double)(n / 2) * 1e9, "ns");
+	settle(pool);
+	t = seconds();
+	map_deep(vol, &o, n / 2, 256);
+	figure("the same, 256 under way", (seconds() - t) / (double)(n / 2) * 1e9, "ns");
 	settle(pool);
 	t = seconds();
 	for (i = 0; i < n; i++)

@@ -1001,7 +1001,9 @@ static void a_block_written_anew_waits_for_space(void **state)
 			assert_in_range(++n, 1, 8191);
 	} while (!vd_space_refill(w->pool));
 	vd_read_lock(&vol->map);
+	vd_spin_lock(&vol->claim_lock);
 	assert_int_equal(vd_windows_alloc(vol, &(struct vd_ext){ .v = 64, .len = 1 }, 1, &p, &got), -EWOULDBLOCK);
+	vd_spin_unlock(&vol->claim_lock);
 	vd_read_unlock(&vol->map);
 	assert_true(p == VD_PBLK_NONE);
 	while (n--)
