@@ -417,7 +417,7 @@ static uint64_t claim_free(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
 {
 	uint64_t s = v / STRETCH, last = (v + len - 1) / STRETCH;
 
-	if (vd_likely(!vol->nclaims))
+	if (vd_likely(!vol->nclaims || !len))
 		return len;
 	len = free_among(&vol->cuts, v, len);
 	for (s -= s != 0; s <= last; s++)
@@ -454,6 +454,16 @@ static bool leaf_kept(struct vd_volume *vol)
 	vd_ov_leaf_add(&vol->leaves, leaf);
 	vol->nleaves++;
 	return true;
+}
+
+void vd_claims_idle(struct vd_volume *vol)
+{
+	vd_write_lock(&vol->map);
+	vd_spin_lock_inner(&vol->claim_lock);
+	for (; vol->nleaves > vol->nclaims; vol->nleaves--)
+		vd_ov_leaf_free(&vol->pool->host, vd_ov_leaf_take(&vol->leaves));
+	vd_spin_unlock_inner(&vol->claim_lock);
+	vd_write_unlock(&vol->map);
 }
 
 static void claim_wait(struct vd_volume *vol, vd_vblk_t v, uint64_t len)
@@ -674,9 +684,9 @@ static void set_fill(const struct vd_volume *vol, const struct vd_ext *e, vd_vbl
 }
 
 /*
- * With the range claimed: how far it needs new blocks, what was there, and where
- * the partly written ends get the rest of their block from.  `e` is what is at
- * io->v0.  Under vol->map.
+ * How far the io's range needs new blocks, what was there, and where the partly
+ * written ends get the rest of their block from.  `e` is what is at io->v0.  Under
+ * vol->map, as the claim that follows.
  */
 static int gather(struct vd_volume *vol, struct vd_io *io, uint64_t len, struct vd_ext e, uint64_t *n)
 {
@@ -728,8 +738,8 @@ static bool fill_unsettled(const struct vd_volume *vol, const struct vd_io *io)
 	       vd_atomic_read(&vol->settled) < (int64_t)vol->last_snapshot;
 }
 
-/* gather(), but that most writes are of a whole block, which has nothing to gather. */
-static int gather_from(struct vd_volume *vol, struct vd_io *io, uint64_t len, const struct vd_ext *e, uint64_t *n)
+/* The first gather() of an io.  Most writes are of a whole block, which has nothing to gather. */
+static int gather_first(struct vd_volume *vol, struct vd_io *io, uint64_t len, const struct vd_ext *e, uint64_t *n)
 {
 	if (vd_unlikely(io->nblocks != 1 || io->offset || len < VD_BLOCK))
 		return gather(vol, io, len, *e, n);
@@ -799,7 +809,7 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 	int r;
 
 	io->nblocks = (uint32_t)want;
-	r = gather_from(vol, io, len, e, &n);
+	r = gather_first(vol, io, len, e, &n);
 	io->wait = WAIT_NODE;
 	if (!r && fill_unsettled(vol, io)) {
 		io->wait = WAIT_SETTLE;
@@ -812,7 +822,7 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 	vd_spin_unlock_inner(&vol->claim_lock);
 	if (!r && got < n) {
 		io->wait = WAIT_NODE;
-		r = gather_from(vol, io, len, e, &n);
+		r = gather(vol, io, len, *e, &n);
 		if (r)
 			give_back(io, *p);
 	}

@@ -757,8 +757,10 @@ void vd_volume_close(struct vd_volume *vol)
 	struct vd_volumes *vs = vol->pool->volumes;
 
 	vd_mutex_lock(&vs->lock);
-	if (!--vol->opens)
+	if (!--vol->opens) {
 		vd_windows_drop(vol);
+		vd_claims_idle(vol);
+	}
 	vd_mutex_unlock(&vs->lock);
 }
 

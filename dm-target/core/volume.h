@@ -215,7 +215,7 @@ void vd_volume_teardown(struct vd_volume *vol); /* without its base */
 /* Where v would be if it lay beside a block of its own in [start, start + len):
  * VD_PBLK_NONE when there is none, or none that can be told without reading. Under vol->map. */
 vd_pblk_t vd_map_beside(struct vd_volume *vol, vd_vblk_t v, vd_vblk_t start, uint64_t len);
-/* Look-up through all layers, under vol->map. */
+/* Look-up through all layers, under vol->map; v is below VD_VBLK_END. */
 int vd_map_find(struct vd_volume *vol, vd_vblk_t v, unsigned flags, struct vd_ext *out) __must_check;
 /* The same from outside the lock, reading what is missing. Class B. */
 int vd_map_find_wait(struct vd_volume *vol, vd_vblk_t v, struct vd_ext *out) __must_check;
@@ -248,6 +248,7 @@ void vd_volume_settle(struct vd_volume *vol);
 /* Claims [v, end of all) through io, waiting for what is claimed there. Class B. */
 void vd_claim_range(struct vd_volume *vol, struct vd_io *io, vd_vblk_t v, vd_vblk_t end);
 void vd_claim_drop(struct vd_volume *vol, struct vd_io *io);
+void vd_claims_idle(struct vd_volume *vol); /* gives back what was kept for the next claims. Class N */
 uint64_t vd_meta_need(struct vd_pool *pool); /* blocks that the next checkpoint may take, beyond the reserve */
 typedef bool (*vd_room_fn)(struct vd_pool *pool, struct vd_volume *vol);
 /* Class B: frees what can be freed and grows, until it is enough. -ENOSPC: it is not.  It waits for

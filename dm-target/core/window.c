@@ -229,16 +229,27 @@ static bool wide_take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk
 
 /* ---- all ------------------------------------------------------------------ */
 
+/* Who ends a write waits for claim_lock, with interrupts off and others waiting for him. */
+static void let_others(struct vd_volume *vol)
+{
+	vd_spin_unlock(&vol->claim_lock);
+	vd_spin_lock(&vol->claim_lock);
+}
+
 void vd_windows_drop(struct vd_volume *vol)
 {
 	struct vd_windows *w = &vol->win;
 
 	vd_spin_lock(&vol->claim_lock);
-	while (!vd_list_empty(&w->lru))
+	while (!vd_list_empty(&w->lru)) {
 		drop(vol, vd_container(w->lru.next, struct vd_window, lru));
-	for (unsigned i = 0; i < VD_SETS; i++)
+		let_others(vol);
+	}
+	for (unsigned i = 0; i < VD_SETS; i++) {
 		for (unsigned k = 0; w->set[i / VD_PAGE_SETS] && k < VD_SET_WAYS; k++)
 			set_drop(vol, &w->set[i / VD_PAGE_SETS][i % VD_PAGE_SETS], k);
+		let_others(vol);
+	}
 	vd_space_unreserve(vol->pool, w->strip, w->strip_left);
 	w->strip_left = 0;
 	w->strip_next = REGION_BLOCKS;

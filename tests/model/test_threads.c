@@ -20,8 +20,8 @@
 
 #define VOLUMES 3u
 #define WRITERS 3u
-#define STRETCH (60u * VD_BLOCK + 3 * SECTOR) /* of a writer in a volume */
-#define VOLUME_BYTES (1ull << 20)
+#define STRETCH (330u * VD_BLOCK + 3 * SECTOR) /* of a writer in a volume */
+#define VOLUME_BYTES (4ull << 20)
 #define GENERATIONS 4u /* of group snapshots kept */
 
 static struct cli cli = { .test = "test_threads", .seconds = 20 };
@@ -109,7 +109,7 @@ static void *writer_main(void *arg)
 		uint64_t off, value, b0, b1;
 		int r = 0;
 
-		n = 1 + (unsigned)rng_below(&w->rng, rng_one_in(&w->rng, 8) ? 100 : 12);
+		n = 1 + (unsigned)rng_below(&w->rng, rng_one_in(&w->rng, 8) ? 2400 : 24);
 		n = n < max - s ? n : (unsigned)(max - s);
 		off = start_of(w) + (uint64_t)s * SECTOR;
 		switch (rng_below(&w->rng, 16)) {
