@@ -293,6 +293,8 @@ static bool is_connection(int fd)
 static const int end_signals[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP };
 static struct sigaction end_action[4]; /* nbdkit's */
 static int end_pipe[2] = { -1, -1 };
+static pthread_t watcher;
+static bool watched;
 
 static bool ending; /* atomic */
 
@@ -349,17 +351,28 @@ static void *watch_for_end(void *arg)
 static int start_watch(void)
 {
 	struct sigaction sa = { .sa_sigaction = on_end_signal, .sa_flags = SA_SIGINFO | SA_RESTART };
-	pthread_t t;
 
 	if (pipe2(end_pipe, O_CLOEXEC))
 		return -errno;
-	if (pthread_create(&t, NULL, watch_for_end, NULL))
+	if (pthread_create(&watcher, NULL, watch_for_end, NULL))
 		return -EAGAIN;
-	pthread_detach(t);
+	watched = true;
 	for (unsigned i = 0; i < 4; i++)
 		if (!sigaction(end_signals[i], NULL, &end_action[i]))
 			sigaction(end_signals[i], &sa, NULL);
 	return 0;
+}
+
+/* Nothing of ours may run, or be called by a signal, when nbdkit has unloaded us. */
+static void stop_watch(void)
+{
+	if (!watched)
+		return;
+	for (unsigned i = 0; i < 4; i++)
+		sigaction(end_signals[i], &end_action[i], NULL);
+	end_asked();
+	pthread_join(watcher, NULL);
+	watched = false;
 }
 
 /* A damaged pool is served as far as it goes; what it has lost is said at once. */
@@ -753,6 +766,7 @@ static void on_cleanup(void)
 
 	if (!pool)
 		return;
+	stop_watch();
 	vol_server_stop(server);
 	server = NULL;
 	/* nbdkit closes no handle once it has been told to end. */
