@@ -382,7 +382,7 @@ static bool process_uses(const char *pid, dev_t fs, dev_t blk)
 	return found;
 }
 
-void device_users(const char *path, char *buf, size_t size)
+static void users_of(const char *path, pid_t but, char *buf, size_t size)
 {
 	struct words w = { .buf = buf, .size = size };
 	dev_t fs, blk = 0;
@@ -399,7 +399,7 @@ void device_users(const char *path, char *buf, size_t size)
 		fs = blk = st.st_rdev; /* its file system may be mounted nowhere any more */
 	d = opendir("/proc");
 	while (d && (e = readdir(d))) {
-		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || !process_uses(e->d_name, fs, blk))
+		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || (but && atoi(e->d_name) == but) || !process_uses(e->d_name, fs, blk))
 			continue;
 		(void)vol_process((pid_t)atoi(e->d_name), comm, NULL);
 		add_words(&w, "%s (%.16s)", comm, e->d_name);
@@ -408,10 +408,20 @@ void device_users(const char *path, char *buf, size_t size)
 		closedir(d);
 }
 
+void device_users(const char *path, char *buf, size_t size)
+{
+	users_of(path, 0, buf, size);
+}
+
 int device_unused(const char *path)
+{
+	return device_unused_but(path, 0);
+}
+
+int device_unused_but(const char *path, pid_t but)
 {
 	char users[512];
 
-	device_users(path, users, sizeof(users));
+	users_of(path, but, users, sizeof(users));
 	return users[0] ? vol_fail(NULL, -EBUSY, "%s is in use by %s", path, users) : 0;
 }

@@ -91,7 +91,17 @@ int device_nbd_free(char dev[DEVICE_PATH])
 	return vol_fail(NULL, -ENODEV, "every nbd device is in use; load the module with a larger nbds_max");
 }
 
-int device_nbd_disconnect(const char *dev)
+bool device_nbd_of(const char *dev, pid_t front)
+{
+	char pid[32];
+
+	if (strncmp(dev, "/dev/nbd", 8))
+		return false;
+	sys_read(dev + 5, "pid", pid, sizeof(pid));
+	return pid[0] && atoi(pid) == front;
+}
+
+int device_nbd_disconnect(const char *dev, pid_t front)
 {
 	int64_t end = vol_now_ms() + BUSY_MS;
 	struct vol_events *events = NULL;
@@ -100,13 +110,19 @@ int device_nbd_disconnect(const char *dev)
 
 	for (;; vol_events_look(&events)) {
 		fd = open(dev, O_RDWR | O_CLOEXEC | O_EXCL);
-		r = fd < 0 ? -errno : 0;
+		r = fd < 0 ? -errno : device_unused_but(dev, front);
 		if (r != -EBUSY || vol_now_ms() >= end)
 			break;
+		if (fd >= 0)
+			close(fd);
 	}
 	vol_events_free(events);
+	if (r == -EBUSY && fd >= 0) {
+		close(fd);
+		return r;
+	}
 	if (r == -EBUSY) {
-		users[0] = 0; /* its front has it open, as ever */
+		users[0] = 0;
 		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
 	}

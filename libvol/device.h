@@ -16,7 +16,10 @@
 bool device_have_nbd(void);
 /* A /dev/nbdN that nobody uses now. -ENODEV. */
 int device_nbd_free(char dev[DEVICE_PATH]) __must_check;
-int device_nbd_disconnect(const char *dev) __must_check;
+/* Whether it is an nbd device, and that front's, which may have ended since: until nobody has it open it is no other's. */
+bool device_nbd_of(const char *dev, pid_t front);
+/* -EBUSY: somebody but its front uses it, as the text tells. */
+int device_nbd_disconnect(const char *dev, pid_t front) __must_check;
 
 /* Makes a loop device on a file, with direct I/O. */
 int device_loop_attach(const char *file, unsigned sector, bool readonly, char dev[DEVICE_PATH]) __must_check;
@@ -53,6 +56,7 @@ int device_mounts(const char *dev, int (*fn)(void *arg, const char *dir), void *
 void device_users(const char *path, char *buf, size_t size);
 /* -EBUSY: somebody does, as the text tells. */
 int device_unused(const char *path) __must_check;
+int device_unused_but(const char *path, pid_t but) __must_check; /* but for that process; 0: for none */
 
 /* `mount`(8), as type, with options (may be NULL) besides what read-only needs. */
 int device_mount(const char *dev, const char *dir, const struct device_content *c, bool readonly, const char *options) __must_check;

@@ -12,6 +12,7 @@
 #include <linux/nbd.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -44,6 +45,38 @@ static int take(int fd, void *buf, size_t len)
 			return -EPIPE;
 	}
 	return 0;
+}
+
+/* A worker's, for requests of the driver's that are longer than a front's; these have up to 32 MiB (6.12). */
+struct room { char *buf; size_t len; };
+
+static char *room_for(struct room *room, char *buf, size_t len)
+{
+	char *more;
+
+	if (len <= FRONT_IO_MAX)
+		return buf;
+	if (len > room->len) {
+		more = realloc(room->buf, len);
+		if (!more)
+			return NULL;
+		*room = (struct room){ more, len };
+	}
+	return room->buf;
+}
+
+static int do_data(struct front_worker *w, const struct front_request *all)
+{
+	struct front_request rq = *all;
+	int r = 0;
+
+	for (uint32_t at = 0; !r && at < all->len; at += rq.len) {
+		rq.off = all->off + at;
+		rq.len = vd_min(all->len - at, FRONT_IO_MAX);
+		rq.buf = (char *)all->buf + at;
+		r = front_do(w, &rq);
+	}
+	return r;
 }
 
 /* NBD's numbers are Linux's for the few it knows. */
@@ -94,7 +127,8 @@ static int answer(struct nbd_port *p, const struct request_header *h, int r, con
 	return e;
 }
 
-static int next_request(struct nbd_port *p, struct request_header *h, char *buf)
+/* *data: where a write's is, and a read's goes; NULL: there is no memory for it. */
+static int next_request(struct nbd_port *p, struct request_header *h, char *buf, struct room *room, char **data)
 {
 	uint32_t type;
 	int r = -EPIPE;
@@ -104,10 +138,11 @@ static int next_request(struct nbd_port *p, struct request_header *h, char *buf)
 		r = take(p->sock, h, sizeof(*h));
 	if (!r) {
 		type = be32toh(h->type) & NBD_TYPE_MASK;
+		*data = type == NBD_CMD_READ || type == NBD_CMD_WRITE ? room_for(room, buf, be32toh(h->len)) : NULL;
 		if (be32toh(h->magic) != NBD_REQUEST_MAGIC || type == NBD_CMD_DISC)
 			r = -EPIPE;
 		else if (type == NBD_CMD_WRITE)
-			r = be32toh(h->len) <= FRONT_IO_MAX ? take(p->sock, buf, be32toh(h->len)) : -EPIPE;
+			r = *data ? take(p->sock, *data, be32toh(h->len)) : -EPIPE;
 	}
 	if (r)
 		p->ended = true;
@@ -119,55 +154,56 @@ static void nbd_serve(void *port, struct front_worker *w, char *buf)
 {
 	const struct front_request flush = { .op = FRONT_FLUSH };
 	struct nbd_port *p = port;
+	struct room room = { NULL, 0 };
 	struct request_header h;
+	char *data;
 	int r;
 
-	while (!next_request(p, &h, buf)) {
-		struct front_request rq = { .off = be64toh(h.from), .len = be32toh(h.len), .buf = buf };
+	while (!next_request(p, &h, buf, &room, &data)) {
+		struct front_request rq = { .off = be64toh(h.from), .len = be32toh(h.len), .buf = data };
 		uint32_t type = be32toh(h.type);
 		bool reads = false;
 
-		r = 0;
 		switch (type & NBD_TYPE_MASK) {
 		case NBD_CMD_READ:
 			rq.op = FRONT_READ;
 			reads = true;
-			if (rq.len > FRONT_IO_MAX)
-				r = -EINVAL;
+			r = data ? do_data(w, &rq) : -ENOMEM;
 			break;
 		case NBD_CMD_WRITE:
 			rq.op = FRONT_WRITE;
+			r = do_data(w, &rq);
 			break;
 		case NBD_CMD_FLUSH:
-			rq = flush;
+			r = front_do(w, &flush);
 			break;
 		case NBD_CMD_TRIM:
 			rq.op = FRONT_TRIM;
+			r = front_do(w, &rq);
 			break;
 		default:
 			r = -EINVAL;
 		}
-		if (!r)
-			r = front_do(w, &rq);
 		if (!r && type & NBD_CMD_FLAG_FUA)
 			r = front_do(w, &flush);
-		if (answer(p, &h, r, buf, reads ? rq.len : 0))
+		if (answer(p, &h, r, data, reads ? rq.len : 0))
 			break;
 	}
+	free(room.buf);
 	/* Others may be waiting for a request that will not come. */
 	shutdown(p->sock, SHUT_RDWR);
 }
 
-/* The driver works in this thread's call until the device is disconnected. */
-static void *do_it(void *arg)
+/* The driver works in this call until the device is disconnected, and tells of it the id of the thread
+ * that makes it: by that a dead front's device is known (device_nbd_of). */
+static void nbd_run(void *port)
 {
-	struct nbd_port *p = arg;
+	struct nbd_port *p = port;
 
 	(void)ioctl(p->dev, NBD_DO_IT);
 	shutdown(p->sock, SHUT_RDWR);
 	(void)ioctl(p->dev, NBD_CLEAR_QUE);
 	(void)ioctl(p->dev, NBD_CLEAR_SOCK);
-	return NULL;
 }
 
 static int nbd_open(struct front *f, const char *place, unsigned sector, void **port)
@@ -175,7 +211,6 @@ static int nbd_open(struct front *f, const char *place, unsigned sector, void **
 	static struct nbd_port p;
 	unsigned long flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_TRIM | NBD_FLAG_SEND_FUA |
 			      (front_readonly(f) ? NBD_FLAG_READ_ONLY : 0);
-	pthread_t t;
 	int pair[2], r;
 
 	p.f = f;
@@ -197,12 +232,6 @@ static int nbd_open(struct front *f, const char *place, unsigned sector, void **
 		r = vol_fail(NULL, -errno, "%s: %s", place, vol_strerror(-errno));
 		goto no_setup;
 	}
-	r = -pthread_create(&t, NULL, do_it, &p);
-	if (r) {
-		vol_fail(NULL, r, "no thread: %s", vol_strerror(r));
-		goto no_setup;
-	}
-	pthread_detach(t);
 	close(pair[1]);
 	*port = &p;
 	return 0;
@@ -223,4 +252,4 @@ static void nbd_resized(void *port)
 	(void)ioctl(p->dev, NBD_SET_SIZE_BLOCKS, (unsigned long)(front_size(p->f) / p->sector));
 }
 
-const struct front_port front_nbd = { .open = nbd_open, .serve = nbd_serve, .resized = nbd_resized };
+const struct front_port front_nbd = { .open = nbd_open, .serve = nbd_serve, .run = nbd_run, .resized = nbd_resized };

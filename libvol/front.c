@@ -365,11 +365,11 @@ static void front_main(const struct front_spec *spec, int ready_fd)
 	static struct front_worker w[FRONT_WORKERS + 1];
 	static struct front front;
 	const char *limit = getenv("VD_LINK_TIMEOUT");
+	unsigned i, first = spec->port->run ? 0 : 1;
 	struct ready ready = { 0 };
 	struct front *f = &front;
 	sigset_t usr1;
 	pthread_t t;
-	unsigned i;
 
 	f->spec = *spec;
 	f->timeout_ms = 1000ull * (limit && atoi(limit) > 0 ? (unsigned)atoi(limit) : TIMEOUT_S);
@@ -390,7 +390,7 @@ static void front_main(const struct front_spec *spec, int ready_fd)
 	ready.r = front_prepare(f, w);
 	if (!ready.r) {
 		(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
-		for (i = 1; i < FRONT_WORKERS && !ready.r; i++)
+		for (i = first; i < FRONT_WORKERS && !ready.r; i++)
 			ready.r = -pthread_create(&w[i].thread, NULL, worker_main, &w[i]);
 		if (!ready.r)
 			ready.r = -pthread_create(&t, NULL, watch_main, &w[FRONT_WORKERS]);
@@ -402,8 +402,11 @@ static void front_main(const struct front_spec *spec, int ready_fd)
 	if (write(ready_fd, &ready, sizeof(ready)) != sizeof(ready) || ready.r)
 		_exit(1);
 	close(ready_fd);
-	worker_main(&w[0]);
-	for (i = 1; i < FRONT_WORKERS; i++)
+	if (spec->port->run)
+		spec->port->run(f->port);
+	else
+		worker_main(&w[0]);
+	for (i = first; i < FRONT_WORKERS; i++)
 		pthread_join(w[i].thread, NULL);
 	_exit(0);
 }

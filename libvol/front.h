@@ -63,6 +63,8 @@ struct front_port {
 	int (*open)(struct front *f, const char *place, unsigned sector, void **port);
 	/* Serves requests until the kernel has no more. One call in each thread. */
 	void (*serve)(void *port, struct front_worker *w, char *buf /* FRONT_BUF bytes, page aligned */);
+	/* In the process's first thread, until the device goes; NULL: that thread serves. */
+	void (*run)(void *port);
 	/* The volume's size has changed to front_size(). */
 	void (*resized)(void *port);
 };

@@ -246,7 +246,7 @@ static int drop_device(const struct link_info *l)
 		return vol_dm_volume_stop(l->uuid, l->volume_uuid);
 	if (!strncmp(l->device, "/dev/nbd", 8)) {
 		if (link_front_runs(l->front))
-			r = device_nbd_disconnect(l->device);
+			r = device_nbd_disconnect(l->device, l->front);
 	} else {
 		link_fuse_path(l, file, sizeof(file));
 		/* By its file, never by the name that was stored: that may be another's by now. */
@@ -688,9 +688,7 @@ static int undo_test(struct vol_pool *p, const struct link_info *l)
 		return r ? r : drive_take_test(&s, l);
 	}
 	r = device_mounts(l->device, umount_test, &mounts);
-	if (r || mounts || !strncmp(l->device, "/dev/nbd", 8)) /* which its front has open */
-		return r;
-	return device_unused(l->device);
+	return r || mounts ? r : device_unused_but(l->device, l->front); /* which has an nbd device open */
 }
 
 static int is_mount(void *arg, const char *dir)
@@ -736,7 +734,7 @@ static int umount_one(void *arg, const char *dir)
 static int umount_all(struct link_info *l, int (*each)(void *arg, const char *dir), void *arg)
 {
 	char file[512], dev[DEVICE_PATH];
-	bool certain = l->state == LINK_UP || l->kernel;
+	bool certain = l->state == LINK_UP || l->kernel || device_nbd_of(l->device, l->front);
 
 	link_fuse_path(l, file, sizeof(file));
 	if (!certain && !device_loop_find(file, dev)) {

@@ -55,11 +55,18 @@ tried_pool()
 	tried_pool 0 create q n1
 	tried_pool 0 add p -L 64m n0
 	tried_pool 0 add p n1
-	tried_pool 0 grow p m0 -L 256m
 	tried_pool 0 set p --policy error --thresholds 80
 	tried_pool 0 set p/v --readonly y --attr a=b
 	tried_pool 0 check p --repair
-	tried_pool 0 forget "$T/m0"
+	tried_pool 0 forget "$(head -n 1 "$VD_CONFIG_DIR/devices")"
+}
+
+@test "a member that is a file does not grow with -t" {
+	need_server members that are files
+	make_pool 2 128m
+	local before
+	before=$(state)
+	tried_pool 0 grow p m0 -L 256m
 }
 
 @test "of a linked volume too" {
@@ -98,7 +105,7 @@ tried_pool()
 	make_volume v
 	ok vdlink p/v
 	sleep 600 <dev/p/v 3>&- &
-	wait_for eval "readlink /proc/$!/fd/0 | grep -e loop -e dm- && grep sleep /proc/$!/comm"
+	wait_for eval "readlink /proc/$!/fd/0 | grep -e loop -e nbd -e dm- && grep sleep /proc/$!/comm"
 	must 4 vdunlink -t p/v
 	says "sleep ($!)"
 	kill $!

@@ -44,6 +44,21 @@ based()
 	based 6.12
 }
 
+nbd() { "$VD/tests/lab/lab.sh" -b -k "$1" -m 4G -t "$2" "bash /vd/tests/lab/jobs/nbd.sh '${3:-}'"; }
+
+# bats test_tags=short
+@test "6.12: a server's volumes are nbd devices where the kernel has them: written, mounted, in use, their front killed" {
+	nbd 6.12 600 'an ext4 is made|an xfs is made,|device that is open is not|front was killed'
+}
+
+@test "6.1: the suite of links with nbd devices" {
+	nbd 6.1 2400
+}
+
+@test "6.12: the suite of links with nbd devices" {
+	nbd 6.12 2400
+}
+
 @test "6.12: the demo, with its machine killed while files are written and flushed" {
 	"$VD/tests/lab/demo.sh" 6.12
 }
