@@ -181,20 +181,14 @@ vdpool()
 		esac
 		words+=("$word")
 	done
-	as_files vdpool "${words[@]}" || r=$?
+	command "${UNDER[@]}" vdpool "${words[@]}" >"$T/said" 2>"$T/warned" || r=$?
+	named <"$T/said"
+	named <"$T/warned" >&2
 	if [[ $r != @(124|137) ]] && [[ $r != 0 || " ${words[*]} " == *" -t "* ]]; then
 		[ ${#loops[@]} = 0 ] || losetup -d "${loops[@]}"
 		rm -f "${fresh[@]}"
 		[ ${#empty[@]} = 0 ] || command truncate -s 0 "${empty[@]}"
 	fi
-	return $r
-}
-as_files()
-{
-	local r=0 said=$T/said.$BASHPID warned=$T/warned.$BASHPID
-	command "${UNDER[@]}" "$@" >"$said" 2>"$warned" || r=$?
-	named <"$said"
-	named <"$warned" >&2
 	return $r
 }
 # loop_on FILE: $loop is a loop device on it
@@ -210,7 +204,7 @@ named()
 	done
 	[ -z "$text" ] || printf '%s\n' "$text"
 }
-vdlink() { let_go; attach; as_files vdlink "$@"; }
+vdlink() { let_go; attach; command "${UNDER[@]}" vdlink "$@"; }
 vdunlink() { let_go; attach; command "${UNDER[@]}" vdunlink "$@"; }
 
 # A file that becomes larger, and its loop device with it
