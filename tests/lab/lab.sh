@@ -78,7 +78,7 @@ if [ -z "$job" ]; then
 	trap 'rm -rf "$job"' EXIT
 fi
 job=$(cd "$job" && pwd)
-rm -f "$job/out" "$job/rc" "$job/dmesg" "$job/began"
+rm -f "$job/out" "$job/rc" "$job/dmesg" "$job/up" "$job/began"
 : >"$job/out"
 printf '%s\n' "$*" >"$job/cmd"
 
@@ -155,7 +155,12 @@ boot()
 	local pid=$! watchdog
 	exec 3>&-
 	[ -z "$pidfile" ] || echo $pid >"$pidfile"
-	(sleep "$limit"; kill -KILL $pid) >/dev/null 2>&1 &
+	(
+		sleep "$boot_limit"
+		[ -e "$job/up" ] || { echo "Lab: hung while it booted" >>"$job/console"; kill -KILL $pid; }
+		sleep $((limit - boot_limit))
+		kill -KILL $pid
+	) >/dev/null 2>&1 &
 	watchdog=$!
 	tail -n +1 -s 0.2 -f --pid=$pid "$job/out" 2>/dev/null || true
 	wait $pid 2>/dev/null || true
@@ -163,12 +168,15 @@ boot()
 	kill $watchdog 2>/dev/null || true
 	wait $watchdog 2>/dev/null || true
 }
-# Emulated, Debian's kernels panic now and then before any of ours is there: in the timer
-# check, in the first idle loop.  That says nothing of the command.
+# Emulated, Debian's kernels panic or hang now and then before any of ours is there: in the
+# timer check, in the first idle loop, one CPU waiting for another.  That says nothing of
+# the command.
+boot_limit=$((limit < 100 ? limit : 100))
 for _ in 1 2 3; do
 	boot
-	[ ! -e "$job/began" ] && [ "$kver" != "$kernel" ] && grep -q 'Kernel panic' "$job/console" || break
-	echo "lab: the kernel panicked while it booted; once more" >&2
+	[ ! -e "$job/began" ] && [ "$kver" != "$kernel" ] && grep -qE 'Kernel panic|^Lab: hung' "$job/console" || break
+	echo "lab: the kernel panicked or hung while it booted; once more" >&2
+	cp "$job/console" "$lab/console.failed"
 done
 if [ ! -s "$job/rc" ]; then
 	echo "lab: the guest died before the command ended" >&2
