@@ -243,7 +243,7 @@ static const struct poptOption report_options[] = {
 static const struct cmd_field pool_fields[] = {
 	{ "name", "Pool", CMD_TEXT, "name" },
 	{ "members", "Members", CMD_NUMBER, "number of members" },
-	{ "missing", "Missing", CMD_NUMBER, "members that are not there" },
+	{ "missing", "Missing", CMD_NUMBER, "members that are missing or too short" },
 	{ "mode", "Mode", CMD_TEXT, "rw, out-of-space, read-only, failed; or unreadable" },
 	{ "size", "Size", CMD_SIZE, "space of all members" },
 	{ "used", "Used", CMD_SIZE, "space in use, metadata too" },

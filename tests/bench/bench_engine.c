@@ -8,6 +8,7 @@
  */
 #include <fcntl.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/resource.h>
@@ -305,6 +306,59 @@ static void bench_insert(const char *dir)
 	vd_pool_abandon(pool);
 }
 
+/* One job of several: first writes at random in a stretch of the volume that is its own. */
+struct job { struct vd_volume *vol; uint64_t from, n; pthread_t thread; };
+
+static void *job_run(void *arg)
+{
+	struct job *j = arg;
+	struct order o = { 1, (4 << 20) - 1 };
+	uint64_t i;
+
+	for (i = 0; i < j->n; i++)
+		map_blocks(j->vol, j->from + order_next(&o), 1);
+	return NULL;
+}
+
+static void bench_threads(const char *dir)
+{
+	struct vd_pool *pool = pool_make(dir, 1, 64ull << 20);
+	struct job job[4];
+	uint64_t n = 60000; /* below the mark that starts a checkpoint */
+	unsigned jobs, i;
+	bool apart;
+	char name[64];
+	double t;
+
+	no_flush = true;
+	for (apart = false;; apart = true) {
+		for (jobs = 1; jobs <= 4; jobs *= 2) {
+			for (i = 0; i < jobs; i++) {
+				snprintf(name, sizeof(name), "v%d-%u-%u", apart, jobs, i);
+				if (apart || !i)
+					volume(pool, name, (16ull << 20) * VD_BLOCK, &job[i].vol);
+				else
+					job[i].vol = job[0].vol;
+				job[i].from = (uint64_t)i * (4 << 20);
+				job[i].n = n / jobs;
+			}
+			t = seconds();
+			for (i = 0; i < jobs; i++)
+				must(-pthread_create(&job[i].thread, NULL, job_run, &job[i]), "thread");
+			for (i = 0; i < jobs; i++)
+				must(-pthread_join(job[i].thread, NULL), "thread");
+			snprintf(name, sizeof(name), "first writes a second, jobs: %u, volumes: %u", jobs, apart ? jobs : 1);
+			figure(name, (double)n / (seconds() - t), "");
+			for (i = 0; i < (apart ? jobs : 1); i++)
+				vd_volume_close(job[i].vol);
+			settle(pool);
+		}
+		if (apart)
+			break;
+	}
+	vd_pool_abandon(pool);
+}
+
 static void bench_snap(const char *dir)
 {
 	struct vd_pool *pool = pool_make(dir, 2, 4ull << 20);
@@ -498,8 +552,8 @@ static void bench_metadata(const char *dir)
 int main(int argc, char **argv)
 {
 	static const struct { const char *name; void (*fn)(const char *dir); } tests[] = {
-		{ "translate", bench_translate }, { "insert", bench_insert }, { "snapshot", bench_snap },
-		{ "large", bench_large }, { "metadata", bench_metadata },
+		{ "translate", bench_translate }, { "insert", bench_insert }, { "threads", bench_threads },
+		{ "snapshot", bench_snap }, { "large", bench_large }, { "metadata", bench_metadata },
 	};
 	bool found = false;
 
@@ -509,6 +563,6 @@ int main(int argc, char **argv)
 			found = true;
 		}
 	if (!found)
-		fprintf(stderr, "usage: bench_engine DIR [translate|insert|snapshot|large|metadata]\n");
+		fprintf(stderr, "usage: bench_engine DIR [translate|insert|threads|snapshot|large|metadata]\n");
 	return !found;
 }
