@@ -77,8 +77,8 @@ help:
 	@echo 'make deps       install the Debian packages that are missing (root)'
 	@echo 'make demo       the main job, shown end to end (root)'
 	@echo 'make demo-lab   the same on a real kernel with the module, in QEMU; LAB_KERNEL=6.1 or 6.12 (root)'
-	@echo 'make check      every test; ends in one line "N passed, N failed" (root)'
-	@echo 'make check-unit | check-model | check-crash | check-format | check-cmd | check-static'
+	@echo 'make check      every test that takes minutes; ends in one line "N passed, N failed" (root)'
+	@echo 'make check-unit | check-model | check-crash | check-format | check-cmd | check-static | check-modules'
 	@echo 'make check-asan | check-tsan | fuzz-smoke'
 	@echo 'make soak SECONDS=3600   model and crash tests from fresh seeds, as long as asked'
 	@echo 'make bench-engine        the speed table of tests/bench/README.md'
@@ -98,7 +98,7 @@ DEB_BUILD := gcc libc6-dev pkg-config libpopt-dev libjson-c-dev libblkid-dev uui
 DEB_RUN := nbdkit libnbd-bin fuse3 e2fsprogs xfsprogs util-linux mount procps jq
 DEB_TEST := libcmocka-dev bats openssl fio fdisk python3 qemu-utils strace clang libclang-rt-14-dev llvm mandoc binutils
 DEB_ALL := $(DEB_BUILD) $(DEB_RUN) $(DEB_TEST)
-DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make dkms openssl linux-image-amd64 linux-headers-amd64 \
+DEB_LAB := qemu-system-x86 mmdebstrap erofs-utils busybox-static cpio xz-utils kmod make dkms openssl sparse linux-image-amd64 linux-headers-amd64 \
 	linux-image-6.12-amd64 linux-headers-6.12-amd64
 DEB_UML := linux-source-6.1 flex bison bc
 stamp_of = build/.deps-$(shell echo $(1) | cksum | cut -d' ' -f1)
@@ -213,7 +213,7 @@ $(B)/tests/format/images: $(call obj,$(IMAGES_SRC)) $(B)/libvol.a
 check-format: all $(B)/tests/format/images ; @$(RUN) format $(wildcard tests/format/test_*.py)
 
 # Sub-suites in one list, so that one of them failing does not hide the others.
-CHECKS := check-static check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd check-lab-short
+CHECKS := check-static check-modules check-unit check-model check-crash check-format fuzz-smoke check-asan check-tsan check-cmd check-lab-short
 # What the lab needs comes first: some of check-cmd needs QEMU, too.
 check: lab-deps
 	+@rm -rf build/results; mkdir -p build/results; \
@@ -291,6 +291,16 @@ module-tree:
 	@mkdir -p $(MB); find $(MB) -type l -delete; cp -rs $(CURDIR)/$(MSRC)/. $(MB)/
 modules: module-tree
 	+$(Q)$(kbuild) modules
+# For each kernel of the lab: no warning of the compiler's (W=1), nor of sparse.
+.PHONY: check-modules
+check-modules:
+	@mkdir -p build/results build/logs; exec > >(tee build/results/modules.tap); n=0; bad=; \
+	for h in $(wildcard $(LAB_KERNELS:%=/lib/modules/%.*/build/Makefile)); do \
+		k=$${h#/lib/modules/}; k=$${k%%/*}; log=build/logs/modules-$$k; n=$$((n+1)); rm -rf build/sparse; \
+		if $(MAKE) --no-print-directory modules KVER=$$k MB=build/sparse KBUILD_ARGS='C=2 CF=-D__CHECK_ENDIAN__' >$$log 2>&1 && \
+			! grep -E ': (warning|error):' $$log >$$log.bad; then echo "ok $$n the module for $$k: no warning"; \
+		else echo "not ok $$n the module for $$k: no warning"; { grep . $$log.bad || tail -n 20 $$log; } | sed 's/^/# /'; bad=1; fi; \
+	done; rm -rf build/sparse; echo "1..$$n"; [ -z "$$bad" ]
 # Debian's kernels ask for a signature with a key that is not in the headers; and without
 # System.map, which is not there either, depmod would be left out.
 modules_install: module-tree

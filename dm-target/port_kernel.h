@@ -114,6 +114,9 @@ static inline void vd_write_unlock(struct vd_rwlock *l)
 	vd_irq_on();
 }
 
+#define vd_holds(l) __must_hold(l)
+#define vd_lets_go(l) __releases(l)
+
 /* While the caller holds another, which keeps interrupts out. */
 static inline void vd_spin_lock_inner(struct vd_spin *s)
 {

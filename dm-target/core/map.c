@@ -836,7 +836,7 @@ static int claim_blocks(struct vd_volume *vol, uint64_t len, struct vd_io *io, c
 
 /* A write that cannot go in place: io is in the pool's gate, vol->map held for reading
  * and let go here. */
-static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e)
+static int begin_new(struct vd_volume *vol, uint64_t len, struct vd_io *io, const struct vd_ext *e) vd_lets_go(&vol->map)
 {
 	struct vd_pool *pool = vol->pool;
 	uint64_t want = vd_min((io->offset + len + VD_BLOCK - 1) >> VD_BLOCK_SHIFT, STRETCH);

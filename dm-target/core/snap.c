@@ -522,25 +522,24 @@ static int rollback_do(struct vd_pool *pool, struct rollback *b, uint64_t *seq)
 		vd_record_encode(&hidden->d, hrec);
 		vd_write_lock(&vs->seal);
 		r = rollback_hold(b, &held);
+		if (!r) {
+			vd_journal_append(pool, hrec, hlen);
+			*seq = vd_journal_append(pool, &rec->r, snap_len(1));
+			vd_plan_apply(&b->plan);
+			vd_volume_insert(vs, b->hidden);
+			rollback_apply(pool, b, le64_to_cpu(rec->epoch));
+			vd_space_unhold(pool, held);
+			vd_volume_dying(b->hidden);
+			vs->next_id++;
+		}
+		vd_write_unlock(&vs->seal);
 		if (r) {
-			vd_write_unlock(&vs->seal);
 			vd_journal_unreserve(pool, hlen);
 			vd_journal_unreserve(pool, snap_len(1));
 		}
 	}
-	if (!r) {
-		vd_journal_append(pool, hrec, hlen);
-		*seq = vd_journal_append(pool, &rec->r, snap_len(1));
-		vd_plan_apply(&b->plan);
-		vd_volume_insert(vs, b->hidden);
-		rollback_apply(pool, b, le64_to_cpu(rec->epoch));
-		vd_space_unhold(pool, held);
-		vd_volume_dying(b->hidden);
-		vd_write_unlock(&vs->seal);
-		vs->next_id++;
-	} else {
+	if (r)
 		vd_volume_forget(pool, b->hidden);
-	}
 	vd_free(pool, rec);
 	vd_free(pool, hrec);
 	return r;

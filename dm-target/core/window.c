@@ -230,7 +230,7 @@ static bool wide_take(struct vd_volume *vol, vd_vblk_t v, unsigned want, vd_pblk
 /* ---- all ------------------------------------------------------------------ */
 
 /* Who ends a write waits for claim_lock, with interrupts off and others waiting for him. */
-static void let_others(struct vd_volume *vol)
+static void let_others(struct vd_volume *vol) vd_holds(&vol->claim_lock)
 {
 	vd_spin_unlock(&vol->claim_lock);
 	vd_spin_lock(&vol->claim_lock);
