@@ -10,7 +10,8 @@
 # Nothing is left behind, whatever happens.
 #
 # Who serves the pool is for the commands to find out: the kernel, where it has dm-vd, or
-# else the server.  The kernel cannot be killed here.  It can in a virtual machine, where
+# else the server.  A kernel with device-mapper on which dm-vd is not installed has it built and
+# loaded, until the end.  The kernel cannot be killed here.  It can in a virtual machine, where
 # tests/lab/demo.sh has this run in two parts: "demo.sh before" writes files until the
 # machine is killed, "demo.sh after" looks at them when it is up again.  $DEMO_DISKS are
 # the members then, and the directory $DEMO_KEEP outlives the machine, as its disks do.
@@ -35,7 +36,7 @@ done
 W=/var/tmp/vd-demo
 if [ "$PART" = all ]; then W=$(mktemp -d $W.XXXXXX) || exit 1; fi
 KEEP=${DEMO_KEEP:-$W}
-POOL=demo UUID='' SERVES=
+POOL=demo UUID='' SERVES= LOADED=
 [ -e /dev/vdisk/$POOL ] && POOL=demo$$
 HAD_VDISK=; [ -d /dev/vdisk ] && HAD_VDISK=1
 export VD_CONFIG_DIR=$KEEP/etc VD_RUNTIME_DIR=$W/run
@@ -62,6 +63,7 @@ clean_up()
 	for b in /sys/block/loop*/loop/backing_file; do
 		[ -r "$b" ] && [[ $(<"$b") == "$W"/* ]] && losetup -d "/dev/$(basename "${b%/loop/backing_file}")"
 	done
+	[ -z "$LOADED" ] || rmmod dm_vd
 	for f in "$W"/run/links/*/*; do mountpoint -q "$f" 2>/dev/null && umount -l "$f"; done
 	for p in /proc/[0-9]*/cmdline; do
 		if tr '\0' ' ' 2>/dev/null <"$p" | grep -q "^nbdkit .*--unix $W/run/"; then
@@ -105,6 +107,21 @@ field() { vdls --noheadings --nosuffix --units b -o "$2" "$POOL/$1" | tr -d ' ';
 
 shown() { vdpool show --reportformat json $POOL | jq -r ".report[0].pool[0].$1"; }
 
+# The kernel has dm-vd, or can be given it; if not, why.
+have_module()
+{
+	local ko
+	ko=build/modules/$(uname -r)/dm-vd.ko
+	! modprobe -n -q dm-vd 2>/dev/null || return 0
+	modprobe -q dm-mod 2>/dev/null
+	[ -e /sys/class/misc/device-mapper ] || { echo "it has no device-mapper"; return 1; }
+	make --no-print-directory modules KVER="$(uname -r)" >"$W/made" 2>&1 || [ -e "$ko" ] ||
+		{ echo "dm-vd cannot be built for it: $(tail -n 1 "$W/made")"; return 1; }
+	modprobe -q libcrc32c 2>/dev/null
+	insmod "$ko" 2>"$W/made" || { echo "it does not load dm-vd: $(tail -n 1 "$W/made")"; return 1; }
+	LOADED=1
+}
+
 # Two sparse files; as devices where the kernel has dm-vd, which serves no others.
 make_pool()
 {
@@ -114,7 +131,7 @@ make_pool()
 		vdpool create $POOL "${members[@]}" && NOTE="two disks of 1 GiB"
 		return
 	fi
-	modprobe -n -q dm-vd 2>/dev/null || echo "it has no dm-vd" >"$W/why"
+	have_module >"$W/why" && rm "$W/why"
 	for f in "$W/disk0" "$W/disk1"; do
 		d=$f
 		truncate -s 1G "$f" || return 1

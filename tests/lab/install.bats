@@ -69,3 +69,13 @@ in_copies()
 			find "$0/dest/lib/modules/$k" -name "dm-vd.ko*" | grep .
 		done'
 }
+
+@test "where dm-vd is not installed, the demo loads what was built, and takes it out again" {
+	"$VD/tests/lab/lab.sh" -b -k 6.12 -m 3G -j "$T/job" '
+		cp /vd/udev-rules/*-dm-vd.rules /vd/udev-rules/59-vd.rules /etc/udev/rules.d/
+		udevadm control --reload
+		! modinfo dm-vd 2>/dev/null || exit 1
+		DEMO_SOURCE=/usr/share/bash-completion bash /vd/tests/demo.sh
+		[ ! -e /sys/module/dm_vd ]' >"$T/said" || { cat "$T/said"; return 1; }
+	grep -F 'see who serves it: the kernel, as' "$T/said"
+}
