@@ -144,27 +144,56 @@ bases()
 	bases 6.12
 }
 
-# bats test_tags=short
-@test "6.1: cut anywhere in a log of all writes, the pool is clean and has what was flushed" {
-	local i n at=0 acked cuts mark
+# logged KERNEL CUTS: a log of all writes, cut after as many of its entries as CUTS prints numbers of (of `list`)
+logged()
+{
+	local i at=0 acked cuts
 	pool_of 1 64M
 	cp --sparse=always m0 image
 	truncate -s 1G m1
-	guest 6.1 logged
-	mv m1 log
-	"$VD/tests/lab/replay.py" log >list
-	n=$(wc -l <list)
-	cuts=$( (grep -nE ' mark ' list | awk -F: 'NR % 6 == 0 {print $1}'; grep -nE 'flush' list | cut -d: -f1 | shuf -n 12; shuf -i 1-"$n" -n 12) | sort -nu)
-	echo "$n entries, cut after" $cuts
+	guest "$1" logged -t 900
+	mv m1 writes
+	"$VD/tests/lab/replay.py" writes >list
+	cuts=$($2 | sort -nu)
+	echo "$(wc -l <list) entries, cut after" $cuts
 	for i in $cuts; do
-		"$VD/tests/lab/replay.py" log image $at "$i"
+		"$VD/tests/lab/replay.py" writes image $at "$i"
 		at=$i
 		cp --sparse=always image m0
 		rm -f run/*
 		vdpool check -q --takeover pool || { echo "cut after entry $i: not clean"; return 1; }
-		acked=$(head -n "$i" list | awk '$2 == "mark" {m = $3} END {print m + 0}')
-		mark=$(head -n "$i" list | grep -c ' mark ' || true)
-		[ "$mark" = 0 ] || read_volume log 2>/dev/null | cmp -n $((4096 * (acked + 1))) - <(for ((b = 0; b <= acked; b++)); do yes "block $b" | head -c 4096; done) ||
-			{ echo "cut after entry $i: not all of $acked blocks"; return 1; }
+		acked=$(head -n "$i" list | awk '$2 == "mark" {m = $3} END {print m}')
+		[ -z "$acked" ] || has_flushed "$acked" || { echo "cut after entry $i, mark $acked"; return 1; }
 	done
+}
+blocks() { local b; for ((b = 0; b <= $1; b++)); do yes "block $b" | head -c 4096; done; }
+
+# has_flushed MARK: what logged.sh had flushed, and made and deleted, before it
+has_flushed()
+{
+	local k have
+	have=$(vdls --noheadings -o name pool | tr -d ' ' | grep -vx load)
+	nbdkit -U - "$VD/build/nbdkit-vd-plugin.so" pool=pool readonly=true --run "
+		for v in ${have//$'\n'/ }; do nbdcopy \"nbd+unix:///\$v?socket=\$unixsocket\" v.\$v || exit 1; done" 3>&-
+	cmp -n $((4096 * ($1 + 1))) v.log <(blocks "$1") || { echo "not all of $1 blocks"; return 1; }
+	for ((k = 6; k < 60; k += 7)); do
+		if grep -qx "s$k" <<<"$have"; then
+			[ $((k % 14)) != 6 ] || [ "$1" -lt $((k + 8)) ] || { echo "s$k is there again"; return 1; }
+			cmp -n $((4096 * (k + 2))) "v.s$k" <(blocks $k; head -c 4096 /dev/zero) || { echo "s$k is not exact"; return 1; }
+		elif [ "$1" -gt "$k" ] && { [ $((k % 14)) != 6 ] || [ "$1" -lt $((k + 7)) ]; }; then
+			echo "s$k is missing"
+			return 1
+		fi
+	done
+}
+
+some() { awk '/ mark / && ++m % 6 == 0 {print NR}' list; grep -nE 'flush|fua' list | cut -d: -f1 | shuf -n 12; shuf -i 1-"$(wc -l <list)" -n 12; }
+# bats test_tags=short
+@test "6.1: cut anywhere in a log of all writes, the pool is clean, has what was flushed, and its snapshots are exact" {
+	logged 6.1 some
+}
+
+every() { grep -nE 'flush|fua|mark' list | cut -d: -f1; shuf -i 1-"$(wc -l <list)" -n 100; }
+@test "6.12: cut after each flush of a log of all writes, the pool is clean, has what was flushed, and its snapshots are exact" {
+	logged 6.12 every
 }

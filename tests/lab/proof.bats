@@ -41,3 +41,18 @@ workload()
 	guest 6.12 stress -c 4 -a slub_debug=U
 	same_here
 }
+
+damage()
+{
+	pool_of 2 64M
+	guest "$1" damage -t 900
+	cat job/out
+}
+
+@test "6.1: pools damaged anywhere in their metadata are refused, or opened, and the kernel does not complain" {
+	damage 6.1
+}
+
+@test "6.12: pools damaged anywhere in their metadata are refused, or opened, and the kernel does not complain" {
+	damage 6.12
+}

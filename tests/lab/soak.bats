@@ -15,6 +15,10 @@ load helper
 	corpus 6.1 1 1 -t 3600
 }
 
+@test "6.12: all that the fuzzers keep is opened, or refused, and read as in userspace" {
+	corpus 6.12 1 1 -t 3600
+}
+
 @test "6.1, four CPUs: everything at once for ten minutes, and no memory is kept" {
 	pool_of 2 2G
 	echo 600 >job/seconds
