@@ -112,7 +112,7 @@ static int host_discard(void *ctx, unsigned int member, uint64_t block, uint64_t
 
 	if (!bdev)
 		return -ENODEV;
-	if (!bdev_max_discard_sectors(bdev))
+	if (!p->passes_down || !bdev_max_discard_sectors(bdev))
 		return -EOPNOTSUPP;
 	return blkdev_issue_discard(bdev, (sector_t)block * VD_SECTORS_PER_BLOCK, (sector_t)nblocks * VD_SECTORS_PER_BLOCK,
 				    GFP_NOIO);

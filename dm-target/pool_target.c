@@ -20,6 +20,7 @@ struct features {
 	bool readonly;
 	enum vdk_full full;
 	uint64_t low_water;
+	bool ignore_discard, no_passdown;
 };
 
 /* One table of a vd-pool device. */
@@ -106,6 +107,13 @@ static int take_info(struct vdk_pool *p)
 	return 0;
 }
 
+/* Also before the first resume: opening may free what a crash has left. */
+static void take_discards(struct vdk_pool *p, const struct features *f)
+{
+	p->ignores_discard = f->ignore_discard;
+	p->passes_down = !f->ignore_discard && !f->no_passdown;
+}
+
 static void engine_error(struct dm_target *ti, int r)
 {
 	ti->error = r == -ENODATA ? "The members carry labels but no usable superblock" :
@@ -136,6 +144,7 @@ static struct vdk_pool *pool_open(struct dm_target *ti, struct pool_table *t, co
 	p->refs = 1;
 	p->readonly = p->reads_only = reads_only(ti, t);
 	p->self = *self;
+	take_discards(p, &t->want);
 	vdk_suspend_init(p);
 	vdk_host_init(p);
 	r = vdk_host_setup(p);
@@ -324,7 +333,7 @@ int vdk_parse_id(const char *text, uint8_t id[16])
 
 static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct features *f, struct vd_disk_holder *self)
 {
-	static const struct dm_arg nfeatures[] = { { 0, 8, "Invalid number of feature arguments" } };
+	static const struct dm_arg nfeatures[] = { { 0, 10, "Invalid number of feature arguments" } };
 	unsigned int n;
 	int r;
 
@@ -343,6 +352,10 @@ static int parse_features(struct dm_target *ti, struct dm_arg_set *as, struct fe
 			f->full = VDK_FULL_QUEUE;
 		} else if (!strcasecmp(arg, "error_if_no_space")) {
 			f->full = VDK_FULL_ERROR;
+		} else if (!strcasecmp(arg, "ignore_discard")) {
+			f->ignore_discard = true;
+		} else if (!strcasecmp(arg, "no_discard_passdown")) {
+			f->no_passdown = true;
 		} else if (!strcasecmp(arg, "low_water") && n) {
 			n--;
 			r = kstrtou64(dm_shift_arg(as), 10, &f->low_water);
@@ -549,6 +562,7 @@ static void pool_resume(struct dm_target *ti)
 	p->ti = ti;
 	p->full = t->want.full;
 	p->low_water = t->want.low_water;
+	take_discards(p, &t->want);
 	p->refuses = false; /* the worker looks at it first */
 	vdk_host_start(p);
 	vdk_pool_release(p);
@@ -595,12 +609,30 @@ static const char *mode_text(const struct vd_pool_info *info)
 	return info->mode == VD_MODE_RW ? "rw" : info->mode == VD_MODE_OUT_OF_SPACE ? "out_of_data_space" : "ro";
 }
 
+/* As dm-thin says it, which passes none down either where its data device takes none. */
+static const char *discard_text(const struct vdk_pool *p)
+{
+	unsigned int m;
+
+	if (p->ignores_discard)
+		return "ignore_discard";
+	for (m = 0; p->passes_down && m < VD_MEMBERS_MAX; m++)
+		if (p->member[m] && bdev_max_discard_sectors(p->member[m]))
+			return "discard_passdown";
+	return "no_discard_passdown";
+}
+
 static void emit_features(const struct features *f, char *result, unsigned int maxlen)
 {
 	unsigned int sz = 0, n = f->readonly + (f->full != VDK_FULL_AS_POOL) + 2 * !!f->low_water;
 
+	n += f->ignore_discard + f->no_passdown;
 	if (n)
 		DMEMIT(" %u", n);
+	if (f->ignore_discard)
+		DMEMIT(" ignore_discard");
+	if (f->no_passdown)
+		DMEMIT(" no_discard_passdown");
 	if (f->readonly)
 		DMEMIT(" read_only");
 	if (f->full != VDK_FULL_AS_POOL)
@@ -634,7 +666,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 				DMEMIT("%llu", info->pinned[VD_PIN_USER]);
 			else
 				DMEMIT("-");
-			DMEMIT(" %s discard_passdown %s %s %llu", mode_text(info),
+			DMEMIT(" %s %s %s %s %llu", mode_text(info), discard_text(t->pool),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
 			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u pinned %llu", info->name,
@@ -660,7 +692,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 struct target_type vdk_pool_target = {
 	.name = "vd-pool",
 	.features = DM_TARGET_SINGLETON | DM_TARGET_IMMUTABLE | DM_TARGET_NOWAIT,
-	.version = { 0, 3, 0 },
+	.version = { 0, 4, 0 },
 	.module = THIS_MODULE,
 	.ctr = pool_ctr,
 	.dtr = pool_dtr,

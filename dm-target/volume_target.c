@@ -189,8 +189,8 @@ static int volume_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->per_io_data_size = sizeof(struct vdk_bio);
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
-	ti->num_discard_bios = 1;
-	ti->discards_supported = true;
+	ti->num_discard_bios = !v->pool->ignores_discard;
+	ti->discards_supported = !v->pool->ignores_discard;
 	ti->num_write_zeroes_bios = 1;
 	ti->limit_swap_bios = true; /* a write may need memory */
 	v->ti = ti;
@@ -304,6 +304,7 @@ static int volume_iterate_devices(struct dm_target *ti, iterate_devices_callout_
 static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
 {
 	struct vdk_volume *v = ti->private;
+	const unsigned int most = round_down(UINT_MAX >> SECTOR_SHIFT, VD_SECTORS_PER_BLOCK);
 
 	limits->logical_block_size = max(limits->logical_block_size, v->pool->sector_size);
 	limits->physical_block_size = max(limits->physical_block_size, VD_BLOCK);
@@ -312,10 +313,12 @@ static void volume_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->max_sectors = round_down(limits->max_sectors, VD_SECTORS_PER_BLOCK);
 	limits->io_min = VD_BLOCK;
 	limits->io_opt = VDK_WINDOW_BYTES;
-	limits->discard_granularity = VD_BLOCK;
-	limits->discard_alignment = 0;
-	limits->max_hw_discard_sectors = limits->max_discard_sectors = round_down(UINT_MAX >> SECTOR_SHIFT, VD_SECTORS_PER_BLOCK);
-	limits->max_write_zeroes_sectors = limits->max_discard_sectors;
+	if (ti->discards_supported) {
+		limits->discard_granularity = VD_BLOCK;
+		limits->discard_alignment = 0;
+		limits->max_hw_discard_sectors = limits->max_discard_sectors = most;
+	}
+	limits->max_write_zeroes_sectors = most;
 }
 
 /* ---- status ------------------------------------------------------------ */
@@ -354,7 +357,7 @@ out:
 struct target_type vdk_volume_target = {
 	.name = "vd-volume",
 	.features = DM_TARGET_NOWAIT, /* io.c, K6 */
-	.version = { 0, 3, 0 },
+	.version = { 0, 4, 0 },
 	.module = THIS_MODULE,
 	.ctr = volume_ctr,
 	.dtr = volume_dtr,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # A pool is full: writes wait for space, and go on when it comes, or fail when they have
-# waited too long.  A pool is suspended, and its volumes with it.
+# waited too long.  A pool is suspended, and its volumes with it.  What is freed goes down
+# to the members as discards, or not.
 # Disks: two of 64 MiB.
 . /vd/tests/lab/jobs/common.sh
 status() { dmsetup status pool; }
@@ -17,8 +18,28 @@ table()
 	dmsetup suspend pool
 	dmsetup resume pool
 }
+queue() { echo "/sys/block/$(basename "$(readlink -f "$1")")/queue"; }
 # What the members have been asked to do
 member_io() { local d; for d in $DISKS; do cut -d' ' -f1-8 "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done; }
+# Sectors that the members have been asked to discard
+discarded() { local d; for d in $DISKS; do cat "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done | awk '{ n += $14 } END { print n }'; }
+used() { status | cut -d' ' -f6 | cut -d/ -f1; }
+below() { [ "$(used)" -lt "$1" ]; }
+# freed: 4 MiB that a volume has to itself are discarded, and are free; sets $down, of how many sectors the members were told
+freed()
+{
+	local was
+	dd if=/dev/urandom of=/dev/mapper/trim bs=1M count=4 oflag=direct,sync status=none
+	message checkpoint
+	was=$(used) down=$(discarded)
+	blkdiscard /dev/mapper/trim
+	message checkpoint
+	until_ok 20 below $((was - 768))
+	down=$(($(discarded) - down))
+	echo "$down sectors are discarded on the members"
+}
+passed_down() { freed; [ "$down" -ge 6144 ]; }
+kept_here() { freed; [ "$down" = 0 ]; }
 limit=/sys/module/dm_vd/parameters/no_space_timeout
 
 pool_up
@@ -26,6 +47,39 @@ pool_up
 table low_water 8192
 dmsetup table pool | grep -q ' 2 low_water 8192$'
 status | grep 'queue_if_no_space'
+
+echo "== what is freed is discarded on the members, unless the table says no"
+message "create_thin trim"
+volume_up trim 8192
+status | grep ' discard_passdown '
+passed_down
+table no_discard_passdown
+dmsetup table pool | grep ' 1 no_discard_passdown$'
+status | grep ' no_discard_passdown '
+kept_here
+table low_water 8192
+status | grep ' discard_passdown '
+passed_down
+
+echo "== or that volumes take no discards"
+table ignore_discard low_water 8192
+dmsetup table pool | grep ' 3 ignore_discard low_water 8192$'
+status | grep ' ignore_discard '
+kept_here # its table is of before
+dmsetup remove --retry trim
+volume_up trim 8192
+[ "$(cat "$(queue /dev/mapper/trim)/discard_max_bytes")" = 0 ]
+fails blkdiscard /dev/mapper/trim
+table low_water 8192
+dmsetup remove --retry trim
+volume_up trim 8192
+passed_down
+for d in $DISKS; do echo 0 >"$(queue "$d")/discard_max_bytes"; done # 6.12 does not take this back
+status | grep ' no_discard_passdown '
+kept_here
+dmsetup remove --retry trim
+message "delete trim"
+
 for v in keep other big; do message "create_thin $v"; done
 volume_up keep 8192
 volume_up other 131072
