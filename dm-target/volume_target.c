@@ -327,8 +327,15 @@ static void volume_status(struct dm_target *ti, status_type_t type, unsigned int
 {
 	struct vdk_volume *v = ti->private;
 	struct vd_volume_info *info = kmalloc(sizeof(*info), GFP_NOIO);
+	enum vd_pool_mode mode;
 	unsigned int sz = 0;
+	uint64_t epoch;
 
+	vd_pool_now(v->pool->engine, &mode, &epoch);
+	if (type == STATUSTYPE_INFO && mode == VD_MODE_FAILED) {
+		DMEMIT("Fail");
+		goto out;
+	}
 	if (!info || vd_volume_info(v->pool->engine, v->id, info)) {
 		DMEMIT("Error");
 		goto out;

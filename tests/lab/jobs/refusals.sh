@@ -88,6 +88,8 @@ volume_up a 32768
 m0 "0 131072 flakey $d0 0 0 1000 1 error_writes"
 fails dd if=/dev/urandom of=/dev/mapper/a bs=4k count=16 oflag=direct conv=notrunc,fsync status=none
 until_ok 10 has_failed
+[ "$(status a)" = "0 32768 vd-volume Fail" ]
+dmsetup table a | grep ' vd-volume [0-9:]* a$'
 m0 "0 196608 linear $d0 0"
 dmsetup suspend pool
 dmsetup resume pool
@@ -96,11 +98,26 @@ dmsetup remove --retry a
 dmsetup remove --retry pool
 pool_up
 volume_up a 32768
+status a | grep '^0 32768 vd-volume [0-9]* - name a$'
 sums a
-status pool
+status pool | grep ' rw .*_if_no_space - '
 dmsetup remove --retry a
 dmsetup remove --retry pool
+
+echo "== a pool of whose metadata no copy is left is read-only, and its status says so"
 dmsetup remove --retry m0
+DISKS="$d0 $d1"
+for d in $DISKS; do
+	kept=/tmp/$(basename "$d")
+	dd if="$d" of="$kept" bs=1M iflag=direct conv=sparse status=none
+	grep -obUa vNOD <"$kept" | awk -F: '$1 % 4096 == 0 {print $1 / 4096}' | while read -r at; do
+		dd if=/dev/zero of="$d" bs=4096 count=1 seek="$at" oflag=direct status=none
+	done
+done
+pool_up
+status pool | grep ' ro .*_if_no_space needs_check '
+dmsetup remove --retry pool
+for d in $DISKS; do dd if="/tmp/$(basename "$d")" of="$d" bs=1M oflag=direct status=none; done
 dmesg | grep 'device-mapper: vd:'
 unload
 sound
