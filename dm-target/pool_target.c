@@ -424,7 +424,7 @@ static int pool_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->private = t;
 	ti->num_flush_bios = 1;
 	ti->flush_supported = true;
-	ti->num_write_zeroes_bios = 1; /* refused; but volumes can have them only if the device below says so */
+	ti->num_write_zeroes_bios = 1; /* refused; see pool_resume() */
 	return 0;
 
 err_devices:
@@ -560,6 +560,9 @@ static void pool_resume(struct dm_target *ti)
 
 	vdk_host_stop(p); /* it may have begun when the table was loaded */
 	p->ti = ti;
+	/* Volumes free blocks for them, and ask no member.  But the core lets them only where the device
+	 * below does, whose limit it has just made of those of its members. */
+	dm_disk(p->md)->queue->limits.max_write_zeroes_sectors = UINT_MAX >> SECTOR_SHIFT;
 	p->full = t->want.full;
 	p->low_water = t->want.low_water;
 	take_discards(p, &t->want);

@@ -59,16 +59,34 @@ message "show a" | grep -q ' mode rw pointers 0$'
 message "create b 32768 readonly=1 locked=1 hostname=somebody" >/dev/null
 message "show b" | grep -q '^locked by somebody '
 
+# m0_in_pool TABLE: the same, and the pool looks at it again
+m0_in_pool()
+{
+	m0 "$1"
+	dmsetup reload pool --table "0 1024 vd-pool 2 $DISKS"
+	dmsetup suspend pool
+	dmsetup resume pool
+}
+zeros_take_no_space()
+{
+	volume_up a 32768
+	[ "$(queue a write_zeroes_max_bytes)" -gt 0 ]
+	dd if=/dev/urandom of=/dev/mapper/a bs=1M count=8 oflag=direct,sync status=none
+	[ "$(mapped a)" = 16384 ]
+	blkdiscard -z -o 1536 -l 4M /dev/mapper/a
+	[ "$(mapped a)" = $((16384 - 1023 * 8)) ]
+	cmp -i 0:1536 -n 4M /dev/zero /dev/mapper/a
+	fails cmp -n 1536 /dev/zero /dev/mapper/a
+	dmsetup remove --retry a
+}
 echo "== zeros take no space"
-volume_up a 32768
-[ "$(queue a write_zeroes_max_bytes)" -gt 0 ]
-dd if=/dev/urandom of=/dev/mapper/a bs=1M count=8 oflag=direct,sync status=none
-[ "$(mapped a)" = 16384 ]
-blkdiscard -z -o 1536 -l 4M /dev/mapper/a
-[ "$(mapped a)" = $((16384 - 1023 * 8)) ]
-cmp -i 0:1536 -n 4M /dev/zero /dev/mapper/a
-fails cmp -n 1536 /dev/zero /dev/mapper/a
-dmsetup remove --retry a
+zeros_take_no_space
+
+echo "== nor where a member cannot write them by itself"
+m0_in_pool "0 131072 flakey $d0 0 1000 0"
+[ "$(queue m0 write_zeroes_max_bytes)" = 0 ]
+zeros_take_no_space
+m0_in_pool "0 131072 linear $d0 0"
 dmsetup remove --retry pool
 
 echo "== a pool that is read-only by itself takes its table again; one that is by its table stays so"
