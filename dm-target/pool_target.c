@@ -268,6 +268,9 @@ static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct 
 			DMWARN("pool %s is read-only, and leaves %s out: to open it anew remove its device", p->name, t->dev[i]->name);
 			continue;
 		}
+		ti->error = "A device to be added has larger sectors than the pool";
+		if (bdev_logical_block_size(t->dev[i]->bdev) > p->sector_size)
+			return -EINVAL;
 		ti->error = "A device to be added is not blank";
 		r = check_blank(p, t->dev[i]);
 		if (r)

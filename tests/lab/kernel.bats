@@ -121,6 +121,25 @@ refusals()
 	refusals 6.12
 }
 
+limits()
+{
+	pool_of 2 64M
+	truncate -s 64M m2
+	guest "$1" limits
+	vdpool check --takeover pool
+	[ "$(read_volume a | head -c 16M | sha256sum)" = "$(cat job/head.a)" ]
+	vdpool check --device "$T/m2" four
+	nbdkit -U - "$VD/build/nbdkit-vd-plugin.so" pool=four readonly=true device="$T/m2" \
+		--run 'nbdcopy "nbd+unix:///v?socket=$unixsocket" -' 3>&- | sha256sum | cmp - job/four.v
+}
+
+@test "6.1: a volume's queue has the limits of blocks and of the pool's sectors, also on 4Kn members" {
+	limits 6.1
+}
+
+@test "6.12: a volume's queue has the limits of blocks and of the pool's sectors, also on 4Kn members" {
+	limits 6.12
+}
 bases()
 {
 	local v
