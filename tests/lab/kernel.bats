@@ -140,6 +140,20 @@ limits()
 @test "6.12: a volume's queue has the limits of blocks and of the pool's sectors, also on 4Kn members" {
 	limits 6.12
 }
+removed()
+{
+	pool_of 2 64M
+	guest "$1" removed
+	same_here
+}
+
+@test "6.1: what is removed while it is open goes when it is closed" {
+	removed 6.1
+}
+
+@test "6.12: what is removed while it is open goes when it is closed" {
+	removed 6.12
+}
 bases()
 {
 	local v
