@@ -154,6 +154,20 @@ removed()
 @test "6.12: what is removed while it is open goes when it is closed" {
 	removed 6.12
 }
+forced()
+{
+	pool_of 2 64M
+	guest "$1" forced -t 600
+	same_here
+}
+
+@test "6.1: a volume, or its pool, is removed by force while writes go on, or wait for space: these fail, and it comes back" {
+	forced 6.1
+}
+
+@test "6.12: a volume, or its pool, is removed by force while writes go on, or wait for space: these fail, and it comes back" {
+	forced 6.12
+}
 bases()
 {
 	local v
