@@ -168,6 +168,20 @@ forced()
 @test "6.12: a volume, or its pool, is removed by force while writes go on, or wait for space: these fail, and it comes back" {
 	forced 6.12
 }
+extents()
+{
+	pool_of 2 64M
+	guest "$1" extents -t 600
+	same_here
+}
+
+@test "6.1: data, the journal, superblocks, nodes or a whole member fail; what was flushed is there when they are mended" {
+	extents 6.1
+}
+
+@test "6.12: data, the journal, superblocks, nodes or a whole member fail; what was flushed is there when they are mended" {
+	extents 6.12
+}
 bases()
 {
 	local v
