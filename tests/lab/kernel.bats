@@ -22,16 +22,26 @@ files()
 	files 6.12
 }
 
-@test "6.1, four CPUs: what fio wrote verifies, under snapshots, and reads the same in userspace" {
+verify()
+{
 	pool_of 2 1G
-	guest 6.1 verify -c 4
+	guest "$1" verify -c 4
 	same_here
 }
 
-@test "6.1: a guest killed under load leaves a clean pool, and all that was flushed" {
+@test "6.1, four CPUs: what fio wrote verifies, under snapshots, and reads the same in userspace" {
+	verify 6.1
+}
+
+@test "6.12, four CPUs: what fio wrote verifies, under snapshots, and reads the same in userspace" {
+	verify 6.12
+}
+
+cut_off()
+{
 	local i pid
 	pool_of 2 512M
-	guest 6.1 writer -p "$T/pid" -t 120 >"$T/said" 2>&1 3>&- &
+	guest "$1" writer -p "$T/pid" -t 120 >"$T/said" 2>&1 3>&- &
 	for ((i = 0; i < 900; i++)); do
 		[ "$(wc -l 2>/dev/null <job/acked || echo 0)" -lt $((30 + RANDOM % 60)) ] || break
 		sleep 0.1
@@ -48,11 +58,28 @@ files()
 	done <job/acked
 }
 
+@test "6.1: a guest killed under load leaves a clean pool, and all that was flushed" {
+	cut_off 6.1
+}
+
+@test "6.12: a guest killed under load leaves a clean pool, and all that was flushed" {
+	cut_off 6.12
+}
+
+edges()
+{
+	pool_of 2 64M
+	guest "$1" edges
+	same_here
+}
+
 # bats test_tags=short
 @test "6.1: a full pool, a failed member, growth and reloads under I/O" {
-	pool_of 2 64M
-	guest 6.1 edges
-	same_here
+	edges 6.1
+}
+
+@test "6.12: a full pool, a failed member, growth and reloads under I/O" {
+	edges 6.12
 }
 
 @test "6.1: writes wait in a full pool; a pool is suspended with its volumes" {
@@ -140,6 +167,7 @@ limits()
 @test "6.12: a volume's queue has the limits of blocks and of the pool's sectors, also on 4Kn members" {
 	limits 6.12
 }
+
 removed()
 {
 	pool_of 2 64M
@@ -154,6 +182,7 @@ removed()
 @test "6.12: what is removed while it is open goes when it is closed" {
 	removed 6.12
 }
+
 forced()
 {
 	pool_of 2 64M
@@ -168,6 +197,7 @@ forced()
 @test "6.12: a volume, or its pool, is removed by force while writes go on, or wait for space: these fail, and it comes back" {
 	forced 6.12
 }
+
 extents()
 {
 	pool_of 2 64M
@@ -182,6 +212,7 @@ extents()
 @test "6.12: data, the journal, superblocks, nodes or a whole member fail; what was flushed is there when they are mended" {
 	extents 6.12
 }
+
 bases()
 {
 	local v
