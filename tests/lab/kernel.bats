@@ -164,6 +164,7 @@ limits()
 	limits 6.1
 }
 
+# bats test_tags=short
 @test "6.12: a volume's queue has the limits of blocks and of the pool's sectors, also on 4Kn members" {
 	limits 6.12
 }
