@@ -271,6 +271,9 @@ static int check_members(struct dm_target *ti, struct vdk_pool *p, const struct 
 		ti->error = "A device to be added has larger sectors than the pool";
 		if (bdev_logical_block_size(t->dev[i]->bdev) > p->sector_size)
 			return -EINVAL;
+		ti->error = "A device to be added has less than 8 MiB";
+		if (bdev_nr_bytes(t->dev[i]->bdev) < (u64)VD_MEMBER_MIN_BLOCKS << VD_BLOCK_SHIFT)
+			return -EINVAL;
 		ti->error = "A device to be added is not blank";
 		r = check_blank(p, t->dev[i]);
 		if (r)
