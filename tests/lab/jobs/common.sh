@@ -62,8 +62,8 @@ unload()
 	rmmod dm-vd
 }
 
-# Nothing was complained of: warnings, lock order, sleeping in atomic context, bad memory.
-sound() { ! dmesg | grep -E 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'; }
+# Nothing was complained of: warnings, lock order, sleeping in atomic context, bad memory.  What was is told whole.
+sound() { ! dmesg | grep -E -A 80 'WARNING:|BUG:|KASAN|UBSAN|Call Trace|blocked for more|INFO: |sleeping function'; }
 # And nothing failed, either.
 quiet() { sound && ! dmesg | grep -E 'device-mapper: vd: pool .*error'; }
 # Nor was any I/O.
