@@ -269,10 +269,10 @@ present()
 		sync -f /srv/vd/$kind
 		vdsnap -q -n $kind-s p-1/$kind
 		echo new >/srv/vd/$kind/note
-		vdlink -m /mnt p-1/$kind-s 2>&1 | tee /tmp/said
-		grep "not mounted: .* /srv/vd/$kind: it has the same UUID" /tmp/said
+		vdlink -m auto p-1/$kind-s 2>&1 | tee /tmp/said
+		grep "is linked, but not mounted: .* /srv/vd/$kind: it has the same UUID" /tmp/said
 		[ -b /dev/vdisk/p-1/$kind-s ]
-		[ -z "$(mounts /mnt)" ]
+		[ -z "$(mounts /srv/vd/$kind-s)" ]
 		vdunlink -q p-1/$kind-s
 		vdlink --duplicate -m /mnt p-1/$kind-s
 		[ "$(mounts /mnt)" = $kind ]
