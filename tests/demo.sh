@@ -32,17 +32,9 @@ for c in vdpool vdcreate vdsnap vdlink vdunlink vddiff vdls; do
 	[ -x "$BIN/$c" ] || { echo "demo: $BIN/$c is missing: run 'make' first" >&2; exit 1; }
 done
 
-# A link is made again with its mount point, which must then have the name it had.
-W=/var/tmp/vd-demo
-if [ "$PART" = all ]; then W=$(mktemp -d $W.XXXXXX) || exit 1; fi
-KEEP=${DEMO_KEEP:-$W}
-POOL=demo UUID='' SERVES= LOADED=
+POOL=demo UUID='' SERVES= LOADED= writer=
 [ -e /dev/vdisk/$POOL ] && POOL=demo$$
 HAD_VDISK=; [ -d /dev/vdisk ] && HAD_VDISK=1
-export VD_CONFIG_DIR=$KEEP/etc VD_RUNTIME_DIR=$W/run
-mkdir -p "$KEEP/etc" "$W/run" "$W/data" "$W/snap" "$W/orig" || exit 1
-LOG=$W/log
-writer=
 
 # Everything that might be left, in the order in which it can go; said only when it fails.
 clean_up()
@@ -75,8 +67,16 @@ clean_up()
 	[ -n "$HAD_VDISK" ] || rmdir /dev/vdisk 2>/dev/null
 	return 0
 }
+
+# A link is made again with its mount point, which must then have the name it had.
+W=/var/tmp/vd-demo
+if [ "$PART" = all ]; then W=$(mktemp -d $W.XXXXXX) || exit 1; fi
+KEEP=${DEMO_KEEP:-$W}
+export VD_CONFIG_DIR=$KEEP/etc VD_RUNTIME_DIR=$W/run # clean_up must see no pool but ours
 trap clean_up EXIT
 trap 'echo "demo: interrupted" >&2; exit 130' INT TERM
+mkdir -p "$KEEP/etc" "$W/run" "$W/data" "$W/snap" "$W/orig" || exit 1
+LOG=$W/log
 
 started=$(date +%s.%N)
 seconds() { awk "BEGIN{printf \"%7.3f s\", $(date +%s.%N)-$1}"; }

@@ -24,9 +24,9 @@ if [ $# -gt 1 ]; then # each with machines of its own
 	for kind; do "$here/links.sh" "$kind"; done
 	exit
 fi
-T=$(mktemp -d /var/tmp/vdb.XXXXXX)
+# shellcheck source=tests/lab/machines.bash
+. "$VD/tests/lab/machines.bash"
 machines=() done=
-cd "$T"
 finish()
 {
 	local BATS_TEST_COMPLETED=$done
@@ -35,11 +35,12 @@ finish()
 	wait
 	cd / && rm -rf "$T"
 }
-trap finish EXIT
 mkdir -p "$out"
+T=$(mktemp -d /var/tmp/vdb.XXXXXX)
+export VD_CONFIG_DIR=$T/etc VD_RUNTIME_DIR=$T/run VD_DEV_DIR=$T/dev # finish must see no links but ours
+trap finish EXIT
+cd "$T"
 
-# shellcheck source=tests/lab/machines.bash
-. "$VD/tests/lab/machines.bash"
 start() { machines+=("$1"); boot "$@" -t 3600; }
 # A server: systemd, and vdagent as make install puts it there, with that key
 server_root()
@@ -55,7 +56,6 @@ server_root()
 vm()
 {
 	local port=$((20000 + RANDOM % 10000))
-	export VD_CONFIG_DIR=$T/etc VD_RUNTIME_DIR=$T/run VD_DEV_DIR=$T/dev
 	mkdir -p "$T"/{etc/keys,run,web1}
 	vdagent key -q "$T/etc/keys/web1.key"
 	server_root web1 "$T/etc/keys/web1.key"

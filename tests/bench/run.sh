@@ -16,14 +16,10 @@ bin=$here/build
 runs=${RUNS:-5} depths=${DEPTHS:-1 32} mib=${MIB:-128} flushes=${FLUSHES:-400}
 [ $# -gt 0 ] || set -- raw vd qcow2 qcow2x
 targets=$*
-dir=$(mktemp -d "${DIR:-/var/tmp}/vd-bench.XXXXXX")
 out=$bin/bench
 mkdir -p "$out"
 samples=$out/samples.tsv
 : >"$samples"
-export VD_CONFIG_DIR=$dir/etc VD_RUNTIME_DIR=$dir/run
-mkdir -p "$VD_CONFIG_DIR" "$VD_RUNTIME_DIR"
-sock=$dir/s
 
 stop() {
 	if [ -s "$dir/pid" ]; then
@@ -33,7 +29,12 @@ stop() {
 	rm -f "$dir/pid" "$sock"
 }
 cleanup() { stop; rm -rf "$dir"; }
+
+dir=$(mktemp -d "${DIR:-/var/tmp}/vd-bench.XXXXXX")
+sock=$dir/s
 trap cleanup EXIT
+export VD_CONFIG_DIR=$dir/etc VD_RUNTIME_DIR=$dir/run
+mkdir -p "$VD_CONFIG_DIR" "$VD_RUNTIME_DIR"
 
 serve() { # target
 	case $1 in

@@ -10,10 +10,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 kernel=${1:-6.1}
-W=$(mktemp -d /var/tmp/vd-demo-lab.XXXXXX)
-flushed=$W/job/kept/flushed
 lab=
-mkdir "$W/job"
 
 clean_up()
 {
@@ -25,8 +22,12 @@ clean_up()
 	fi
 	rm -rf "$W"
 }
+
+W=$(mktemp -d /var/tmp/vd-demo-lab.XXXXXX)
 trap clean_up EXIT
 trap 'echo "demo: interrupted" >&2; exit 130' INT TERM
+flushed=$W/job/kept/flushed
+mkdir "$W/job"
 
 seconds() { awk "BEGIN{printf \"%7.3f s\", $(date +%s.%N)-$1}"; }
 fail() { cat "$W/said" >&2; echo "demo: FAILED: $*" >&2; exit 1; }
