@@ -389,6 +389,7 @@ static void users_of(const char *path, pid_t but, char *buf, size_t size)
 	struct dirent *e;
 	struct stat st;
 	char comm[64];
+	pid_t pid;
 	DIR *d;
 
 	buf[0] = 0;
@@ -399,9 +400,10 @@ static void users_of(const char *path, pid_t but, char *buf, size_t size)
 		fs = blk = st.st_rdev; /* its file system may be mounted nowhere any more */
 	d = opendir("/proc");
 	while (d && (e = readdir(d))) {
-		if (!isdigit((unsigned char)e->d_name[0]) || atoi(e->d_name) == getpid() || (but && atoi(e->d_name) == but) || !process_uses(e->d_name, fs, blk))
+		pid = (pid_t)atoi(e->d_name); /* 0: no process */
+		if (!pid || pid == getpid() || pid == but || !process_uses(e->d_name, fs, blk))
 			continue;
-		(void)vol_process((pid_t)atoi(e->d_name), comm, NULL);
+		(void)vol_process(pid, comm, NULL);
 		add_words(&w, "%s (%.16s)", comm, e->d_name);
 	}
 	if (d)

@@ -117,16 +117,12 @@ int device_nbd_disconnect(const char *dev, pid_t front)
 			close(fd);
 	}
 	vol_events_free(events);
-	if (r == -EBUSY && fd >= 0) {
-		close(fd);
-		return r;
-	}
-	if (r == -EBUSY) {
+	if (r == -EBUSY && fd < 0) {
 		users[0] = 0;
 		busy_otherwise(dev, users, sizeof(users));
 		return fail_busy(dev, users);
 	}
-	if (r || ioctl(fd, NBD_DISCONNECT)) {
+	if (r != -EBUSY && (r || ioctl(fd, NBD_DISCONNECT))) {
 		r = r ? r : -errno;
 		vol_fail(NULL, r, "%s cannot be disconnected: %s", dev, vol_strerror(r));
 	}
