@@ -22,6 +22,23 @@ pool_up()
 	dmsetup create pool --table "0 1024 vd-pool $(wc -w <<<"$DISKS") $DISKS"
 }
 
+# What the pool's status says; writes that wait for space are said as a number
+is_rw() { dmsetup status pool | grep -q ' rw '; }
+has_failed() { [ "$(dmsetup status pool)" = "0 1024 vd-pool Fail" ]; }
+waiting() { dmsetup status pool | grep -o 'waiting [0-9]*' | cut -d' ' -f2; }
+some_wait() { [ "$(waiting)" -gt 0 ]; }
+
+# of the pool, that userspace has been told of
+events() { dmsetup info -c --noheadings -o events pool; }
+# told NUMBER: more than that
+told() { [ "$(events)" -gt "$1" ]; }
+
+# ended PID
+ended() { ! kill -0 "$1" 2>/dev/null; }
+
+# queue DEVICE LIMIT: of a device of device-mapper
+queue() { cat "/sys/block/$(basename "$(readlink -f "/dev/mapper/$1")")/queue/$2"; }
+
 # volume_up NAME SECTORS
 volume_up() { dmsetup create "$1" --table "0 $2 vd-volume /dev/mapper/pool $1"; }
 message() { dmsetup message pool 0 "$1"; }

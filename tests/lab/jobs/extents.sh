@@ -10,10 +10,6 @@ declare -A disk=([m0]=$d0 [m1]=$d1)
 n0=$(($(blockdev --getsz "$d0") / 8)) # blocks of 4096 bytes, as all numbers here
 S=32768                               # but this one
 well() { [ "$(dmsetup status pool | cut -d' ' -f8,11)" = "rw -" ] || { dmsetup status pool; return 1; }; }
-has_failed() { [ "$(dmsetup status pool)" = "0 1024 vd-pool Fail" ]; }
-events() { dmsetup info -c --noheadings -o events pool; }
-told() { [ "$(events)" -gt "$before" ]; }
-ended() { ! kill -0 "$1" 2>/dev/null; }
 
 # bad MEMBER [FIRST COUNT]...: these blocks of it fail, and no others
 bad()
@@ -196,7 +192,7 @@ for what in journal superblocks m0; do
 	wait $writer # it met an I/O error
 	fails message "create_thin c" # also where nobody has asked for a flush since
 	until_ok 10 has_failed
-	until_ok 10 told
+	until_ok 10 told "$before"
 	for _ in 1 2 3; do
 		eio flush
 		eio put 0

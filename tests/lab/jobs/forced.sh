@@ -5,10 +5,6 @@
 . /vd/tests/lab/jobs/common.sh
 S=65536 BIG=524288
 status() { dmsetup status pool; }
-waiting() { status | grep -o 'waiting [0-9]*' | cut -d' ' -f2; }
-some_wait() { [ "$(waiting)" -gt 0 ]; }
-is_rw() { status | grep -q ' rw '; }
-ended() { ! kill -0 "$1" 2>/dev/null; }
 written() { awk '{ print $5 }' "/sys/class/block/$(basename "$(readlink -f /dev/mapper/a)")/stat"; } # requests, to a
 writes() { [ "$(written)" -gt $((before + 100)) ]; }
 limit=/sys/module/dm_vd/parameters/no_space_timeout

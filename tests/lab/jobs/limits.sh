@@ -11,10 +11,9 @@ most=$(((1 << 32) - 4096)) # whole blocks that a bio can tell
 # limits VOLUME SECTOR
 limits()
 {
-	local queue key want is bad=0
-	queue=/sys/block/$(basename "$(readlink -f "/dev/mapper/$1")")/queue
+	local key want is bad=0
 	while read -r key want; do
-		is=$(cat "$queue/$key")
+		is=$(queue "$1" "$key")
 		[ "$is" = "$want" ] || { echo "$1: $key is $is, not $want"; bad=1; }
 	done <<-END
 		logical_block_size $2

@@ -8,7 +8,6 @@ read -r d0 d1 d2 <<<"$DISKS"
 status() { dmsetup status pool; }
 total() { status | awk '{ split($5, m, "/"); split($6, d, "/"); print m[1] + d[2] }'; } # metadata in use is not in the data's total
 has() { [ "$(total)" = "$1" ]; }
-some_wait() { ! status | grep -q 'waiting 0'; }
 m0() # SECTORS: the first member has so many
 {
 	dmsetup reload m0 --table "0 $1 linear $d0 0"

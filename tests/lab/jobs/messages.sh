@@ -4,7 +4,6 @@
 # Disks: any pool.
 . /vd/tests/lab/jobs/common.sh
 status() { dmsetup status pool; }
-told() { [ "$(dmsetup info -c --noheadings -o events pool)" -gt "$events" ]; }
 shows() { message "show $1" | grep -qE -- "$2" || { echo "$1 does not show $2:"; message "show $1"; return 1; }; }
 
 pool_up
@@ -125,9 +124,9 @@ message "set_transaction_id 0 17"
 fails message "set_transaction_id 0 18"
 [ "$(status | cut -d' ' -f4)" = 17 ]
 [ "$(status | cut -d' ' -f7)" = - ]
-events=$(dmsetup info -c --noheadings -o events pool)
+before=$(events)
 message "thresholds 10 900"
-until_ok 4 told
+until_ok 4 told "$before"
 dmesg | grep -q 'more than 1.0 % full'
 fails message "thresholds 1001"
 message "checkpoint"

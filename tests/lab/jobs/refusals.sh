@@ -7,8 +7,6 @@
 read -r d0 d1 <<<"$DISKS"
 status() { dmsetup status "$1"; }
 mapped() { status "$1" | cut -d' ' -f4; }
-queue() { cat "/sys/block/$(basename "$(readlink -f "/dev/mapper/$1")")/queue/$2"; }
-has_failed() { [ "$(status pool)" = "0 1024 vd-pool Fail" ]; }
 m0() # TABLE
 {
 	dmsetup suspend m0

@@ -6,7 +6,6 @@
 S=131072
 gone() { ! dmsetup info "$1" >/dev/null 2>&1; }
 deferred() { dmsetup info "$1" | grep -q 'DEFERRED REMOVE'; }
-is_rw() { dmsetup status pool | grep -q ' rw '; }
 
 pool_up
 message "create_thin a $S"

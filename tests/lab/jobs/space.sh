@@ -6,11 +6,6 @@
 # Disks: two of 64 MiB.
 . /vd/tests/lab/jobs/common.sh
 status() { dmsetup status pool; }
-waiting() { status | grep -o 'waiting [0-9]*' | cut -d' ' -f2; }
-events() { dmsetup info -c --noheadings -o events pool; }
-some_wait() { [ "$(waiting)" -gt 0 ]; }
-told() { [ "$(events)" -gt "$before" ]; }
-is_rw() { status | grep -q ' rw '; }
 # table FEATURE...: the pool's table is loaded anew
 table()
 {
@@ -18,7 +13,6 @@ table()
 	dmsetup suspend pool
 	dmsetup resume pool
 }
-queue() { echo "/sys/block/$(basename "$(readlink -f "$1")")/queue"; }
 # What the members have been asked to do
 member_io() { local d; for d in $DISKS; do cut -d' ' -f1-8 "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done; }
 # Sectors that the members have been asked to discard
@@ -68,13 +62,13 @@ status | grep ' ignore_discard '
 kept_here # its table is of before
 dmsetup remove --retry trim
 volume_up trim 8192
-[ "$(cat "$(queue /dev/mapper/trim)/discard_max_bytes")" = 0 ]
+[ "$(queue trim discard_max_bytes)" = 0 ]
 fails blkdiscard /dev/mapper/trim
 table low_water 8192
 dmsetup remove --retry trim
 volume_up trim 8192
 passed_down
-for d in $DISKS; do echo 0 >"$(queue "$d")/discard_max_bytes"; done # 6.12 does not take this back
+for d in $DISKS; do echo 0 >"/sys/block/$(basename "$(readlink -f "$d")")/queue/discard_max_bytes"; done # 6.12 does not take this back
 status | grep ' no_discard_passdown '
 kept_here
 dmsetup remove --retry trim
@@ -93,7 +87,7 @@ dd if=/dev/urandom of=/tmp/source bs=1M count=110 status=none
 echo "== the low-water event"
 before=$(events)
 dd if=/tmp/source of=/dev/mapper/big bs=1M count=66 oflag=direct status=none
-until_ok 5 told
+until_ok 5 told "$before"
 dmesg | grep -q 'low-water mark'
 
 echo "== writes wait in a full pool"
@@ -102,7 +96,7 @@ dd if=/tmp/source of=/dev/mapper/big bs=1M seek=66 skip=66 oflag=direct status=n
 writer=$!
 until_ok 20 some_wait
 status | grep ' out_of_data_space .* queue_if_no_space '
-until_ok 5 told
+until_ok 5 told "$before"
 sha256sum </dev/mapper/keep | cmp - /tmp/keep
 dd if=/dev/zero of=/dev/mapper/keep bs=4k count=1 oflag=direct,sync status=none # its own block
 kill -0 $writer
