@@ -8,7 +8,7 @@
 #include "../libvol/find.h"
 #include "../libvol/link-list.h"
 
-static char *size_text, *sector_text, *journal_text, *policy, *thresholds, *readonly_text, *grow_by, *grow_to;
+static char *size_text, *sector_text, *journal_text, *policy, *discards, *thresholds, *readonly_text, *grow_by, *grow_to;
 static int force, quick, repair, all, complete, activate_readonly;
 static struct json_object *attrs;
 static bool attrs_given;
@@ -19,6 +19,7 @@ static bool attrs_given;
 	{ "grow-by", 0, POPT_ARG_STRING, &grow_by, 0, "extend a file by so much when space is short; 0: do not", "SIZE" }, \
 	{ "grow-to", 0, POPT_ARG_STRING, &grow_to, 0, "but not to a pool of more; 0: no limit", "SIZE" }
 #define POLICY { "policy", 0, POPT_ARG_STRING, &policy, 0, "writes to a full pool wait for space, or fail at once", "queue|error" }
+#define DISCARDS { "discards", 0, POPT_ARG_STRING, &discards, 0, "space that is free again is discarded on the members, or not", "passdown|nopassdown" }
 #define THRESHOLDS { "thresholds", 0, POPT_ARG_STRING, &thresholds, 0, "up to four per cents of use that are reported", "PERCENT[,...]" }
 
 static int parse_size(const char *text, uint64_t *size)
@@ -55,6 +56,8 @@ static int check_policy(void)
 		return code;
 	if (policy && strcmp(policy, "queue") && strcmp(policy, "error"))
 		return cmd_usage("--policy %s: the policy is queue or error", policy);
+	if (discards && strcmp(discards, "passdown") && strcmp(discards, "nopassdown"))
+		return cmd_usage("--discards %s: wanted passdown or nopassdown", discards);
 	return 0;
 }
 
@@ -80,6 +83,8 @@ static int set_pool(struct vol_pool *pool)
 	}
 	if (policy)
 		json_set_str(q, "policy", policy);
+	if (discards)
+		json_set_str(q, "discards", discards);
 	set_size(q, "grow_by", grow_by);
 	set_size(q, "grow_to", grow_to);
 	return cmd_call(pool, q, NULL, NULL, NULL);
@@ -91,7 +96,7 @@ static const struct poptOption create_options[] = {
 	FILE_SIZE,
 	{ "sector", 0, POPT_ARG_STRING, &sector_text, 0, "logical sector size; the default is 512 where the members can", "512|4096" },
 	{ "journal", 0, POPT_ARG_STRING, &journal_text, 0, "size of the journal", "SIZE" },
-	POLICY, THRESHOLDS, GROWTH, FORCE,
+	POLICY, DISCARDS, THRESHOLDS, GROWTH, FORCE,
 	CMD_CHANGE_OPTIONS,
 	CMD_COMMON_OPTIONS,
 	POPT_TABLEEND
@@ -131,7 +136,7 @@ static int create(const struct cmd_args *a)
 		cmd_say("pool %s would be made of %u member%s", spec.name, spec.npaths, spec.npaths == 1 ? "" : "s");
 		return 0;
 	}
-	if (thresholds || grow_by || grow_to) {
+	if (thresholds || discards || grow_by || grow_to) {
 		pool = cmd_open(text, 0, &code);
 		if (!pool)
 			return code;
@@ -252,6 +257,7 @@ static const struct cmd_field pool_fields[] = {
 	{ "percent", "Use%", CMD_PERCENT, "used, of size" },
 	{ "metadata", "Meta", CMD_SIZE, "space used by metadata, all copies, and the journal" },
 	{ "policy", "Policy", CMD_TEXT, "queue or error: what a write to the full pool does" },
+	{ "discards", "Discards", CMD_TEXT, "passdown or nopassdown: whether space that is free again is discarded on the members" },
 	{ "sector", "Sector", CMD_NUMBER, "logical sector size" },
 	{ "active", "Active", CMD_TEXT, "who serves its volumes: kernel, server or no" },
 	{ "server", "Server", CMD_TEXT, "pid of the server that owns it" },
@@ -263,8 +269,8 @@ static const struct cmd_field pool_fields[] = {
 
 static struct json_object *pool_row(struct json_object *info)
 {
-	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "reserved", "metadata", "policy", "created",
-		"active" };
+	static const char *const same[] = { "name", "uuid", "mode", "size", "used", "free", "reserved", "metadata", "policy", "discards",
+		"created", "active" };
 	struct json_object *row = json_object_new_object(), *members, *server, *v;
 	char devices[4096] = "", pid[32];
 	size_t n = 0;
@@ -450,6 +456,7 @@ static void show_text(struct json_object *info)
 		     json_u64(info, "grow_to") ? cmd_size(json_u64(info, "grow_to")) : "");
 	}
 	line("When full", "%s", strcmp(json_str(info, "policy"), "error") ? "writes wait for space" : "writes fail at once");
+	line("Discards", "space that is free again is %sdiscarded on the members", strcmp(json_str(info, "discards"), "nopassdown") ? "" : "not ");
 	line("Sector size", "%llu", (unsigned long long)json_u64(info, "sector_size"));
 	line("Journal", "%s, %s of it in use", cmd_size(json_u64(info, "journal")), cmd_size(json_u64(info, "journal_used")));
 	line("Checkpoint", "generation %llu, incarnation %llu, epoch %llu, sequence %llu",
@@ -637,7 +644,7 @@ static int on_set_option(int val, char *arg)
 }
 
 static const struct poptOption set_options[] = {
-	THRESHOLDS, POLICY, GROWTH,
+	THRESHOLDS, POLICY, DISCARDS, GROWTH,
 	{ "readonly", 0, POPT_ARG_STRING, &readonly_text, 0, "of a volume: may it be written?", "y|n" },
 	{ "attr", 0, POPT_ARG_STRING, NULL, 'A', "of a volume: sets an attribute; without =VALUE takes it away (again for more)", "KEY[=VALUE]" },
 	CMD_CHANGE_OPTIONS,
@@ -659,7 +666,7 @@ static int set_volume(struct vol_pool *pool, const char *volume)
 static int set(const struct cmd_args *a)
 {
 	char name[VOL_NAME_SIZE], volume[VOL_NAME_SIZE];
-	bool of_pool = thresholds || policy || grow_by || grow_to, of_volume = readonly_text || attrs_given;
+	bool of_pool = thresholds || policy || discards || grow_by || grow_to, of_volume = readonly_text || attrs_given;
 	struct vol_pool *pool;
 	int code, r;
 
@@ -667,7 +674,7 @@ static int set(const struct cmd_args *a)
 	if (r)
 		return cmd_failed(NULL, r);
 	if (volume[0] ? of_pool : of_volume)
-		return cmd_usage(volume[0] ? "%s is a volume; --thresholds, --policy, --grow-by and --grow-to are a pool's" :
+		return cmd_usage(volume[0] ? "%s is a volume; --thresholds, --policy, --discards, --grow-by and --grow-to are a pool's" :
 					     "%s is a pool; --readonly and --attr are a volume's", a->arg[0]);
 	if (!of_pool && !of_volume)
 		return cmd_usage("%s: nothing is to be set; --help shows what can be", a->arg[0]);

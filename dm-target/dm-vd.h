@@ -79,7 +79,7 @@ struct vdk_pool {
 	enum vdk_full full;          /* of the live table; changed while no work is done */
 	uint64_t low_water;          /* blocks, of the live table; the same */
 	bool ignores_discard;        /* volumes take none, of tables that are loaded now; the same */
-	bool passes_down;            /* what is freed is discarded on the members; the same */
+	bool passes_down;            /* what is freed is discarded on the members, where the pool says so, too; the same */
 	struct vdk_state_told {      /* what the last event told of; the worker's */
 		enum vd_pool_mode mode;
 		bool refuses, low;

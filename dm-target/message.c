@@ -28,7 +28,7 @@ static bool known_keys(unsigned int argc, char **argv, unsigned int message)
 		{ "epoch", POINTER }, { "opened_as", POINTER }, { "mount", POINTER }, { "server", POINTER },
 		{ "host", HOLDER }, { "boot", HOLDER }, { "hostname", HOLDER },
 		{ "purpose", HOLDER }, { "pid", HOLDER }, { "since", HOLDER },
-		{ "policy", POOL }, { "thresholds", POOL }, { "grow_by", POOL }, { "grow_to", POOL },
+		{ "policy", POOL }, { "discards", POOL }, { "thresholds", POOL }, { "grow_by", POOL }, { "grow_to", POOL },
 	};
 	unsigned int i, seen = 0;
 
@@ -625,12 +625,12 @@ static void wait_again(struct vdk_pool *p)
 /* pool_set KEY=VALUE [KEY=VALUE]...: what is not told stays as it is */
 static int pool_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **argv, char *result, unsigned int maxlen)
 {
-	const char *policy = value(argc, argv, "policy"), *list = value(argc, argv, "thresholds");
+	const char *policy = value(argc, argv, "policy"), *discards = value(argc, argv, "discards"), *list = value(argc, argv, "thresholds");
 	struct vd_pool_info *info;
-	bool queue = policy && !strcmp(policy, "queue");
+	bool queue = policy && !strcmp(policy, "queue"), passdown = discards && !strcmp(discards, "passdown");
 	int r;
 
-	if (!argc || (policy && !queue && strcmp(policy, "error")))
+	if (!argc || (policy && !queue && strcmp(policy, "error")) || (discards && !passdown && strcmp(discards, "nopassdown")))
 		return -EINVAL;
 	info = kmalloc(sizeof(*info), GFP_KERNEL);
 	if (!info)
@@ -639,6 +639,8 @@ static int pool_set(struct vdk_pool *p, uint32_t vol, unsigned int argc, char **
 	vd_pool_info(p->engine, info);
 	if (policy)
 		info->policy.flags = (info->policy.flags & ~VD_POLICY_ERROR_IF_FULL) | (queue ? 0 : VD_POLICY_ERROR_IF_FULL);
+	if (discards)
+		info->policy.flags = (info->policy.flags & ~VD_POLICY_NO_DISCARD) | (passdown ? 0 : VD_POLICY_NO_DISCARD);
 	r = list ? per_milles(list, info->policy.threshold) : 0;
 	if (!r)
 		r = number(argc, argv, "grow_by", &info->policy.grow_by);

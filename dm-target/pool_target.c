@@ -619,13 +619,13 @@ static const char *mode_text(const struct vd_pool_info *info)
 }
 
 /* As dm-thin says it, which passes none down either where its data device takes none. */
-static const char *discard_text(const struct vdk_pool *p)
+static const char *discard_text(const struct vdk_pool *p, const struct vd_pool_info *info)
 {
 	unsigned int m;
 
 	if (p->ignores_discard)
 		return "ignore_discard";
-	for (m = 0; p->passes_down && m < VD_MEMBERS_MAX; m++)
+	for (m = 0; p->passes_down && !(info->policy.flags & VD_POLICY_NO_DISCARD) && m < VD_MEMBERS_MAX; m++)
 		if (p->member[m] && bdev_max_discard_sectors(p->member[m]))
 			return "discard_passdown";
 	return "no_discard_passdown";
@@ -675,7 +675,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 				DMEMIT("%llu", info->pinned[VD_PIN_USER]);
 			else
 				DMEMIT("-");
-			DMEMIT(" %s %s %s %s %llu", mode_text(info), discard_text(t->pool),
+			DMEMIT(" %s %s %s %s %llu", mode_text(info), discard_text(t->pool, info),
 			       READ_ONCE(t->pool->refuses) ? "error_if_no_space" : "queue_if_no_space",
 			       info->damaged ? "needs_check" : "-", info->reserve_blocks);
 			DMEMIT(" name %s journal %llu/%llu overlay %llu seq %llu/%llu generation %llu waiting %u pinned %llu", info->name,

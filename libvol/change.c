@@ -351,8 +351,9 @@ int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *policy)
 {
 	const uint32_t *t = policy->threshold;
 
-	return p->kernel ? tell(p, "pool_set policy=%s thresholds=%u,%u,%u,%u grow_by=%llu grow_to=%llu",
-				policy->flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue", t[0], t[1], t[2], t[3],
+	return p->kernel ? tell(p, "pool_set policy=%s discards=%s thresholds=%u,%u,%u,%u grow_by=%llu grow_to=%llu",
+				policy->flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue",
+				policy->flags & VD_POLICY_NO_DISCARD ? "nopassdown" : "passdown", t[0], t[1], t[2], t[3],
 				(unsigned long long)policy->grow_by, (unsigned long long)policy->grow_to) :
 			   vd_pool_set(p->engine, policy);
 }

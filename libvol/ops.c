@@ -11,7 +11,7 @@
  *   pool-check      [quick] [repair] ; parts {"faults": [{fault text a b [id volume] [member]}…]} → faults not_listed
  *   pool-dump       parts {"nodes": […]} → nodes lost
  *   pool-add        path [size] [force] [test] → path member
- *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [grow_by] [grow_to]
+ *   pool-set        [thresholds: 4 per-mille numbers] [policy: "queue" | "error"] [discards: "passdown" | "nopassdown"] [grow_by] [grow_to]
  *   pool-grow       [member: number or path] [size | grow] → grown: [{member path before size}…]
  *   flush  checkpoint
  *   stop-if-unused  [wait: ms for connections to end, 250 at most] → stopped: true, or false and reason, linked
@@ -349,6 +349,7 @@ static int op_pool_info(struct vol_request *rq, struct json_object *result)
 	json_set_u64(result, "sector_size", info->sector_size);
 	json_set_u64(result, "created", info->created);
 	json_set_str(result, "policy", info->policy.flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue");
+	json_set_str(result, "discards", info->policy.flags & VD_POLICY_NO_DISCARD ? "nopassdown" : "passdown");
 	o = json_object_new_array();
 	for (unsigned i = 0; i < 4; i++)
 		json_object_array_add(o, json_object_new_uint64(info->policy.threshold[i]));
@@ -948,7 +949,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 {
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	struct json_object *list;
-	const char *full;
+	const char *full, *discards;
 	struct vd_pool_policy policy;
 	uint64_t bytes;
 	bool readonly;
@@ -978,6 +979,11 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 		if (strcmp(full, "queue") && strcmp(full, "error"))
 			return op_fail(rq, -EINVAL, "policy \"%s\" is neither \"queue\" nor \"error\"", full);
 		policy.flags = (policy.flags & ~VD_POLICY_ERROR_IF_FULL) | (full[0] == 'e' ? VD_POLICY_ERROR_IF_FULL : 0);
+	}
+	if (json_get_str(rq->args, "discards", &discards)) {
+		if (strcmp(discards, "passdown") && strcmp(discards, "nopassdown"))
+			return op_fail(rq, -EINVAL, "discards \"%s\" is neither \"passdown\" nor \"nopassdown\"", discards);
+		policy.flags = (policy.flags & ~VD_POLICY_NO_DISCARD) | (discards[0] == 'n' ? VD_POLICY_NO_DISCARD : 0);
 	}
 	if (json_get_u64(rq->args, "grow_by", &bytes))
 		policy.grow_by = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;

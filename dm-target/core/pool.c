@@ -937,7 +937,7 @@ int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy)
 	for (i = 0; i < 4; i++)
 		if (policy->threshold[i] > 1000)
 			return -EINVAL;
-	if (policy->flags & ~VD_POLICY_ERROR_IF_FULL || policy->grow_by > VD_PBLK_NONE || policy->grow_to > VD_PBLK_NONE)
+	if (policy->flags & ~(VD_POLICY_ERROR_IF_FULL | VD_POLICY_NO_DISCARD) || policy->grow_by > VD_PBLK_NONE || policy->grow_to > VD_PBLK_NONE)
 		return -EINVAL;
 	vd_mutex_lock(&pool->ckpt_lock);
 	r = vd_checkpoint_locked(pool, super_set, (void *)policy);

@@ -271,7 +271,7 @@ void vd_space_drained(struct vd_pool *pool)
 		vd_spin_unlock(&s->lock);
 		if (!g)
 			break;
-		if (pool->host.discard)
+		if (pool->host.discard && !(le32_to_cpu(pool->super->policy) & VD_POLICY_NO_DISCARD)) /* ckpt_lock */
 			discard_group(pool, g);
 		vd_spin_lock(&s->lock);
 		for (unsigned i = 0, end; (i = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS; i = end) {

@@ -219,3 +219,39 @@ fio_v()
 	# in place it can be written, and then holds that
 	fio_v --bs=64k --size=128m --io_size=24m --do_verify=1
 }
+
+# bats test_tags=kernel
+@test "what is free again is discarded on the members, unless the pool says not to" {
+	need qemu-io
+	ok vdpool create p -L 64m m0
+	make_volume v 32m
+	serve
+	sectors() { stat -c %b m0; }
+	all_free() { ok vdpool set --thresholds 90 p && [ "$(avail)" -ge "$free" ]; } # which is a checkpoint
+	local before free with
+	before=$(sectors) free=$(($(avail) - 1048576))
+	io v 'write -P 1 0 16m' flush
+	with=$(sectors)
+	[ "$with" -ge $((before + 32000)) ]
+	io v 'discard 0 16m' flush
+	wait_for all_free
+	[ "$(sectors)" -le $((with - 30000)) ]
+	ok vdpool set --discards nopassdown p
+	ok vdpool show p
+	says "is not discarded"
+	[ "$(vdpool ls --noheadings -o discards p | tr -d ' ')" = nopassdown ]
+	io v 'write -P 2 0 16m' flush
+	with=$(sectors)
+	io v 'discard 0 16m' flush
+	wait_for all_free
+	[ "$(sectors)" -ge $((with - 1000)) ]
+}
+
+@test "a pool is made that does not discard on its members" {
+	must 2 vdpool create p --discards maybe -L 64m m0
+	must 2 vdpool create p --discards p -L 64m m0
+	ok vdpool create p --discards nopassdown -L 64m m0
+	[ "$(vdpool ls --noheadings -o discards p | tr -d ' ')" = nopassdown ]
+	ok vdpool set --discards passdown p
+	[ "$(vdpool ls --noheadings -o discards,policy p | xargs)" = "passdown queue" ]
+}

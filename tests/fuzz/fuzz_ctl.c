@@ -303,7 +303,7 @@ static const struct { const char *key; char type; } args[] = {
 	{ "volume", 'v' }, { "to", 'v' }, { "a", 'v' }, { "b", 'v' }, { "snapshot", 'v' }, { "size", 'n' }, { "grow", 'n' },
 	{ "shrink", 'n' }, { "link", 'n' }, { "readonly", 'b' }, { "locked", 'b' }, { "force", 'b' }, { "test", 'b' },
 	{ "quick", 'b' }, { "allow_shrink", 'b' }, { "take", 'b' }, { "mode", 'm' }, { "attrs", 'o' }, { "snapshots", 's' },
-	{ "names", 'l' }, { "thresholds", 't' }, { "policy", 'p' }, { "path", '/' }, { "base", '/' }, { "opened_as", 'w' },
+	{ "names", 'l' }, { "thresholds", 't' }, { "policy", 'p' }, { "discards", 'd' }, { "path", '/' }, { "base", '/' }, { "opened_as", 'w' },
 	{ "mount", 'w' }, { "server", 'w' }, { "holder", 'h' }, { "holder", 'h' }, { "holder", 'h' },
 };
 static const char *const names[] = { "a", "b", "c", "locked", "a@1", "a@2", "b@2", "gone", "new", "v", "w", "f", "f@1", "half", "" };
@@ -334,6 +334,8 @@ static size_t value(struct rng *r, char type, char *s, size_t size)
 		return (size_t)snprintf(s, size, "[%llu,1000]", (unsigned long long)rng_below(r, 1200));
 	case 'p':
 		return (size_t)snprintf(s, size, "\"%s\"", rng_one_in(r, 2) ? "queue" : "error");
+	case 'd':
+		return (size_t)snprintf(s, size, "\"%s\"", rng_one_in(r, 2) ? "passdown" : "nopassdown");
 	case '/':
 		return (size_t)snprintf(s, size, "\"/%.*s\"", (int)rng_below(r, 5), "abcdefg");
 	case 'h':

@@ -638,7 +638,7 @@ static int do_policy(struct world *w)
 	}
 	for (i = 0; i < 4; i++)
 		op.policy.threshold[i] = (uint32_t)below(w, 1001);
-	op.policy.flags = one_in(w, 2) ? VD_POLICY_ERROR_IF_FULL : 0;
+	op.policy.flags = (one_in(w, 2) ? VD_POLICY_ERROR_IF_FULL : 0) | (one_in(w, 4) ? VD_POLICY_NO_DISCARD : 0);
 	op.policy.grow_by = below(w, 1 << 20);
 	op.policy.grow_to = below(w, 1 << 20);
 	ref_begin(w->ref, &op);

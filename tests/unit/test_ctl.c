@@ -172,7 +172,7 @@ static const char *const ops[] = {
 };
 static const char *const keys[] = {
 	"volume", "to", "size", "grow", "shrink", "base", "readonly", "attrs", "locked", "holder", "mode", "opened_as", "mount",
-	"server", "link", "snapshots", "snapshot", "a", "b", "names", "path", "thresholds", "policy", "quick", "force", "take",
+	"server", "link", "snapshots", "snapshot", "a", "b", "names", "path", "thresholds", "policy", "discards", "quick", "force", "take",
 };
 static const char *const values[] = {
 	"null", "true", "-1", "0", "1.5", "18446744073709551615", "99999999999999999999999", "\"\"", "\"v\"", "\"../../x\"", "\"rw\"",
