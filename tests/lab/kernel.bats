@@ -202,6 +202,7 @@ forced()
 extents()
 {
 	pool_of 2 64M
+	truncate -s 64M m2
 	guest "$1" extents -t 600
 	same_here
 }

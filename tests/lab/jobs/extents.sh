@@ -3,10 +3,10 @@
 # Members fail in part: where data is, the journal, the superblocks, or nodes; or as a whole.  What was
 # acknowledged is there when they are mended.
 # shellcheck disable=SC2046 # words are wanted
-# Disks: two of 64 MiB.
+# Disks: two of 64 MiB, the pool; one of 64 MiB that is blank.
 . /vd/tests/lab/jobs/common.sh
-read -r d0 d1 <<<"$DISKS"
-declare -A disk=([m0]=$d0 [m1]=$d1)
+read -r d0 d1 d2 <<<"$DISKS"
+declare -A disk=([m0]=$d0 [m1]=$d1 [m2]=$d2)
 n0=$(($(blockdev --getsz "$d0") / 8)) # blocks of 4096 bytes, as all numbers here
 S=32768                               # but this one
 well() { [ "$(dmsetup status pool | cut -d' ' -f8,11)" = "rw -" ] || { dmsetup status pool; return 1; }; }
@@ -48,6 +48,15 @@ blocks_of()
 	dd if="$1" bs=1M iflag=direct status=none | perl -e '$/ = \4096; while (<STDIN>) { print $. - 1, " $1\n" if /^block (\d+) of a/ }'
 }
 
+# number DISK OFFSET: of its superblock, of which there are two slots
+number()
+{
+	local s
+	for s in 4 8; do
+		dd if="$1" of=/tmp/slot bs=4096 skip=$s count=1 iflag=direct status=none
+		[ "$(head -c 8 /tmp/slot | tr -d '\0')" != vdSUPER1 ] || od -An -tu8 -N 8 -j "$2" /tmp/slot | tr -d ' '
+	done | tail -n 1
+}
 # nodes_of MEMBER, others_of MEMBER: its blocks that are nodes, and those that are neither these nor system blocks nor the journal
 # shellcheck disable=SC2016 # perl's
 nodes_of() { dd if="${disk[$1]}" bs=1M iflag=direct status=none | perl -e '$/ = \4096; while (<STDIN>) { print $. - 1, "\n" if /^vNOD/ }'; }
@@ -79,14 +88,10 @@ all_acked()
 down() { local v; for v; do dmsetup remove --retry "$v"; done; dmsetup remove --retry pool; }
 
 insmod "$VD_MODULE"
-for m in m0 m1; do dmsetup create $m --table "0 $((n0 * 8)) linear ${disk[$m]} 0"; done
+for m in m0 m1 m2; do dmsetup create $m --table "0 $((n0 * 8)) linear ${disk[$m]} 0"; done
 DISKS="/dev/mapper/m0 /dev/mapper/m1"
 pool_up
-for s in 4 8; do # a slot of the superblock
-	[ "$(dd if="$d0" bs=4096 skip=$s count=1 iflag=direct status=none | head -c 8)" != vdSUPER1 ] || super=$s
-done
-number() { dd if="$d0" bs=4096 skip="$super" count=1 iflag=direct status=none | od -An -tu8 -N 8 -j "$1" | tr -d ' '; }
-journal=$(number 376) journal_blocks=$(number 384)
+journal=$(number "$d0" 376) journal_blocks=$(number "$d0" 384)
 echo "journal: $journal_blocks blocks from $journal on"
 [ "$journal" -ge 16 ]
 [ $((journal + journal_blocks)) -lt "$n0" ]
@@ -232,7 +237,35 @@ fio_on b --rw=randwrite --bs=4k --size=8M
 sums a b
 well
 down a b
-for m in m0 m1; do dmsetup remove --retry $m; done
+
+echo "== the journal of a pool of one member"
+vdpool create -q one /dev/mapper/m2
+DISKS=/dev/mapper/m2
+pool_up
+message "create_thin a $S"
+volume_up a $S
+: >/tmp/acked
+acknowledged 0 &
+writer=$!
+until_ok 60 so_many 8
+bad m2 "$(number "$d2" 376)" "$(number "$d2" 384)"
+until_ok 60 ended $writer
+wait $writer
+until_ok 10 has_failed
+eio flush
+eio put 0
+all_acked
+bad m2
+has_failed
+down a
+pool_up
+well
+volume_up a $S
+all_acked
+put 127
+down a
+
+for m in m0 m1 m2; do dmsetup remove --retry $m; done
 dmesg | grep 'device-mapper: vd:'
 unload
 sound
