@@ -106,7 +106,7 @@ static int create(const struct cmd_args *a)
 {
 	struct vol_pool_spec spec = {
 		.name = a->arg[0], .path = a->arg + 1, .npaths = a->n - 1, .error_if_full = policy && policy[0] == 'e',
-		.force = force, .test = cmd_opt.test,
+		.no_discards = discards && discards[0] == 'n', .force = force, .test = cmd_opt.test,
 	};
 	char text[VOL_UUID_TEXT];
 	struct vol_pool *pool;
@@ -136,7 +136,7 @@ static int create(const struct cmd_args *a)
 		cmd_say("pool %s would be made of %u member%s", spec.name, spec.npaths, spec.npaths == 1 ? "" : "s");
 		return 0;
 	}
-	if (thresholds || discards || grow_by || grow_to) {
+	if (thresholds || grow_by || grow_to) {
 		pool = cmd_open(text, 0, &code);
 		if (!pool)
 			return code;
@@ -456,7 +456,8 @@ static void show_text(struct json_object *info)
 		     json_u64(info, "grow_to") ? cmd_size(json_u64(info, "grow_to")) : "");
 	}
 	line("When full", "%s", strcmp(json_str(info, "policy"), "error") ? "writes wait for space" : "writes fail at once");
-	line("Discards", "space that is free again is %sdiscarded on the members", strcmp(json_str(info, "discards"), "nopassdown") ? "" : "not ");
+	if (*json_str(info, "discards"))
+		line("Discards", "space that is free again is %sdiscarded on the members", strcmp(json_str(info, "discards"), "nopassdown") ? "" : "not ");
 	line("Sector size", "%llu", (unsigned long long)json_u64(info, "sector_size"));
 	line("Journal", "%s, %s of it in use", cmd_size(json_u64(info, "journal")), cmd_size(json_u64(info, "journal_used")));
 	line("Checkpoint", "generation %llu, incarnation %llu, epoch %llu, sequence %llu",

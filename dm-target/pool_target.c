@@ -701,7 +701,7 @@ static void pool_status(struct dm_target *ti, status_type_t type, unsigned int f
 struct target_type vdk_pool_target = {
 	.name = "vd-pool",
 	.features = DM_TARGET_SINGLETON | DM_TARGET_IMMUTABLE | DM_TARGET_NOWAIT,
-	.version = { 0, 4, 0 },
+	.version = { 0, 5, 0 },
 	.module = THIS_MODULE,
 	.ctr = pool_ctr,
 	.dtr = pool_dtr,

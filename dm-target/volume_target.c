@@ -364,7 +364,7 @@ out:
 struct target_type vdk_volume_target = {
 	.name = "vd-volume",
 	.features = DM_TARGET_NOWAIT, /* io.c, K6 */
-	.version = { 0, 4, 0 },
+	.version = { 0, 5, 0 },
 	.module = THIS_MODULE,
 	.ctr = volume_ctr,
 	.dtr = volume_dtr,

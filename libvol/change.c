@@ -347,13 +347,14 @@ int change_checkpoint(struct vol_pool *p)
 	return p->kernel ? tell(p, "checkpoint") : vd_checkpoint(p->engine);
 }
 
-int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *policy)
+int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *was, const struct vd_pool_policy *policy)
 {
 	const uint32_t *t = policy->threshold;
+	const char *discards = !((was->flags ^ policy->flags) & VD_POLICY_NO_DISCARD) ? "" : /* a module of before knows no such key */
+			       policy->flags & VD_POLICY_NO_DISCARD ? " discards=nopassdown" : " discards=passdown";
 
-	return p->kernel ? tell(p, "pool_set policy=%s discards=%s thresholds=%u,%u,%u,%u grow_by=%llu grow_to=%llu",
-				policy->flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue",
-				policy->flags & VD_POLICY_NO_DISCARD ? "nopassdown" : "passdown", t[0], t[1], t[2], t[3],
+	return p->kernel ? tell(p, "pool_set policy=%s%s thresholds=%u,%u,%u,%u grow_by=%llu grow_to=%llu",
+				policy->flags & VD_POLICY_ERROR_IF_FULL ? "error" : "queue", discards, t[0], t[1], t[2], t[3],
 				(unsigned long long)policy->grow_by, (unsigned long long)policy->grow_to) :
 			   vd_pool_set(p->engine, policy);
 }

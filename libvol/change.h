@@ -27,7 +27,7 @@ int change_take_record(char *text, struct vd_volume_info *info, uint32_t *mode, 
 
 int change_flush(struct vol_pool *p) __must_check;
 int change_checkpoint(struct vol_pool *p) __must_check;
-int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *policy) __must_check;
+int change_pool_set(struct vol_pool *p, const struct vd_pool_policy *was, const struct vd_pool_policy *policy) __must_check;
 /* The kernel looks itself how large the member is. */
 int change_pool_grow(struct vol_pool *p, unsigned m, uint64_t blocks) __must_check;
 int change_create(struct vol_pool *p, const struct vd_volume_spec *spec, uint32_t *id) __must_check;

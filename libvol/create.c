@@ -238,7 +238,8 @@ static int format(const struct vol_pool_spec *spec, struct vol_new_member *m, st
 	uint8_t(*ids)[16] = calloc(spec->npaths, sizeof(*ids));
 	struct vd_format_spec fs = {
 		.name = spec->name, .nmembers = spec->npaths, .journal_blocks = spec->journal_size >> VD_BLOCK_SHIFT,
-		.policy = spec->error_if_full ? VD_POLICY_ERROR_IF_FULL : 0, .test = spec->test,
+		.policy = (spec->error_if_full ? VD_POLICY_ERROR_IF_FULL : 0) | (spec->no_discards ? VD_POLICY_NO_DISCARD : 0),
+		.test = spec->test,
 	};
 	struct vol_host *h = NULL;
 	int r = -ENOMEM;

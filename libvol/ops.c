@@ -950,7 +950,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	struct vd_pool_info *info = malloc(sizeof(*info));
 	struct json_object *list;
 	const char *full, *discards;
-	struct vd_pool_policy policy;
+	struct vd_pool_policy was, policy;
 	uint64_t bytes;
 	bool readonly;
 	int r = 0;
@@ -959,7 +959,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	if (!info)
 		return -ENOMEM;
 	change_state(rq->pool, info);
-	policy = info->policy;
+	was = policy = info->policy;
 	readonly = info->mode >= VD_MODE_READONLY;
 	free(info);
 	if (json_get(rq->args, "thresholds", json_type_array, &list)) {
@@ -990,7 +990,7 @@ static int op_pool_set(struct vol_request *rq, struct json_object *result)
 	if (json_get_u64(rq->args, "grow_to", &bytes))
 		policy.grow_to = (bytes + VD_BLOCK - 1) >> VD_BLOCK_SHIFT;
 	if (!json_flag(rq->args, "test"))
-		r = change_pool_set(rq->pool, &policy);
+		r = change_pool_set(rq->pool, &was, &policy);
 	else if (readonly)
 		r = -EROFS;
 	if (r == -EROFS)

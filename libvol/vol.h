@@ -142,6 +142,7 @@ struct vol_pool_spec {
 	uint32_t sector_size;     /* 512, 4096, or 0: 512 unless a member takes only 4096 */
 	uint64_t journal_size;    /* 0: chosen */
 	bool error_if_full;       /* writes to a full pool fail at once instead of waiting */
+	bool no_discards;         /* what is free again is not discarded on the members */
 	bool force;               /* also over what is found on a member; it is wiped */
 	bool test;                /* look at everything, change nothing */
 };

@@ -290,6 +290,7 @@ _Static_assert(offsetof(struct vd_disk_super, member) == 4096, "vd_disk_super");
 _Static_assert(sizeof(struct vd_disk_super) == VD_SUPER_BLOCKS * VD_BLOCK, "vd_disk_super");
 #define VD_POLICY_ERROR_IF_FULL 1u /* else the host queues writes to a full pool for a while */
 #define VD_POLICY_NO_DISCARD 2u    /* what is free again is not discarded on the members */
+#define VD_POLICY_KNOWN (VD_POLICY_ERROR_IF_FULL | VD_POLICY_NO_DISCARD)
 
 /* Journal.  One commit is one or more consecutive blocks, written at once; the
  * payloads of its blocks joined are a string of records.  A commit counts only

@@ -937,10 +937,13 @@ int vd_pool_set(struct vd_pool *pool, const struct vd_pool_policy *policy)
 	for (i = 0; i < 4; i++)
 		if (policy->threshold[i] > 1000)
 			return -EINVAL;
-	if (policy->flags & ~(VD_POLICY_ERROR_IF_FULL | VD_POLICY_NO_DISCARD) || policy->grow_by > VD_PBLK_NONE || policy->grow_to > VD_PBLK_NONE)
+	if (policy->grow_by > VD_PBLK_NONE || policy->grow_to > VD_PBLK_NONE)
 		return -EINVAL;
 	vd_mutex_lock(&pool->ckpt_lock);
-	r = vd_checkpoint_locked(pool, super_set, (void *)policy);
+	if ((policy->flags ^ le32_to_cpu(pool->super->policy)) & ~VD_POLICY_KNOWN) /* what a later version has set stays */
+		r = -EINVAL;
+	else
+		r = vd_checkpoint_locked(pool, super_set, (void *)policy);
 	vd_mutex_unlock(&pool->ckpt_lock);
 	return r;
 }

@@ -112,7 +112,7 @@ int vd_space_claim(struct vd_pool *pool, vd_pblk_t p, uint64_t len) __must_check
 /* Called after the drain of I/O that began before vd_space_seal() returned: hands back
  * what was sealed.  From one seal to its drained no other: the caller sees to that. */
 void vd_space_seal(struct vd_pool *pool);     /* takes what is releasable by now (durable). Class N */
-void vd_space_drained(struct vd_pool *pool);  /* passes it down as discards (runs of 16 and more), then makes it free. Class B */
+void vd_space_drained(struct vd_pool *pool);  /* passes it down as discards (runs of 16 and more, unless the policy says not to), then makes it free. Class B; without ckpt_lock */
 bool vd_space_pending(struct vd_pool *pool);  /* anything that a checkpoint, commit or drain would free */
 
 uint64_t vd_space_free(struct vd_pool *pool); /* blocks allocatable now, reserve included */

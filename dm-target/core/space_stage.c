@@ -259,7 +259,11 @@ static void discard_group(struct vd_pool *pool, const struct space_group *g)
 void vd_space_drained(struct vd_pool *pool)
 {
 	struct vd_space *s = pool->space;
+	bool discard;
 
+	vd_mutex_lock(&pool->ckpt_lock);
+	discard = pool->host.discard && !(le32_to_cpu(pool->super->policy) & VD_POLICY_NO_DISCARD);
+	vd_mutex_unlock(&pool->ckpt_lock);
 	vd_mutex_lock(&s->load_lock); /* who still reads from an older root ends first (S2) */
 	vd_mutex_unlock(&s->load_lock);
 	for (;;) {
@@ -271,7 +275,7 @@ void vd_space_drained(struct vd_pool *pool)
 		vd_spin_unlock(&s->lock);
 		if (!g)
 			break;
-		if (pool->host.discard && !(le32_to_cpu(pool->super->policy) & VD_POLICY_NO_DISCARD)) /* ckpt_lock */
+		if (discard)
 			discard_group(pool, g);
 		vd_spin_lock(&s->lock);
 		for (unsigned i = 0, end; (i = space_bit_next(g->stage[STAGE_SEALED], i, VD_GROUP_BLOCKS, true)) < VD_GROUP_BLOCKS; i = end) {

@@ -625,15 +625,16 @@ static int do_grow(struct world *w)
 static int do_policy(struct world *w)
 {
 	struct ref_op op = { .kind = REF_POLICY };
-	struct vd_pool_policy wrong = { .threshold = { 1001 } };
+	static const struct vd_pool_policy wrong[] = { { .threshold = { 1001 } }, { .flags = VD_POLICY_KNOWN + 1 }, { .grow_by = VD_PBLK_NONE + 1 } };
 	unsigned i;
 	int r;
 
 	if (one_in(w, 8)) {
-		r = vd_pool_set(w->pool, &wrong);
+		i = (unsigned)below(w, 3);
+		r = vd_pool_set(w->pool, &wrong[i]);
 		world_log(w, "a policy that cannot be: %d", r);
 		if (r != -EINVAL && !world_disturbed(w))
-			world_fail(w, "a threshold of 1001 per mille answers %d", r);
+			world_fail(w, "policy %u of those that cannot be answers %d", i, r);
 		return world_disturbed(w);
 	}
 	for (i = 0; i < 4; i++)
@@ -840,6 +841,8 @@ int world_do(struct world *w, enum world_op op)
 int world_step(struct world *w)
 {
 	unsigned sum = 0, i, at;
+	uint64_t was;
+	bool kept;
 	int r;
 
 	for (i = 0; i < W_OPS; i++)
@@ -847,7 +850,11 @@ int world_step(struct world *w)
 	at = (unsigned)below(w, sum);
 	for (i = 0; at >= w->weight[i]; i++)
 		at -= w->weight[i];
+	kept = i != W_POLICY && w->ref->policy.flags & VD_POLICY_NO_DISCARD;
+	was = w->sim->ndiscards;
 	r = world_do(w, (enum world_op)i);
+	if (!r && kept && w->sim->ndiscards != was)
+		world_fail(w, "%s: there were discards, which the policy is not to have", world_op_name[i]);
 	w->done[i]++;
 	if (!r && w->sim->kicked && one_in(w, 4)) { /* the background's turn */
 		w->sim->kicked = false;

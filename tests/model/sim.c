@@ -435,6 +435,7 @@ static int host_discard(void *ctx, unsigned member, uint64_t block, uint64_t nbl
 	pthread_mutex_lock(&sim->lock);
 	if (member >= sim->nmembers || block + nblocks > sim->member[member]->blocks)
 		abort();
+	sim->ndiscards++;
 	for (; nblocks && !sim->cut.done; block++, nblocks--)
 		put(sim->member[member], block * VD_SECTORS_PER_BLOCK, VD_SECTORS_PER_BLOCK, garbage, NULL);
 	pthread_mutex_unlock(&sim->lock);

@@ -68,6 +68,7 @@ struct sim {
 	bool one_write;       /* the host has `commit` */
 	uint64_t calls[SIM_CALLS];
 	uint64_t ncalls;      /* reads, writes, flushes together */
+	uint64_t ndiscards;
 	int64_t live;         /* allocations not freed */
 	uint64_t clock;
 	bool kicked;

@@ -362,6 +362,7 @@ static void many_releases_are_kept_and_come_back(void **state)
 
 static void freed_runs_are_passed_down_before_reuse(void **state)
 {
+	uint64_t free;
 	vd_pblk_t p, q;
 
 	(void)state;
@@ -380,6 +381,13 @@ static void freed_runs_are_passed_down_before_reuse(void **state)
 	vd_space_drained(P);
 	assert_int_equal(discards, 1);
 	assert_int_equal(discarded, 40);
+	OK(vd_space_dec(P, p + 40, 24));
+	free = vd_space_free(P);
+	P->super->policy = cpu_to_le32(VD_POLICY_NO_DISCARD);
+	checkpoint();
+	drain();
+	assert_int_equal(discards, 1);
+	assert_int_equal(vd_space_free(P), free + 24);
 	verify_totals();
 }
 

@@ -55,7 +55,7 @@ table low_water 8192
 status | grep ' discard_passdown '
 passed_down
 message "pool_set discards=nopassdown"
-status | grep ' no_discard_passdown .* queue_if_no_space '
+status | grep ' no_discard_passdown queue_if_no_space '
 kept_here
 fails message "pool_set discards=maybe"
 message "pool_set discards=passdown"
