@@ -62,8 +62,7 @@ case $(uname -r) in
 	udevadm control --stop-exec-queue
 	vdcreate -a y -L 64M p-1/late 2>&1 | grep -F "udev has not finished"
 	mkfs.ext4 -q /dev/mapper/p--1-late
-	udevadm control --start-exec-queue
-	udevadm settle
+	udev_goes_on
 	[ "$(known late ID_FS_TYPE)" = ID_FS_TYPE=ext4 ]
 	vdunlink -q p-1/late
 	vdrm -q -y p-1/late ;;
@@ -187,8 +186,7 @@ vdlink -q --noudevsync p-1/web
 [ -b /dev/mapper/p--1-web ]
 vdunlink -q --noudevsync p-1/web
 [ "$(ls /dev/mapper)" = control ]
-udevadm control --start-exec-queue
-udevadm settle
+udev_goes_on
 
 step a volume in use by a table of dmsetup, which nobody has linked
 vdlink -q p-1/web
