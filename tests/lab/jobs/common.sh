@@ -36,8 +36,10 @@ told() { [ "$(events)" -gt "$1" ]; }
 # ended PID
 ended() { ! kill -0 "$1" 2>/dev/null; }
 
-# queue DEVICE LIMIT: of a device of device-mapper
-queue() { cat "/sys/block/$(basename "$(readlink -f "/dev/mapper/$1")")/queue/$2"; }
+# What the kernel shows of a device that is no partition
+sysfs() { echo "/sys/block/$(basename "$(readlink -f "$1")")"; }
+# queue NAME LIMIT: of a device of device-mapper
+queue() { cat "$(sysfs "/dev/mapper/$1")/queue/$2"; }
 
 # volume_up NAME SECTORS
 volume_up() { dmsetup create "$1" --table "0 $2 vd-volume /dev/mapper/pool $1"; }

@@ -5,7 +5,7 @@
 . /vd/tests/lab/jobs/common.sh
 S=65536 BIG=524288
 status() { dmsetup status pool; }
-written() { awk '{ print $5 }' "/sys/class/block/$(basename "$(readlink -f /dev/mapper/a)")/stat"; } # requests, to a
+written() { awk '{ print $5 }' "$(sysfs /dev/mapper/a)/stat"; } # requests, to a
 writes() { [ "$(written)" -gt $((before + 100)) ]; }
 limit=/sys/module/dm_vd/parameters/no_space_timeout
 

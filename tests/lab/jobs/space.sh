@@ -14,9 +14,9 @@ table()
 	dmsetup resume pool
 }
 # What the members have been asked to do
-member_io() { local d; for d in $DISKS; do cut -d' ' -f1-8 "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done; }
+member_io() { local d; for d in $DISKS; do cut -d' ' -f1-8 "$(sysfs "$d")/stat"; done; }
 # Sectors that the members have been asked to discard
-discarded() { local d; for d in $DISKS; do cat "/sys/block/$(basename "$(readlink -f "$d")")/stat"; done | awk '{ n += $14 } END { print n }'; }
+discarded() { local d; for d in $DISKS; do cat "$(sysfs "$d")/stat"; done | awk '{ n += $14 } END { print n }'; }
 used() { status | cut -d' ' -f6 | cut -d/ -f1; }
 below() { [ "$(used)" -lt "$1" ]; }
 # freed: 4 MiB that a volume has to itself are discarded, and are free; sets $down, of how many sectors the members were told
@@ -74,7 +74,7 @@ table low_water 8192
 dmsetup remove --retry trim
 volume_up trim 8192
 passed_down
-for d in $DISKS; do echo 0 >"/sys/block/$(basename "$(readlink -f "$d")")/queue/discard_max_bytes"; done # 6.12 does not take this back
+for d in $DISKS; do echo 0 >"$(sysfs "$d")/queue/discard_max_bytes"; done # 6.12 does not take this back
 status | grep ' no_discard_passdown '
 kept_here
 dmsetup remove --retry trim
